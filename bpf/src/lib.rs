@@ -1,0 +1,1 @@
+//! BPF programs of MiddleNet and their attachment

@@ -1,0 +1,1 @@
+//! Safe DPDK: EAL, mempool, mbuf, port

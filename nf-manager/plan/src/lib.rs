@@ -1,0 +1,1 @@
+//! What the runtime tells the nf-manager, and what it answers

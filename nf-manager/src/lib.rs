@@ -1,0 +1,1 @@
+//! The L2/L3 data plane of MiddleNet

@@ -1,0 +1,1 @@
+//! The middlenet command: manifest, supervisor, control

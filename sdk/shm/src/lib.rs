@@ -1,0 +1,1 @@
+//! Shared memory, descriptors, rings, ledger and waking

@@ -1,0 +1,1 @@
+//! Write network functions for MiddleNet

@@ -1,0 +1,1 @@
+//! Checked views and builders of packet headers
