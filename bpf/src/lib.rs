@@ -1,1 +1,24 @@
-//! BPF programs of MiddleNet and their attachment
+//! BPF programs of MiddleNet and their attachment.
+//!
+//! Every `*.bpf.c` of the product lives in `src/bpf`; `build.rs` compiles each with clang into a skeleton, which is part
+//! of the binary. What callers see are typed guards: a program is attached while its guard lives, and no longer.
+//!
+//! ```text
+//! XdpPort::attach --> XdpAttachment --set_socket(queue, xsk)--> packets of that queue reach the socket
+//!                          |
+//!                          +--drop, or death of the process--> the interface is as it was
+//! ```
+//!
+//! **Invariant:** attachments are BPF links and nothing is pinned, so the kernel detaches even when the process dies by
+//! SIGKILL.
+
+mod error;
+mod log;
+mod skeletons;
+mod xdp;
+
+pub use error::Error;
+pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpMode, XdpPort};
+
+/// The outcome of this crate's operations.
+pub type Result<T> = std::result::Result<T, Error>;
