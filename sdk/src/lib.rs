@@ -1,1 +1,87 @@
-//! Write network functions for MiddleNet
+//! Write network functions for MiddleNet.
+//!
+//! A function is a type that implements [`NetworkFunction`]: it gets a [`Burst`] of packets, sets a verdict per packet, and
+//! knows nothing of ports, rings, processes or other functions. The same code runs inline in the nf-manager, as a
+//! process of its own, over a capture file, and in a test.
+//!
+//! ```
+//! use middlenet_sdk::prelude::*;
+//!
+//! /// Lowers the TTL of IPv4 packets to a limit.
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Config { max_ttl: u8 }
+//!
+//! struct TtlClamp { max: u8, clamped: Counter }
+//!
+//! impl NetworkFunction for TtlClamp {
+//!     type Config = Config;
+//!
+//!     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+//!         Ok(Self { max: config.max_ttl, clamped: init.counter("clamped", "packets whose TTL was lowered") })
+//!     }
+//!
+//!     fn process(&mut self, burst: &mut Burst<'_>) {
+//!         for mut packet in burst.iter_mut() {
+//!             if let Some(mut ip) = packet.ipv4_mut() && ip.ttl() > self.max {
+//!                 ip.set_ttl(self.max);
+//!                 self.clamped.inc();
+//!             }
+//!         }
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! Life of a function process: `main!` starts [`host::main`], which receives its configuration and two memory regions from
+//! the runtime, calls [`NetworkFunction::new`], and then loops over its rings: burst in, [`NetworkFunction::process`],
+//! burst out; [`NetworkFunction::tick`] about ten times a second.
+
+#![forbid(unsafe_code)]
+
+mod burst;
+mod channel;
+mod counter;
+mod function;
+pub mod host;
+mod init;
+pub mod protocol;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod verdict;
+
+pub use burst::{Burst, BurstState, Held, Packet};
+pub use channel::{Channel, ChannelError};
+pub use counter::{Counter, CounterInfo, Kind};
+pub use function::{DynFunction, NetworkFunction, Registration, kebab_case};
+pub use init::{ConfigError, Init, PortInfo};
+pub use verdict::{DropReason, DropReasonInfo, Output, Port, Verdict};
+
+pub use middlenet_shm as shm;
+pub use middlenet_wire as wire;
+#[doc(hidden)]
+pub use {schemars, serde, serde_json};
+
+/// What a function's source file needs.
+pub mod prelude {
+    pub use crate::{
+        Burst, ConfigError, Counter, DropReason, Held, Init, NetworkFunction, Output, Packet, Port, PortInfo, Verdict,
+    };
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+}
+
+/// Makes the `main` of a binary that is one network function.
+///
+/// The binary is started by the runtime (`run: ./my-function` in a manifest); by hand it answers `--describe`
+/// with its name and configuration schema as JSON.
+#[macro_export]
+macro_rules! main {
+    ($function:ty) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::host::main(&$crate::Registration::of::<$function>())
+        }
+    };
+}
+
+/// Packets in one burst at most.
+pub const BURST: usize = 64;

@@ -1,0 +1,130 @@
+//! What a function learns and declares when it starts.
+
+use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port};
+use serde::{Deserialize, Serialize};
+
+/// A port of the chain as a function sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortInfo {
+    /// Number that descriptors carry.
+    pub id: u8,
+    /// Name in the manifest.
+    pub name: String,
+    /// Link address; zero where the port has none (a capture file).
+    pub mac: [u8; 6],
+    /// Largest L3 packet in bytes.
+    pub mtu: u16,
+}
+
+/// A configuration that a function cannot use: one sentence, shown to the operator with the manifest's line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ConfigError {
+    /// The sentence.
+    pub message: String,
+    /// The remedy, if one is known.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    /// An error of one sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds the remedy.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<String> for ConfigError {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}
+
+impl From<&str> for ConfigError {
+    fn from(message: &str) -> Self {
+        Self::new(message)
+    }
+}
+
+/// Handed to [`crate::NetworkFunction::new`]: the ports of the chain, and where counters, drop reasons and outputs are declared.
+#[derive(Debug, Default)]
+pub struct Init {
+    ports: Vec<PortInfo>,
+    outputs: Vec<String>,
+    counters: Vec<(CounterInfo, Counter)>,
+    drop_reasons: Vec<DropReasonInfo>,
+}
+
+impl Init {
+    /// For a chain with these ports whose manifest connects these named outputs (in the manager's numbering).
+    pub fn new(ports: Vec<PortInfo>, outputs: Vec<String>) -> Self {
+        Self { ports, outputs, ..Self::default() }
+    }
+
+    /// The chain's ports.
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.ports
+    }
+
+    /// The port of that name, or an error that lists the names there are.
+    pub fn port(&self, name: &str) -> Result<Port, ConfigError> {
+        self.ports.iter().find(|p| p.name == name).map(|p| Port(p.id)).ok_or_else(|| {
+            let names: Vec<_> = self.ports.iter().map(|p| p.name.as_str()).collect();
+            ConfigError::new(format!("the chain has no port `{name}`"))
+                .with_hint(format!("its ports are: {}", names.join(", ")))
+        })
+    }
+
+    /// The named output, if the manifest connects it.
+    pub fn output(&self, name: &str) -> Option<Output> {
+        self.outputs.iter().position(|o| o == name).and_then(|i| u8::try_from(i).ok()).map(Output)
+    }
+
+    /// Declares a counter. Beyond 256 the counter works but is not shown.
+    pub fn counter(&mut self, name: &str, help: &str) -> Counter {
+        self.declare(name, help, Kind::Counter)
+    }
+
+    /// Declares a gauge, a number that goes up and down.
+    pub fn gauge(&mut self, name: &str, help: &str) -> Counter {
+        self.declare(name, help, Kind::Gauge)
+    }
+
+    fn declare(&mut self, name: &str, help: &str, kind: Kind) -> Counter {
+        if let Some((_, counter)) = self.counters.iter().find(|(info, _)| info.name == name) {
+            return counter.clone();
+        }
+        let counter = Counter::new();
+        self.counters.push((CounterInfo { name: name.into(), help: help.into(), kind }, counter.clone()));
+        counter
+    }
+
+    /// Declares a drop reason of the function's own. At most 32; beyond that the reason is shown as `unspecified`.
+    pub fn drop_reason(&mut self, name: &str, help: &str) -> DropReason {
+        let index = self.drop_reasons.iter().position(|r| r.name == name).unwrap_or_else(|| {
+            self.drop_reasons.push(DropReasonInfo { name: name.into(), help: help.into() });
+            self.drop_reasons.len() - 1
+        });
+        u16::try_from(index)
+            .ok()
+            .map(|i| DropReason::FIRST_OWN + i)
+            .filter(|&n| n < DropReason::LIMIT)
+            .map_or(DropReason::UNSPECIFIED, DropReason)
+    }
+
+    /// The counters declared so far, with their handles.
+    pub fn counters(&self) -> &[(CounterInfo, Counter)] {
+        &self.counters
+    }
+
+    /// The function's own drop reasons, the first being number [`DropReason::FIRST_OWN`].
+    pub fn drop_reasons(&self) -> &[DropReasonInfo] {
+        &self.drop_reasons
+    }
+}

@@ -1,0 +1,106 @@
+//! What the runtime and a function process say to each other over their socket: one JSON object per message, with file
+//! descriptors beside it. A function process has no other way in or out than this socket and its memory regions.
+
+use crate::{CounterInfo, DropReasonInfo, PortInfo};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The number both sides must share; raised when a message or the control region changes its form.
+pub const VERSION: u32 = 1;
+/// The environment variable that tells a function process which descriptor is its socket.
+pub const SOCKET_VARIABLE: &str = "MIDDLENET_SOCKET";
+/// The longest message in bytes. Configurations travel in messages, so it is generous.
+pub const MESSAGE_BYTES: usize = 8 << 20;
+
+/// How a side that has nothing to do waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wait {
+    /// Spins; a core is always busy.
+    Poll,
+    /// Spins for a short time, then sleeps until woken.
+    #[default]
+    Auto,
+    /// Sleeps at once when there is nothing to do.
+    Event,
+}
+
+/// From the runtime to a function process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a handful of messages per function life")]
+pub enum ToFunction {
+    /// The first message: make an instance. No descriptors.
+    Start(Start),
+    /// Work on these regions from now on; what was held in earlier ones is void. Descriptors: packets region, control region,
+    /// one eventfd per worker.
+    Attach {
+        /// Bytes per buffer.
+        buffer_bytes: u32,
+    },
+    /// Replace the instance by one with this configuration, which inherits its state.
+    Reconfigure {
+        /// The function's part of the manifest.
+        config: Value,
+    },
+    /// Answer with [`FromFunction::Report`].
+    Report,
+    /// Empty the rings, then exit.
+    Stop,
+}
+
+/// What [`ToFunction::Start`] carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Start {
+    /// [`VERSION`] of the runtime.
+    pub version: u32,
+    /// The function's name in the manifest, for messages to people.
+    pub name: String,
+    /// Its configuration.
+    pub config: Value,
+    /// The chain's ports.
+    pub ports: Vec<PortInfo>,
+    /// Named outputs that the manifest connects.
+    pub outputs: Vec<String>,
+    /// How to wait for packets.
+    pub wait: Wait,
+    /// Cores this process may run on; empty: any.
+    pub cores: Vec<usize>,
+    /// Whether others that poll share these cores, so that an empty ring is a reason to yield.
+    pub shares_core: bool,
+    /// Whether time is the control region's logical clock.
+    pub logical_clock: bool,
+}
+
+/// From a function process to the runtime.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromFunction {
+    /// The instance is made.
+    Ready {
+        /// [`VERSION`] of the SDK it was built with.
+        version: u32,
+        /// The function's own name, as registered.
+        function: String,
+        /// Its counters, in the order of the control region's counter words.
+        counters: Vec<CounterInfo>,
+        /// Its own drop reasons.
+        drop_reasons: Vec<DropReasonInfo>,
+    },
+    /// The regions are mapped and the function polls them.
+    Attached,
+    /// The configuration cannot be used; the process exits (on start) or keeps its old instance (on a change).
+    Refused {
+        /// One sentence.
+        message: String,
+        /// The remedy.
+        hint: Option<String>,
+    },
+    /// The new instance is in place.
+    Reconfigured,
+    /// Answer to [`ToFunction::Report`].
+    Report {
+        /// What [`crate::NetworkFunction::report`] returned.
+        value: Value,
+    },
+}
