@@ -1,0 +1,110 @@
+//! The workspace as cargo describes it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::process;
+
+/// The directory of the root manifest.
+pub(crate) fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// The members of the workspace and where cargo builds them.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    pub(crate) target_directory: PathBuf,
+    pub(crate) packages: Vec<Package>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) manifest: PathBuf,
+    /// Names of the direct dependencies of every kind, members or not.
+    pub(crate) dependencies: Vec<String>,
+    /// Root files of the libraries and programs; not of tests, benchmarks, examples and build scripts.
+    pub(crate) crate_roots: Vec<PathBuf>,
+}
+
+impl Metadata {
+    /// Asks cargo, for the direct dependencies only: nothing is downloaded.
+    pub(crate) fn load() -> Result<Self, Error> {
+        let mut command = process::cargo(["metadata", "--no-deps", "--format-version=1"]);
+        let text = process::output(&mut command)?;
+        Self::parse(&text).map_err(|reason| Error::Answer { command: process::line(&command), reason })
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let packages = array(&value, "packages")?.iter().map(Package::parse).collect::<Result<_, _>>()?;
+        Ok(Self { target_directory: PathBuf::from(string(&value, "target_directory")?), packages })
+    }
+}
+
+impl Package {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let mut dependencies = Vec::new();
+        for dependency in array(value, "dependencies")? {
+            let name = string(dependency, "name")?.to_owned();
+            if !dependencies.contains(&name) {
+                dependencies.push(name);
+            }
+        }
+        let mut crate_roots = Vec::new();
+        for target in array(value, "targets")? {
+            let kinds = array(target, "kind")?;
+            if kinds.iter().any(|kind| matches!(kind.as_str(), Some("lib" | "rlib" | "bin" | "proc-macro"))) {
+                crate_roots.push(PathBuf::from(string(target, "src_path")?));
+            }
+        }
+        Ok(Self {
+            name: string(value, "name")?.to_owned(),
+            manifest: PathBuf::from(string(value, "manifest_path")?),
+            dependencies,
+            crate_roots,
+        })
+    }
+}
+
+fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>, String> {
+    value[key].as_array().ok_or_else(|| format!("`{key}` is not a list"))
+}
+
+fn string<'a>(value: &'a Value, key: &str) -> Result<&'a str, String> {
+    value[key].as_str().ok_or_else(|| format!("`{key}` is not a string"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_read() {
+        let metadata = Metadata::parse(
+            r#"{"target_directory": "/t", "packages": [{
+                "name": "a", "manifest_path": "/w/a/Cargo.toml",
+                "dependencies": [{"name": "b", "kind": null}, {"name": "b", "kind": "dev"}, {"name": "c", "kind": "build"}],
+                "targets": [
+                    {"kind": ["lib"], "src_path": "/w/a/src/lib.rs"},
+                    {"kind": ["test"], "src_path": "/w/a/tests/t.rs"},
+                    {"kind": ["custom-build"], "src_path": "/w/a/build.rs"}
+                ]}]}"#,
+        )
+        .unwrap();
+        assert_eq!(metadata.target_directory, Path::new("/t"));
+        let package = &metadata.packages[0];
+        assert_eq!((package.name.as_str(), package.manifest.as_path()), ("a", Path::new("/w/a/Cargo.toml")));
+        assert_eq!(package.dependencies, ["b", "c"]);
+        assert_eq!(package.crate_roots, [Path::new("/w/a/src/lib.rs")]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(Metadata::parse(r#"{"packages": []}"#).unwrap_err(), "`target_directory` is not a string");
+        assert_eq!(Metadata::parse("{}").unwrap_err(), "`packages` is not a list");
+    }
+}
