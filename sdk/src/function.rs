@@ -76,6 +76,7 @@ impl<F: NetworkFunction> DynFunction for Erased<F> {
 }
 
 /// A function the runtime can make by name.
+#[derive(Clone)]
 pub struct Registration {
     /// Kebab-case name, as manifests write it.
     pub name: String,

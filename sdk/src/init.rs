@@ -127,4 +127,18 @@ impl Init {
     pub fn drop_reasons(&self) -> &[DropReasonInfo] {
         &self.drop_reasons
     }
+
+    /// An empty one for the instance that replaces this one's.
+    pub fn renewed(&self) -> Self {
+        Self::new(self.ports.clone(), self.outputs.clone())
+    }
+
+    /// Lets counters of the same name go on from the replaced instance's values.
+    pub fn continue_from(&self, previous: &Self) {
+        for (info, counter) in &self.counters {
+            if let Some((_, old)) = previous.counters.iter().find(|(old, _)| old == info) {
+                counter.add(old.get());
+            }
+        }
+    }
 }

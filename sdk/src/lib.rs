@@ -48,6 +48,7 @@ pub mod protocol;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod verdict;
+mod views;
 
 pub use burst::{Burst, BurstState, Held, Packet};
 pub use channel::{Channel, ChannelError};

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// The number both sides must share; raised when a message or the control region changes its form.
 pub const VERSION: u32 = 1;
-/// The environment variable that tells a function process which descriptor is its socket.
+/// Set in the environment of processes the runtime starts. Its value is `0`: the control socket is standard input, which
+/// needs neither a descriptor number to guess nor a close-on-exec flag to clear.
 pub const SOCKET_VARIABLE: &str = "MIDDLENET_SOCKET";
 /// The longest message in bytes. Configurations travel in messages, so it is generous.
 pub const MESSAGE_BYTES: usize = 8 << 20;

@@ -117,6 +117,24 @@ impl ControlRegion {
         Ok(Self::new(region, geometry, Side::Function))
     }
 
+    /// Opens a region that another process of the manager's side made with this geometry, which is not read from the
+    /// memory: a function may have written there already.
+    ///
+    /// # Errors
+    /// [`ShmError::Workers`] or [`ShmError::Slots`] for a geometry out of range; [`ShmError::Header`] when the memory is
+    /// too small for it; what [`Region::open`] says.
+    pub fn adopt(fd: OwnedFd, geometry: ControlGeometry) -> Result<Self, ShmError> {
+        let bytes = layout::bytes(geometry)?;
+        let region = Arc::new(Region::open(fd)?);
+        if region.length() < bytes {
+            return Err(ShmError::Header {
+                expected: layout::VERSION,
+                found: format!("{} bytes, where its geometry needs {bytes}", region.length()),
+            });
+        }
+        Ok(Self::new(region, geometry, Side::Manager))
+    }
+
     fn new(region: Arc<Region>, geometry: ControlGeometry, side: Side) -> Self {
         let ends = usize::from(geometry.workers) * layout::RINGS_PER_WORKER;
         ControlRegion { region, geometry, side, taken: (0..ends).map(|_| AtomicBool::new(false)).collect() }

@@ -13,6 +13,13 @@ pub struct Meta {
     pub reverse: bool,
     /// Whether the packet's latency is measured.
     pub sampled: bool,
+    /// Hops the packet has visited, up to [`Meta::MAX_HOPS`]: what ends a packet that functions send to and fro.
+    pub hops: u8,
+}
+
+impl Meta {
+    /// The largest number of hops that the ledger remembers.
+    pub const MAX_HOPS: u8 = 63;
 }
 
 /// Why a descriptor was not taken back.
@@ -47,12 +54,13 @@ pub struct Ledger {
     entries: Box<[AtomicU64]>,
 }
 
-/// The fields of an entry: generation 0..16, holder 16..32, worker 32..40, flags 40..48, ingress 48..56, egress 56..64.
+/// The fields of an entry: generation 0..16, holder 16..32, worker 32..40, flags 40..42, hops 42..48, ingress 48..56, egress 56..64.
 mod entry {
     use super::Meta;
 
     const REVERSE: u64 = 1 << 40;
     const SAMPLED: u64 = 1 << 41;
+    const HOPS_SHIFT: u32 = 42;
     /// The bits that name who holds the buffer.
     pub(super) const WHO: u64 = 0xff_ffff_0000;
 
@@ -83,6 +91,7 @@ mod entry {
             egress: (entry >> 56) as u8,
             reverse: entry & REVERSE != 0,
             sampled: entry & SAMPLED != 0,
+            hops: (entry >> HOPS_SHIFT) as u8 & Meta::MAX_HOPS,
         }
     }
 }

@@ -22,6 +22,7 @@
 //! **Architecture invariant:** nothing here knows of packets' contents, chains or verdicts; a descriptor's meaning
 //! belongs to the SDK and the manager.
 
+mod atomic;
 mod buffers;
 mod control;
 mod descriptor;

@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::{Region, ShmError};
@@ -69,13 +69,6 @@ impl Doorbell {
         announce::ring(self)
     }
 
-    #[inline(always)]
-    fn word(&self) -> &AtomicU32 {
-        debug_assert!(self.offset + 4 <= self.region.length());
-        // SAFETY: `new` got the pointer from a reference into the region, which the Arc keeps mapped.
-        unsafe { &*self.word }
-    }
-
     fn futex(&self, operation: i32, value: u32, timeout: *const libc::timespec) -> i64 {
         // SAFETY: the word is mapped and aligned; `timeout` is null or points to a timespec that outlives the call.
         unsafe { libc::syscall(libc::SYS_futex, self.word().as_ptr(), operation, value, timeout) }
@@ -83,24 +76,13 @@ impl Doorbell {
 }
 
 impl Word for Doorbell {
-    #[inline(always)]
-    fn load(&self) -> u32 {
-        self.word().load(Ordering::Relaxed)
-    }
+    type Atomic = AtomicU32;
 
     #[inline(always)]
-    fn store(&self, value: u32) {
-        self.word().store(value, Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn swap(&self, value: u32) -> u32 {
-        self.word().swap(value, Ordering::Relaxed)
-    }
-
-    #[inline(always)]
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
+    fn word(&self) -> &AtomicU32 {
+        debug_assert!(self.offset + 4 <= self.region.length());
+        // SAFETY: `new` got the pointer from a reference into the region, which the Arc keeps mapped.
+        unsafe { &*self.word }
     }
 
     fn sleep(&self, expected: u32, timeout: Option<Duration>) -> bool {
@@ -169,24 +151,11 @@ impl EventDoorbell {
 }
 
 impl Word for EventDoorbell {
-    #[inline(always)]
-    fn load(&self) -> u32 {
-        self.bell.load()
-    }
+    type Atomic = AtomicU32;
 
     #[inline(always)]
-    fn store(&self, value: u32) {
-        self.bell.store(value);
-    }
-
-    #[inline(always)]
-    fn swap(&self, value: u32) -> u32 {
-        self.bell.swap(value)
-    }
-
-    #[inline(always)]
-    fn fence(&self) {
-        self.bell.fence();
+    fn word(&self) -> &AtomicU32 {
+        self.bell.word()
     }
 
     fn sleep(&self, expected: u32, timeout: Option<Duration>) -> bool {

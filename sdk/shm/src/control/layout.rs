@@ -23,7 +23,7 @@ pub const MAX_WORKERS: u16 = 64;
 
 /// "MIDLNET" and a digit, read as a little-endian number.
 const MAGIC: u64 = u64::from_le_bytes(*b"MIDLNET\x31");
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 const MAGIC_OFFSET: usize = 0;
 const VERSION_OFFSET: usize = 8;

@@ -1,6 +1,9 @@
 //! The algorithm of the ring, over any memory: the mapped region in use, loom's in the model test.
 
+use std::sync::atomic::Ordering;
+
 use crate::Descriptor;
+use crate::atomic::Atomic32;
 
 /// An end of the ring, which publishes one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +14,11 @@ pub(super) enum End {
 
 /// The shared memory of one ring as the algorithm sees it.
 pub(super) trait Slots {
-    /// Acquire-load of the index that `end` has published (`tail` of `rte_ring_headtail`).
-    fn index(&self, end: End) -> u32;
-    /// Release-store of the index of `end`.
-    fn publish(&self, end: End, index: u32);
+    type Index: Atomic32;
+    /// The index that `end` publishes for its peer (`tail` of `rte_ring_headtail`).
+    fn tail(&self, end: End) -> &Self::Index;
+    /// Where `rte_ring` keeps the index of `end` for itself (`head`).
+    fn head(&self, end: End) -> &Self::Index;
     /// Copies `from` to the slots from `at` on; `at + from.len()` does not exceed the number of slots.
     fn write(&self, at: usize, from: &[Descriptor]);
     /// Copies the slots from `at` on to `to`; `at + to.len()` does not exceed the number of slots.
@@ -44,6 +48,16 @@ impl Known {
     fn split(&self, n: usize) -> (usize, usize) {
         let at = (self.own & self.mask) as usize;
         (at, n.min(self.mask as usize + 1 - at))
+    }
+
+    /// Moves our index on by `n` slots, and shows the peer.
+    #[inline(always)]
+    fn advance(&mut self, n: usize, slots: &impl Slots, end: End) {
+        self.own = self.own.wrapping_add(n as u32);
+        // Of no use to us: a C program that takes this end over goes on from here.
+        slots.head(end).store(self.own, Ordering::Relaxed);
+        // Release: what we did to the slots comes first. Pairs with the acquire of the other end.
+        slots.tail(end).store(self.own, Ordering::Release);
     }
 }
 
@@ -76,15 +90,14 @@ impl<S: Slots> Writer<S> {
         if first < n {
             self.slots.write(0, &from[first..n]);
         }
-        self.known.own = self.known.own.wrapping_add(n as u32);
-        self.slots.publish(End::Producer, self.known.own);
+        self.known.advance(n, &self.slots, End::Producer);
         n
     }
 
     /// Reads the reader's index, and returns the free slots; none when the index is out of range.
     #[inline(always)]
     pub(super) fn free(&mut self) -> usize {
-        let peer = self.slots.index(End::Consumer);
+        let peer = self.slots.tail(End::Consumer).load(Ordering::Acquire);
         if self.known.own.wrapping_sub(peer) > self.known.mask {
             self.known.garbled += 1;
             return 0;
@@ -136,15 +149,14 @@ impl<S: Slots> Reader<S> {
         if first < n {
             self.slots.read(0, &mut to[first..n]);
         }
-        self.known.own = self.known.own.wrapping_add(n as u32);
-        self.slots.publish(End::Consumer, self.known.own);
+        self.known.advance(n, &self.slots, End::Consumer);
         n
     }
 
     /// Reads the writer's index, and returns the descriptors waiting; none when the index is out of range.
     #[inline(always)]
     pub(super) fn available(&mut self) -> usize {
-        let peer = self.slots.index(End::Producer);
+        let peer = self.slots.tail(End::Producer).load(Ordering::Acquire);
         if peer.wrapping_sub(self.known.own) > self.known.mask {
             self.known.garbled += 1;
             return 0;

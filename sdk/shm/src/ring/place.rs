@@ -101,12 +101,17 @@ impl RingArea {
 
     /// The writing end, going on where the last writer published that it was: for the side that trusts the ring's maker.
     pub fn producer_here(&self) -> Producer {
-        Producer::new(self, self.mapped().index(End::Producer))
+        Producer::new(self, self.mapped().tail(End::Producer).load(Ordering::Acquire))
     }
 
     /// The reading end, going on where the last reader published that it was: for the side that trusts the ring's maker.
     pub fn consumer_here(&self) -> Consumer {
-        Consumer::new(self, self.mapped().index(End::Consumer))
+        Consumer::new(self, self.mapped().tail(End::Consumer).load(Ordering::Acquire))
+    }
+
+    #[cfg(test)]
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base
     }
 
     pub(super) fn mapped(&self) -> Mapped {
@@ -158,17 +163,16 @@ impl Mapped {
 }
 
 impl Slots for Mapped {
+    type Index = AtomicU32;
+
     #[inline(always)]
-    fn index(&self, end: End) -> u32 {
-        self.word(Self::headtail(end) + layout::TAIL).load(Ordering::Acquire)
+    fn tail(&self, end: End) -> &AtomicU32 {
+        self.word(Self::headtail(end) + layout::TAIL)
     }
 
     #[inline(always)]
-    fn publish(&self, end: End, index: u32) {
-        let at = Self::headtail(end);
-        // rte_ring keeps its own position in `head`: kept up to date for a C program that takes this end over.
-        self.word(at).store(index, Ordering::Relaxed);
-        self.word(at + layout::TAIL).store(index, Ordering::Release);
+    fn head(&self, end: End) -> &AtomicU32 {
+        self.word(Self::headtail(end))
     }
 
     #[inline(always)]

@@ -1,8 +1,10 @@
 //! The protocol between a sleeping reader and its writers, over any word: the mapped one in use, loom's in the model test.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Wake;
+use crate::atomic::Atomic32;
 
 /// The reader is awake.
 pub(super) const AWAKE: u32 = 0;
@@ -13,14 +15,8 @@ pub(super) const ON_EVENT: u32 = 2;
 
 /// The shared word, and the way to sleep on it.
 pub(super) trait Word {
-    /// Relaxed load.
-    fn load(&self) -> u32;
-    /// Relaxed store.
-    fn store(&self, value: u32);
-    /// Relaxed exchange.
-    fn swap(&self, value: u32) -> u32;
-    /// Sequentially consistent fence.
-    fn fence(&self);
+    type Atomic: Atomic32;
+    fn word(&self) -> &Self::Atomic;
     /// Sleeps while the word is `expected`, until [`wake`](Self::wake). False: the time was over first.
     fn sleep(&self, expected: u32, timeout: Option<Duration>) -> bool;
     /// Wakes the reader that sleeps in the way `on`. False: none did.
@@ -28,15 +24,15 @@ pub(super) trait Word {
 }
 
 #[inline]
-pub(super) fn announce(word: &impl Word, on: u32) {
-    word.store(on);
+pub(super) fn announce<W: Word>(word: &W, on: u32) {
+    word.word().store(on, Ordering::Relaxed);
     // Between our announcement and our look for work: pairs with the fence in `ring`.
-    word.fence();
+    W::Atomic::fence(Ordering::SeqCst);
 }
 
 #[inline]
 pub(super) fn retract(word: &impl Word) {
-    word.store(AWAKE);
+    word.word().store(AWAKE, Ordering::Relaxed);
 }
 
 pub(super) fn park(word: &impl Word, timeout: Option<Duration>, mut has_work: impl FnMut() -> bool) -> Wake {
@@ -53,15 +49,15 @@ pub(super) fn park(word: &impl Word, timeout: Option<Duration>, mut has_work: im
 }
 
 #[inline(always)]
-pub(super) fn ring(word: &impl Word) -> bool {
+pub(super) fn ring<W: Word>(word: &W) -> bool {
     // Between our work and our look at the announcement: pairs with the fence in `announce`.
-    word.fence();
-    if word.load() == AWAKE { false } else { wake(word) }
+    W::Atomic::fence(Ordering::SeqCst);
+    if word.word().load(Ordering::Relaxed) == AWAKE { false } else { wake(word) }
 }
 
 #[cold]
 fn wake(word: &impl Word) -> bool {
-    match word.swap(AWAKE) {
+    match word.word().swap(AWAKE, Ordering::Relaxed) {
         AWAKE => false, // another writer was faster
         on => word.wake(on),
     }

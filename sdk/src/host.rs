@@ -1,0 +1,185 @@
+//! A function as a process of its own: start-up, the loop over its rings, and the runtime's messages.
+//!
+//! The process is handed everything over its control socket (standard input): its configuration, the packets region, its
+//! control region, and one eventfd per manager worker. It opens nothing itself.
+
+mod attachment;
+mod instance;
+mod pace;
+
+use crate::protocol::{FromFunction, SOCKET_VARIABLE, Start, ToFunction, VERSION};
+use crate::{Channel, ChannelError, Registration};
+use attachment::Attachment;
+use instance::Instance;
+use pace::Pace;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often [`crate::NetworkFunction::tick`] is called, counters are published and the socket is looked at.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Turns of the loop between two looks at the clock.
+const TURNS_PER_CLOCK: u32 = 64;
+
+/// Why a function process ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The control socket failed or closed.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// A region could not be mapped.
+    #[error("the runtime's memory cannot be used: {0}")]
+    Memory(#[from] middlenet_shm::ShmError),
+    /// The system refused something.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The runtime broke the protocol.
+    #[error("the runtime sent {0}")]
+    Protocol(&'static str),
+    /// The configuration was refused; the runtime has been told.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The `main` of a function process; [`crate::main!`] calls it. Speaks to the runtime when started by it, else answers
+/// `--describe`.
+pub fn main(registration: &Registration) -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--describe") {
+        let description = serde_json::json!({
+            "name": registration.name,
+            "summary": registration.summary,
+            "version": VERSION,
+            "schema": registration.schema(),
+        });
+        println!("{description:#}");
+        return ExitCode::SUCCESS;
+    }
+    if std::env::var_os(SOCKET_VARIABLE).is_none() {
+        eprintln!(
+            "{name} is a network function: name it in a manifest (`run: path/to/{name}`) and start it with `middlenet run`.\n\
+             `--describe` prints its name and the schema of its configuration.",
+            name = registration.name
+        );
+        return ExitCode::from(2);
+    }
+    match std::io::stdin().as_fd().try_clone_to_owned().map_err(HostError::from).and_then(|fd| run(registration, fd)) {
+        Ok(()) | Err(HostError::Channel(ChannelError::Closed)) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{}: {e}", registration.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a function process over its control socket until it is told to stop or the runtime is gone.
+pub fn run(registration: &Registration, socket: OwnedFd) -> Result<(), HostError> {
+    let channel = Channel::from_fd(socket);
+    let (ToFunction::Start(start), _) = channel.receive()? else {
+        return Err(HostError::Protocol("another message before `start`"));
+    };
+    prepare_process(&start)?;
+    let instance = match Instance::new(registration, &start) {
+        Ok(instance) => instance,
+        Err(e) => {
+            channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint }, &[])?;
+            return Err(HostError::Refused(e.message));
+        }
+    };
+    channel.send(&instance.ready(), &[])?;
+    Host { channel, start, instance, attachment: None, stopping: false }.serve()
+}
+
+/// What a function process gives up before it sees the first packet.
+fn prepare_process(start: &Start) -> Result<(), HostError> {
+    nix::sys::prctl::set_no_new_privs().map_err(std::io::Error::from)?;
+    if !start.cores.is_empty() {
+        let mut set = nix::sched::CpuSet::new();
+        for &core in &start.cores {
+            set.set(core).map_err(std::io::Error::from)?;
+        }
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(std::io::Error::from)?;
+    }
+    Ok(())
+}
+
+struct Host<'r> {
+    channel: Channel,
+    start: Start,
+    instance: Instance<'r>,
+    attachment: Option<Attachment>,
+    stopping: bool,
+}
+
+impl Host<'_> {
+    fn serve(mut self) -> Result<(), HostError> {
+        while !self.stopping {
+            match self.attachment.take() {
+                None => self.obey()?,
+                Some(attachment) => self.poll(attachment)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls one attachment until a message replaces it or ends the process.
+    fn poll(&mut self, mut attachment: Attachment) -> Result<(), HostError> {
+        let mut pace = Pace::new(self.start.wait, self.start.shares_core);
+        let mut next_tick = Instant::now() + TICK;
+        let mut turns = 0u32;
+        loop {
+            let packets = attachment.turn(&mut self.instance, self.start.logical_clock);
+            turns = turns.wrapping_add(1);
+            let mut slept = false;
+            if packets > 0 {
+                pace.busy();
+            } else if pace.idle() {
+                self.instance.publish(attachment.control());
+                attachment.park(next_tick.saturating_duration_since(Instant::now()));
+                slept = true;
+            }
+            let called = attachment.called();
+            if !(slept || called || turns % TURNS_PER_CLOCK == 0) {
+                continue;
+            }
+            let now = Instant::now();
+            let ticked = now >= next_tick;
+            if ticked {
+                next_tick = now + TICK;
+                attachment.tick(&mut self.instance, self.start.logical_clock);
+                self.instance.adopt(&self.channel)?;
+                self.instance.publish(attachment.control());
+            }
+            if called || slept || ticked {
+                while self.channel.readable(Duration::ZERO)? {
+                    self.obey()?;
+                    if self.stopping {
+                        attachment.drain(&mut self.instance, self.start.logical_clock);
+                        self.instance.publish(attachment.control());
+                        return Ok(());
+                    }
+                    if self.attachment.is_some() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Receives one message and does what it says.
+    fn obey(&mut self) -> Result<(), HostError> {
+        let (message, fds) = self.channel.receive()?;
+        match message {
+            ToFunction::Start(_) => return Err(HostError::Protocol("`start` twice")),
+            ToFunction::Attach { buffer_bytes } => {
+                self.attachment = Some(Attachment::new(fds, buffer_bytes)?);
+                self.channel.send(&FromFunction::Attached, &[])?;
+            }
+            ToFunction::Reconfigure { config } => self.instance.prepare(config),
+            ToFunction::Report => {
+                self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
+            }
+            ToFunction::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+}
