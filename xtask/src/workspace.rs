@@ -24,10 +24,17 @@ pub(crate) struct Metadata {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) manifest: PathBuf,
-    /// Names of the direct dependencies of every kind, members or not.
-    pub(crate) dependencies: Vec<String>,
+    /// The direct dependencies, members of the workspace or not.
+    pub(crate) dependencies: Vec<Dependency>,
     /// Root files of the libraries and programs; not of tests, benchmarks, examples and build scripts.
     pub(crate) crate_roots: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    /// For tests, benchmarks and examples only.
+    pub(crate) dev: bool,
 }
 
 impl Metadata {
@@ -49,10 +56,8 @@ impl Package {
     fn parse(value: &Value) -> Result<Self, String> {
         let mut dependencies = Vec::new();
         for dependency in array(value, "dependencies")? {
-            let name = string(dependency, "name")?.to_owned();
-            if !dependencies.contains(&name) {
-                dependencies.push(name);
-            }
+            let dev = dependency["kind"].as_str() == Some("dev");
+            dependencies.push(Dependency { name: string(dependency, "name")?.to_owned(), dev });
         }
         let mut crate_roots = Vec::new();
         for target in array(value, "targets")? {
@@ -98,7 +103,8 @@ mod tests {
         assert_eq!(metadata.target_directory, Path::new("/t"));
         let package = &metadata.packages[0];
         assert_eq!((package.name.as_str(), package.manifest.as_path()), ("a", Path::new("/w/a/Cargo.toml")));
-        assert_eq!(package.dependencies, ["b", "c"]);
+        let dependencies: Vec<_> = package.dependencies.iter().map(|found| (found.name.as_str(), found.dev)).collect();
+        assert_eq!(dependencies, [("b", false), ("b", true), ("c", false)]);
         assert_eq!(package.crate_roots, [Path::new("/w/a/src/lib.rs")]);
     }
 

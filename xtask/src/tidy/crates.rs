@@ -12,8 +12,11 @@ use crate::workspace::Package;
 pub(crate) fn check(root: &Path, package: &Package) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     for path in &package.crate_roots {
-        let source = fs::read_to_string(path).map_err(Error::file(path))?;
         let name = relative(root, path);
+        let Ok(source) = fs::read_to_string(path) else {
+            findings.push(Finding::new(&name, 0, format!("{} names this file, and it cannot be read", package.name)));
+            continue;
+        };
         if !is_home(&name) && !forbids_unsafe(&source) {
             findings.push(Finding::new(&name, 0, "the crate root lacks `#![forbid(unsafe_code)]`"));
         }

@@ -1,9 +1,12 @@
 //! Which crate may depend on which. The direction is what keeps a function free of DPDK and a header view free of everything.
 
 use super::Finding;
-use crate::workspace::{Package, root};
+use crate::workspace::{Dependency, Package, root};
 
-/// What a crate may use of the workspace, for any purpose, tests included.
+/// What the tests of every crate may use: namespaces and cables, and packets to send through them.
+const FOR_TESTS: &[&str] = &["middlenet-tests", "middlenet-wire"];
+
+/// What a crate may use of the workspace.
 enum May {
     Use(&'static [&'static str]),
     UseAllBut(&'static [&'static str]),
@@ -48,7 +51,9 @@ pub(crate) fn check(packages: &[Package]) -> Vec<Finding> {
                 May::Use(names) => names.contains(&member),
                 May::UseAllBut(names) => !names.contains(&member),
             };
-            if !allowed && package.dependencies.iter().any(|name| name == member) {
+            let uses =
+                |dependency: &Dependency| dependency.name == member && !(dependency.dev && FOR_TESTS.contains(&member));
+            if !allowed && package.dependencies.iter().any(uses) {
                 let message = format!("{} may not depend on {member}", package.name);
                 findings.push(Finding::new(&manifest, 0, message));
             }
@@ -65,7 +70,7 @@ mod tests {
         Package {
             name: name.to_owned(),
             manifest: root().join(name).join("Cargo.toml"),
-            dependencies: dependencies.iter().map(|&name| name.to_owned()).collect(),
+            dependencies: dependencies.iter().map(|&name| Dependency { name: name.to_owned(), dev: false }).collect(),
             crate_roots: Vec::new(),
         }
     }
@@ -103,6 +108,18 @@ mod tests {
                 "error: middlenet-nf-manager/Cargo.toml: middlenet-nf-manager may not depend on dpdk-sys",
             ]
         );
+    }
+
+    #[test]
+    fn tests_may_use_what_is_for_tests() {
+        let dev = |name: &str| Dependency { name: name.to_owned(), dev: true };
+        let mut bpf = package("middlenet-bpf", &[]);
+        bpf.dependencies = vec![dev("middlenet-tests"), dev("middlenet-wire")];
+        let mut packages =
+            [bpf, package("middlenet-tests", &[]), package("middlenet-wire", &[]), package("xtask", &[])];
+        assert!(messages(&packages).is_empty());
+        packages[0].dependencies = vec![dev("xtask"), Dependency { dev: false, ..dev("middlenet-tests") }];
+        assert_eq!(messages(&packages).len(), 2);
     }
 
     #[test]
