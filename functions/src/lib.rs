@@ -1,1 +1,21 @@
-//! The catalogue of built-in network functions
+//! The catalogue of built-in network functions: one module per function, each with its purpose, configuration, counters and
+//! limits in the module's documentation.
+//!
+//! A function here is an ordinary [`NetworkFunction`](middlenet_sdk::NetworkFunction): nothing in this crate knows of ports,
+//! rings or processes. [`registry()`] is how hosts find them by name.
+
+#![forbid(unsafe_code)]
+
+pub mod firewall;
+mod flow_table;
+pub mod l2_bridge;
+pub mod l2_forward;
+pub mod l3_router;
+mod link_address;
+pub mod monitor;
+pub mod nat;
+pub mod rate_limiter;
+mod registry;
+
+pub use link_address::LinkAddress;
+pub use registry::registry;

@@ -1,0 +1,33 @@
+//! Built-in functions by name.
+
+use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, monitor::Monitor};
+use middlenet_sdk::Registration;
+use std::sync::LazyLock;
+
+/// The built-in functions, in the order of their names.
+pub fn registry() -> &'static [Registration] {
+    static REGISTRY: LazyLock<Vec<Registration>> = LazyLock::new(|| {
+        vec![
+            Registration::named::<L2Bridge>("l2-bridge", "learning Ethernet bridge between the chain's ports"),
+            Registration::named::<L2Forward>("l2-forward", "rewrites link addresses between two ports"),
+            Registration::named::<Monitor>("monitor", "counts packets and bytes per flow, shows the top talkers"),
+        ]
+    });
+    &REGISTRY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_kebab_case_and_described() {
+        let names: Vec<&str> = registry().iter().map(|r| r.name.as_str()).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for registration in registry() {
+            assert!(registration.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+            assert!(!registration.summary.is_empty(), "{}", registration.name);
+            assert!(registration.schema()["properties"].is_object(), "{}", registration.name);
+        }
+    }
+}
