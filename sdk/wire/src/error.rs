@@ -16,6 +16,9 @@ pub enum WireError {
     /// A length field contradicts another one, or is below the header's minimum.
     #[error("a length field contradicts the header")]
     BadLength,
+    /// A field holds a value that the protocol forbids.
+    #[error("a field holds a value that the protocol forbids")]
+    BadField,
     /// A checksum does not match.
     #[error("a checksum does not match")]
     BadChecksum,
@@ -41,10 +44,11 @@ pub enum WireError {
 
 impl WireError {
     /// Every variant, in the order of [`index`](WireError::index).
-    pub const ALL: [WireError; 10] = [
+    pub const ALL: [WireError; 11] = [
         WireError::Truncated,
         WireError::BadVersion,
         WireError::BadLength,
+        WireError::BadField,
         WireError::BadChecksum,
         WireError::TooManyTags,
         WireError::TooManyExtensions,
@@ -66,6 +70,7 @@ impl WireError {
             WireError::Truncated => "truncated",
             WireError::BadVersion => "bad_version",
             WireError::BadLength => "bad_length",
+            WireError::BadField => "bad_field",
             WireError::BadChecksum => "bad_checksum",
             WireError::TooManyTags => "too_many_tags",
             WireError::TooManyExtensions => "too_many_extensions",

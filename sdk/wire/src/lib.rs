@@ -10,10 +10,10 @@
 //! | [`flow`] | [`FlowKey`]: addresses, ports, protocol, VLAN; its reverse and its hashes |
 //! | [`ethernet`], [`vlan`], [`arp`] | L2 |
 //! | [`ipv4`], [`ipv6`], [`fragment`], [`protocol`] | L3, with the walk over IPv6 extension headers |
-//! | [`tcp`], [`tcp_options`], [`udp`], [`icmpv4`], [`icmpv6`] | L4 |
+//! | [`tcp`], [`tcp_options`], [`udp`], [`icmpv4`], [`icmpv6`], [`ndp`] | L4, with IPv6 neighbor discovery |
 //! | [`checksum`] | internet checksum, pseudo headers, incremental update |
 //! | [`rewrite`] | change an address or port and all checksums, as address translation does |
-//! | [`build`] | [`PacketBuilder`] |
+//! | [`build`] | [`PacketBuilder`], ICMP errors with their rules of silence, neighbor messages |
 //!
 //! ```
 //! use middlenet_wire::rewrite::{self, Side};
@@ -51,6 +51,7 @@ pub mod icmpv4;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod protocol;
 pub mod rewrite;
 pub mod tcp;
@@ -59,7 +60,7 @@ pub mod udp;
 pub mod vlan;
 
 pub use arp::{Arp, ArpOperation};
-pub use build::PacketBuilder;
+pub use build::{IcmpError, IcmpErrorRefused, PacketBuilder};
 pub use dissect::{L3, Layers};
 pub use error::WireError;
 pub use ethernet::{Ethernet, EthernetMut, MacAddr, ethertype};
@@ -69,6 +70,7 @@ pub use icmpv4::{Icmpv4, Icmpv4Mut};
 pub use icmpv6::{Icmpv6, Icmpv6Mut};
 pub use ipv4::{Ipv4, Ipv4Mut};
 pub use ipv6::{Ipv6, Ipv6Mut};
+pub use ndp::{NdMessage, NdOption, NdOptions};
 pub use tcp::{Tcp, TcpFlags, TcpMut};
 pub use tcp_options::{TcpOption, TcpOptions};
 pub use udp::{Udp, UdpMut};

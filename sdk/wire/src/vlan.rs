@@ -143,3 +143,50 @@ pub fn walk(frame: &[u8]) -> Result<Tagged, WireError> {
     }
     Ok(found)
 }
+
+/// Inserts a tag outside the others. `room_and_frame` begins with [`TAG_LEN`] free bytes, which become the start of the
+/// frame.
+///
+/// Errors: [`WireError::NoSpace`] if `room_and_frame` cannot hold the room and an Ethernet header.
+#[inline]
+pub fn push(room_and_frame: &mut [u8], tag: VlanTag) -> Result<(), WireError> {
+    let head = room_and_frame.first_chunk_mut::<{ HEADER_LEN + TAG_LEN }>().ok_or(WireError::NoSpace)?;
+    head.copy_within(TAG_LEN..TAG_LEN + ADDRESSES_LEN, 0);
+    let [a, b] = tag.tpid.to_be_bytes();
+    let [c, d] = tag.tci.to_be_bytes();
+    head[ADDRESSES_LEN..ADDRESSES_LEN + TAG_LEN].copy_from_slice(&[a, b, c, d]);
+    Ok(())
+}
+
+/// Removes the outermost tag and returns it; the frame then begins [`TAG_LEN`] bytes later. None, and no change, if the
+/// frame is untagged.
+#[inline]
+pub fn pop(frame: &mut [u8]) -> Option<VlanTag> {
+    let tag = outer(frame)?;
+    let head = frame.first_chunk_mut::<{ HEADER_LEN + TAG_LEN }>()?;
+    head.copy_within(..ADDRESSES_LEN, TAG_LEN);
+    Some(tag)
+}
+
+/// The outermost tag; none if the frame is untagged or ends within it.
+#[inline]
+pub fn outer(frame: &[u8]) -> Option<VlanTag> {
+    let head = frame.first_chunk::<{ HEADER_LEN + TAG_LEN }>()?;
+    let tpid = u16::from_be_bytes([head[12], head[13]]);
+    is_tpid(tpid).then(|| VlanTag { tpid, tci: u16::from_be_bytes([head[14], head[15]]) })
+}
+
+/// Sets the VLAN identifier of the outermost tag and keeps its priority; only the low 12 bits of `vid` count.
+///
+/// Errors: [`WireError::WrongProtocol`] if the frame is untagged or ends within the tag.
+#[inline]
+pub fn set_vid(frame: &mut [u8], vid: u16) -> Result<(), WireError> {
+    let tag = outer(frame).ok_or(WireError::WrongProtocol)?;
+    let head = frame.first_chunk_mut::<{ HEADER_LEN + TAG_LEN }>().ok_or(WireError::WrongProtocol)?;
+    let tci = (tag.tci & 0xf000) | (vid & 0x0fff);
+    head[14..16].copy_from_slice(&tci.to_be_bytes());
+    Ok(())
+}
+
+/// Length of both MAC addresses, in bytes.
+const ADDRESSES_LEN: usize = 12;
