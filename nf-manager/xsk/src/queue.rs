@@ -70,7 +70,7 @@ pub struct XskQueue {
 impl XskQueue {
     /// Binds a socket to queue `queue` of an interface in the caller's network namespace.
     ///
-    /// The interface must be up. The XDP program that feeds the socket is to be attached before.
+    /// Packets flow once the interface is up. The XDP program that feeds the socket is to be attached before.
     ///
     /// # Errors
     ///
