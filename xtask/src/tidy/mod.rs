@@ -85,9 +85,13 @@ pub(crate) fn run() -> Result<(), Error> {
 
 /// The files of the repository, also those that are new and not ignored.
 fn files(root: &Path) -> Result<Vec<String>, Error> {
-    let mut command = Command::new("git");
-    command.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
-    if let Ok(list) = process::output(&mut command) {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(arguments).current_dir(root);
+        command
+    };
+    if process::says_yes(&mut git(&["rev-parse", "--is-inside-work-tree"])) {
+        let list = process::output(&mut git(&["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
         return Ok(list.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect());
     }
     // An unpacked archive has no index: everything but what cargo built.
