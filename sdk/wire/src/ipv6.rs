@@ -235,7 +235,8 @@ pub struct UpperLayer {
 /// Walks extension headers: hop-by-hop, routing, destination options, fragment, authentication, mobility, HIP, shim6.
 ///
 /// Errors: [`WireError::Truncated`] if a header reaches beyond the payload; [`WireError::TooManyExtensions`] beyond
-/// [`MAX_EXTENSION_HEADERS`]; [`WireError::BadExtension`] for hop-by-hop options that are not first.
+/// [`MAX_EXTENSION_HEADERS`]; [`WireError::BadExtension`] for hop-by-hop options that are not first and for a second
+/// fragment header.
 #[inline]
 pub fn walk_extensions(next_header: u8, payload: &[u8]) -> Result<UpperLayer, WireError> {
     let mut found = UpperLayer { protocol: next_header, offset: 0, fragment: None };
@@ -243,6 +244,7 @@ pub fn walk_extensions(next_header: u8, payload: &[u8]) -> Result<UpperLayer, Wi
         return Ok(found);
     }
     let mut rest = payload;
+    let mut seen_fragment = false;
     for index in 0..=MAX_EXTENSION_HEADERS {
         if !protocol::is_ipv6_extension(found.protocol) {
             return Ok(found);
@@ -255,7 +257,12 @@ pub fn walk_extensions(next_header: u8, payload: &[u8]) -> Result<UpperLayer, Wi
             protocol::HOP_BY_HOP if index > 0 => return Err(WireError::BadExtension),
             protocol::FRAGMENT => {
                 let head = rest.first_chunk::<FRAGMENT_HEADER_LEN>().ok_or(WireError::Truncated)?;
-                found.fragment = found.fragment.or(fragment_of(head));
+                // A second one could make the packet look like a first fragment to one reader and not to another.
+                if seen_fragment {
+                    return Err(WireError::BadExtension);
+                }
+                seen_fragment = true;
+                found.fragment = fragment_of(head);
                 FRAGMENT_HEADER_LEN
             }
             // RFC 4302 section 2.2: in 4-byte units, minus 2.
