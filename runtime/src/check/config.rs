@@ -1,0 +1,136 @@
+//! Configurations of functions: against their schemas, then by the functions themselves.
+
+use middlenet_sdk::{Init, PortInfo};
+use serde_json::Value;
+
+use super::Checker;
+use crate::diagnostic::{closest, one_of};
+use crate::machine::resolve;
+use crate::manifest::FunctionEntry;
+use crate::validate::validate;
+use crate::yaml::{Content, Node, Span};
+
+/// Keys of the long form that are easily put into the configuration of the short one.
+const OPTIONS: [&str; 5] = ["placement", "replicas", "on_failure", "cores", "outputs"];
+/// Attempts at finding the item of a list that a function refuses.
+const PROBE_LIMIT: usize = 64;
+
+impl Checker<'_> {
+    /// Checks that the function is there and takes its configuration.
+    pub(super) fn check_function(&mut self, entry: &FunctionEntry, ports: Vec<PortInfo>, outputs: Vec<String>) {
+        let empty = Node { span: entry.name_span.clone(), content: Content::Mapping(Vec::new()) };
+        let config = entry.config.as_ref().unwrap_or(&empty);
+        if let Some(run) = &entry.options.run {
+            let program = resolve(self.surroundings.folder(), run);
+            if let Some(description) = self.describe(entry, &program) {
+                self.check_schema(entry, config, &description.schema);
+            }
+            return;
+        }
+        let registry = self.registry;
+        let Some(registration) = registry.iter().find(|r| r.name == entry.function) else {
+            self.unknown_function(entry);
+            return;
+        };
+        if !self.check_schema(entry, config, &registration.schema()) {
+            return;
+        }
+        let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
+            registration.create(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
+        };
+        if let Some(error) = refuse(&entry.config_json()) {
+            let message = format!("`{}`: {}", entry.name, error.message);
+            let spot = blamed_item(config, &error.message, &refuse).or_else(|| named_spot(config, &error.message));
+            self.problem(spot.unwrap_or_else(|| entry.name_span.clone()), message, error.hint);
+        }
+    }
+
+    fn unknown_function(&mut self, entry: &FunctionEntry) {
+        let names = || self.registry.iter().map(|r| r.name.as_str());
+        let own = format!("for a binary of your own: `{}: {{ run: ./path }}`", entry.name);
+        let hint = match closest(&entry.function, names()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("built in are {}; {own}", one_of(names())),
+        };
+        self.problem(entry.function_span.clone(), format!("unknown function `{}`", entry.function), Some(hint));
+    }
+
+    fn check_schema(&mut self, entry: &FunctionEntry, config: &Node, schema: &Value) -> bool {
+        let found = validate(config, None, schema);
+        let fine = found.is_empty();
+        for mut diagnostic in found {
+            let misplaced = entry.body.is_none()
+                && config.entries().iter().any(|e| e.key_span == diagnostic.span && OPTIONS.contains(&e.key.as_str()));
+            if misplaced {
+                diagnostic = diagnostic.with_hint(format!(
+                    "options stand beside the configuration: `{}: {{ config: {{ ... }}, placement: inline }}`",
+                    entry.name
+                ));
+            }
+            if entry.config.is_none() {
+                diagnostic.span = entry.name_span.clone();
+            }
+            diagnostic.message = format!("`{}`: {}", entry.name, diagnostic.message);
+            self.problems.push(diagnostic);
+        }
+        fine
+    }
+}
+
+/// Where a refusal points: the value or key that its message names in backticks or quotes.
+fn named_spot(config: &Node, message: &str) -> Option<Span> {
+    let quoted = message.split(['`', '"', '\'']).skip(1).step_by(2);
+    quoted.filter(|word| !word.is_empty()).find_map(|word| find(config, word))
+}
+
+fn find(node: &Node, word: &str) -> Option<Span> {
+    match &node.content {
+        Content::Scalar(Value::String(text)) if text == word => Some(node.span.clone()),
+        Content::Scalar(Value::String(_)) => None,
+        Content::Scalar(value) if value.to_string() == word => Some(node.span.clone()),
+        Content::Scalar(_) => None,
+        Content::Sequence(items) => items.iter().find_map(|item| find(item, word)),
+        Content::Mapping(entries) => {
+            let key = entries.iter().find(|e| e.key == word).map(|e| e.key_span.clone());
+            key.or_else(|| entries.iter().find_map(|e| find(&e.value, word)))
+        }
+    }
+}
+
+/// Finds the first item of a list that the function refuses with the same sentence, by halving: functions read lists from
+/// the front, so a list is refused exactly when it holds that item.
+fn blamed_item(
+    config: &Node,
+    message: &str,
+    refuse: &dyn Fn(&Value) -> Option<middlenet_sdk::ConfigError>,
+) -> Option<Span> {
+    let whole = config.to_json();
+    let mut probes = 0;
+    for entry in config.entries() {
+        let items = entry.value.items();
+        if items.is_empty() {
+            continue;
+        }
+        let mut fails_with = |count: usize| {
+            probes += 1;
+            let mut part = whole.clone();
+            part[&entry.key] = Value::Array(items[..count].iter().map(Node::to_json).collect());
+            probes <= PROBE_LIMIT && refuse(&part).is_some_and(|e| e.message == message)
+        };
+        if fails_with(0) || !fails_with(items.len()) {
+            continue;
+        }
+        let (mut fine, mut refused) = (0, items.len());
+        while refused - fine > 1 {
+            let middle = fine + (refused - fine) / 2;
+            if fails_with(middle) {
+                refused = middle;
+            } else {
+                fine = middle;
+            }
+        }
+        let item = &items[refused - 1];
+        return named_spot(item, message).or_else(|| Some(item.span.clone()));
+    }
+    None
+}

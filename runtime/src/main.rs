@@ -1,0 +1,3 @@
+//! The `middlenet` command.
+
+fn main() {}

@@ -1,0 +1,306 @@
+//! The manifest: what an operator writes. The types here are its form and, through their doc comments, its reference.
+
+mod entry;
+mod read;
+
+pub use entry::{FunctionEntry, FunctionOptions};
+pub use read::{Chain, Manifest, Port};
+
+pub use middlenet_plan::{OnFailure as PlanOnFailure, Placement as PlanPlacement, XdpMode as PlanXdpMode};
+use middlenet_sdk::protocol::Wait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Top level of a manifest. `chains` and `ports` are read one by one, so that an error in one hides none in another.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "MiddleNet manifest")]
+pub struct Form {
+    /// Name of the run, used by `middlenet status NAME` and in the names of interfaces; lower-case letters, digits and `-`,
+    /// at most 32.
+    pub name: String,
+    /// The ports by name. At most 32.
+    pub ports: BTreeMap<String, PortForm>,
+    /// The chains by name.
+    pub chains: BTreeMap<String, ChainForm>,
+    /// Which cores do what. Default: the manager on the first core, functions on the others; on one core they share it.
+    #[serde(default)]
+    pub cores: Cores,
+    /// The packet buffers.
+    #[serde(default)]
+    pub memory: Memory,
+    /// Descriptors that fit a ring between the manager and a function: a power of two from 64 to 65536.
+    #[serde(default = "ring_slots")]
+    pub ring_slots: u32,
+    /// How threads wait for packets: `poll` spins, `auto` spins for a short time and then sleeps, `event` sleeps at once.
+    #[serde(default)]
+    pub wait: Wait,
+    /// Where functions run unless they or their chain say otherwise.
+    #[serde(default)]
+    pub placement: Placement,
+    /// A function that has packets waiting and shows no sign of life for this long is killed and started anew, in
+    /// milliseconds.
+    #[serde(default = "heartbeat_ms")]
+    #[schemars(range(min = 50, max = 600_000))]
+    pub heartbeat_ms: u64,
+    /// On exit, packets in flight get this long to leave, in milliseconds.
+    #[serde(default = "drain_ms")]
+    #[schemars(range(max = 60_000))]
+    pub drain_ms: u64,
+}
+
+fn ring_slots() -> u32 {
+    2048
+}
+
+fn heartbeat_ms() -> u64 {
+    1000
+}
+
+fn drain_ms() -> u64 {
+    500
+}
+
+/// A port: exactly one of `dpdk`, `xdp`, `kernel` and `pcap`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortForm {
+    /// A device that DPDK drives: a PCI address (`0000:01:00.0`) or a virtual device (`net_null0,size=64`).
+    pub dpdk: Option<DpdkForm>,
+    /// A kernel interface through AF_XDP; its packets no longer reach the kernel's stack.
+    pub xdp: Option<XdpForm>,
+    /// A new interface of the host, through which packets reach the host's own stack.
+    pub kernel: Option<KernelForm>,
+    /// Capture files, for runs without a network.
+    pub pcap: Option<PcapForm>,
+}
+
+/// A DPDK device, or a mapping with its options.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DpdkForm {
+    /// PCI address or virtual device.
+    Device(String),
+    /// With options.
+    Options(DpdkOptions),
+}
+
+/// A DPDK device with options.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DpdkOptions {
+    /// PCI address or virtual device.
+    pub device: String,
+    /// Receive queues; default: one per worker, as far as the device has them.
+    #[serde(default)]
+    pub queues: u16,
+}
+
+/// An interface's name, or a mapping with its options.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum XdpForm {
+    /// The interface.
+    Interface(String),
+    /// With options.
+    Options(XdpOptions),
+}
+
+/// An AF_XDP port with options.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct XdpOptions {
+    /// The interface.
+    pub interface: String,
+    /// Where the XDP program runs: `native` in the driver, `generic` in the stack (slower, any driver), `auto` tries native
+    /// first.
+    #[serde(default)]
+    pub mode: XdpMode,
+    /// Receive queues; default: as many as the interface has, at most one per worker.
+    #[serde(default)]
+    pub queues: u16,
+}
+
+/// How an XDP program is attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native if the driver has it, else generic.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the stack.
+    Generic,
+}
+
+/// An interface that the runtime makes and removes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelForm {
+    /// Name of the host's end, at most 15 characters.
+    pub interface: String,
+    /// Addresses of the host's end: one or a list, each `10.0.0.1/24`.
+    #[serde(default)]
+    pub address: Addresses,
+}
+
+/// One address or several.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Addresses {
+    /// One, with its prefix length.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Addresses {
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(address) => std::slice::from_ref(address),
+            Self::Many(addresses) => addresses,
+        }
+    }
+}
+
+/// Capture files; paths are relative to the manifest.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PcapForm {
+    /// Packets come from here.
+    pub read: Option<PathBuf>,
+    /// Packets go there.
+    pub write: Option<PathBuf>,
+}
+
+/// A chain.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChainForm {
+    /// What the chain handles. This version has `l2l3`.
+    #[serde(default)]
+    pub layer: Layer,
+    /// Names of its ports. The first is its left side, all others its right side; with one port it answers on it.
+    pub ports: Vec<String>,
+    /// The functions, from left to right. Packets from the right meet them in reverse order. Each is a name (`monitor`), a name
+    /// with its configuration (`firewall: { ... }`), or a name of your own with options
+    /// (`edge: { use: firewall, config: { ... }, replicas: 2 }`).
+    #[schemars(schema_with = "crate::schema::function_entries")]
+    pub functions: Vec<serde_json::Value>,
+    /// As at the top level, for this chain's functions.
+    pub wait: Option<Wait>,
+    /// As at the top level, for this chain's functions.
+    pub placement: Option<Placement>,
+}
+
+/// What a chain handles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// Packets.
+    #[default]
+    L2l3,
+    /// Requests; not in this version.
+    L4l7,
+}
+
+/// Where a function runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Called by the manager's worker: fastest; shares its fate.
+    Inline,
+    /// A process of its own over shared memory: its death costs nobody else.
+    #[default]
+    Process,
+}
+
+/// What happens to packets while no instance of a function is alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They are dropped and counted.
+    #[default]
+    Drop,
+    /// They skip the function.
+    Bypass,
+}
+
+/// Which cores do what.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cores {
+    /// One worker thread of the manager per core.
+    pub manager: Vec<usize>,
+    /// Cores for function processes, given out in turn.
+    pub functions: Vec<usize>,
+}
+
+/// The packet buffers.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// How many.
+    pub buffers: u32,
+    /// Bytes in each: 2048, or 4096 for an MTU above 1500.
+    pub buffer_bytes: u32,
+    /// Whether they lie in 2 MiB pages: `auto` where the host has them, `require` or an error, `never`.
+    pub hugepages: Hugepages,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { buffers: 16384, buffer_bytes: 2048, hugepages: Hugepages::Auto }
+    }
+}
+
+/// Whether to use 2 MiB pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Hugepages {
+    /// Where the host has them.
+    #[default]
+    Auto,
+    /// Or the run does not start.
+    Require,
+    /// 4 KiB pages.
+    Never,
+}
+
+impl From<Placement> for PlanPlacement {
+    fn from(placement: Placement) -> Self {
+        match placement {
+            Placement::Inline => Self::Inline,
+            Placement::Process => Self::Process,
+        }
+    }
+}
+
+impl From<OnFailure> for PlanOnFailure {
+    fn from(on_failure: OnFailure) -> Self {
+        match on_failure {
+            OnFailure::Drop => Self::Drop,
+            OnFailure::Bypass => Self::Bypass,
+        }
+    }
+}
+
+impl From<XdpMode> for PlanXdpMode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Auto => Self::Auto,
+            XdpMode::Native => Self::Native,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
+}
