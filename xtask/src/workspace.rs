@@ -1,6 +1,7 @@
 //! The workspace as cargo describes it.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -8,9 +9,17 @@ use crate::error::Error;
 use crate::process;
 
 /// The directory of the root manifest.
+///
+/// `cargo run` names the crate's own directory. What was compiled in may be another checkout's, if two share a target
+/// directory, or the place from which this one was moved.
 pub(crate) fn root() -> &'static Path {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let mut root = PathBuf::from(xtask);
+        root.pop();
+        root
+    });
+    &ROOT
 }
 
 /// The members of the workspace and where cargo builds them.
