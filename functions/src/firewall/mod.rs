@@ -1,0 +1,562 @@
+//! Stateful packet filter.
+//!
+//! **Purpose.** Decides by ordered rules which packets pass, and tracks connections, so that rules speak of who may *begin* a
+//! conversation and its answers pass by themselves.
+//!
+//! **Configuration** (see [`Config`] for all of it):
+//!
+//! ```yaml
+//! firewall:
+//!   default: drop                      # allow | drop | reject
+//!   rules:                             # the first that matches decides
+//!     - { proto: tcp, dst_port: [80, 443], allow: true }
+//!     - { proto: udp, dst: 10.0.0.53, dst_port: 53, direction: forward, allow: true }
+//!     - { src: [192.0.2.0/24, "2001:db8::/32"], reject: true }
+//! ```
+//!
+//! **What passes.** In this order: ARP and IPv6 neighbour discovery (`arp`), non-IP packets (`non_ip`), packets of tracked
+//! connections, ICMP errors about tracked connections, then what the rules allow. A TCP connection begins with a SYN
+//! unless `tcp_loose`. A TCP reset must fit the sequence numbers seen (RFC 5961): one outside the window is dropped, one
+//! inside passes, and only an exact one ends the connection. A packet of a tracked connection that comes in by another port
+//! than before must be allowed by the rules again. Fragments after the first follow the first one's fate (`fragments`).
+//!
+//! **Change of configuration.** Tracked connections stay, also those that the new rules would not let begin: they end by
+//! themselves or by their time-out. To cut them, restart the function.
+//!
+//! **Counters.** `established`, `related`, `allowed`, `denied`, `rejected`, `invalid`, `evicted`; gauges `connections`,
+//! `half-open`. Hits per rule are in the report.
+//!
+//! **Limits.** 8192 rules, whose cost per new connection hardly grows with their number (the cost of a tracked packet does
+//! not depend on them); a bounded number of connections, of which unanswered ones make room for new ones, oldest first; 4096
+//! packets under way in fragments. VLANs are told apart by the outermost tag. IPv6 packets from or to IPv4-mapped addresses
+//! are malformed.
+
+mod classifier;
+mod config;
+mod connection;
+pub(crate) mod prefix;
+mod reject;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Direction, Fragments, OneOrMany, Permission, Policy, RuleConfig, Term, Timeouts};
+
+use crate::flow_table::{Class, FlowTable, FragmentTable, Key, Probe};
+use classifier::Classifier;
+use connection::{Connection, Lifetimes, Segment, State, Step};
+use middlenet_sdk::prelude::*;
+use middlenet_sdk::wire::icmpv4::{self, icmpv4_type};
+use middlenet_sdk::wire::icmpv6::{self, icmpv6_type};
+use middlenet_sdk::wire::{FlowKey, Layers, Tcp, protocol};
+use middlenet_sdk::{BURST, wire};
+use reject::Rejecter;
+use rule::{Action, Subject};
+use serde_json::{Value, json};
+
+/// Packets that may be under way in fragments at once.
+const FRAGMENTED_PACKETS: usize = 4096;
+/// Rules shown in the report.
+const REPORTED_RULES: usize = 256;
+
+/// See the module's documentation.
+pub struct Firewall {
+    rules: Rules,
+    stateful: bool,
+    arp: Permission,
+    non_ip: Permission,
+    fragment_policy: Fragments,
+    tcp_loose: bool,
+    half_open: usize,
+    lifetimes: Lifetimes,
+    connections: FlowTable<Connection>,
+    fragments: FragmentTable<bool>,
+    rejecter: Rejecter,
+    /// First pass over a burst: what each packet is, its key for both directions, whether turned for it, its hash.
+    probes: Box<[(Probe, Key, bool, u32); BURST]>,
+    counters: Counters,
+    reasons: Reasons,
+}
+
+/// Rules and how often each decided.
+struct Rules {
+    classifier: Classifier,
+    actions: Vec<Action>,
+    names: Vec<Option<String>>,
+    hits: Vec<u64>,
+    default: Action,
+    default_hits: u64,
+}
+
+impl Rules {
+    fn decide(&mut self, subject: &Subject) -> Action {
+        let Some(place) = self.classifier.first_match(subject) else {
+            self.default_hits += 1;
+            return self.default;
+        };
+        if let Some(hits) = self.hits.get_mut(place) {
+            *hits += 1;
+        }
+        self.actions.get(place).copied().unwrap_or(Action::Drop)
+    }
+}
+
+struct Counters {
+    established: Counter,
+    related: Counter,
+    allowed: Counter,
+    denied: Counter,
+    rejected: Counter,
+    invalid: Counter,
+    evicted: Counter,
+    connections: Counter,
+    half_open: Counter,
+}
+
+struct Reasons {
+    no_connection: DropReason,
+    invalid: DropReason,
+    fragment: DropReason,
+}
+
+/// What to do with one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Pass,
+    Drop(DropReason),
+    Reject,
+}
+
+impl NetworkFunction for Firewall {
+    type Config = Config;
+
+    fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+        if config.rules.len() > config::MAX_RULES {
+            return Err(ConfigError::new(format!("{} rules are more than {}", config.rules.len(), config::MAX_RULES))
+                .with_hint("join rules that differ in one field into one rule with a list"));
+        }
+        for (field, value) in [("connections", config.connections), ("half_open", config.half_open)] {
+            if !(1..=1 << 24).contains(&value) {
+                return Err(ConfigError::new(format!("`{field}` of {value} is not between 1 and {}", 1 << 24))
+                    .with_hint("a connection takes about 150 bytes"));
+            }
+        }
+        let compiled: Vec<_> =
+            config.rules.iter().enumerate().map(|(i, rule)| rule.compile(i + 1, init)).collect::<Result<_, _>>()?;
+        let rules = Rules {
+            actions: compiled.iter().map(|rule| rule.action).collect(),
+            names: config.rules.iter().map(|rule| rule.name.clone()).collect(),
+            hits: vec![0; compiled.len()],
+            classifier: Classifier::new(compiled),
+            default: match config.default {
+                Policy::Allow => Action::Allow,
+                Policy::Drop => Action::Drop,
+                Policy::Reject => Action::Reject,
+            },
+            default_hits: 0,
+        };
+        let counters = Counters {
+            established: init.counter("established", "packets of tracked connections"),
+            related: init.counter("related", "ICMP errors about tracked connections"),
+            allowed: init.counter("allowed", "packets that a rule or the default let pass"),
+            denied: init.counter("denied", "packets dropped by a rule or a policy"),
+            rejected: init.counter("rejected", "packets answered with a reset or an ICMP error"),
+            invalid: init.counter("invalid", "malformed packets, and those that fit no connection"),
+            evicted: init.counter("evicted", "unanswered connections given up to make room"),
+            connections: init.gauge("connections", "connections tracked"),
+            half_open: init.gauge("half-open", "connections not answered yet"),
+        };
+        let reasons = Reasons {
+            no_connection: init.drop_reason("no-connection", "neither begins nor belongs to a connection"),
+            invalid: init.drop_reason("invalid-segment", "TCP segment that cannot be of its connection"),
+            fragment: init.drop_reason("fragment-unknown", "fragment whose first fragment did not pass before it"),
+        };
+        Ok(Self {
+            rules,
+            stateful: config.stateful,
+            arp: config.arp,
+            non_ip: config.non_ip,
+            fragment_policy: config.fragments,
+            tcp_loose: config.tcp_loose,
+            half_open: config.half_open,
+            lifetimes: connection::lifetimes(&config.timeouts),
+            connections: FlowTable::new(if config.stateful { config.connections } else { 1 }),
+            fragments: FragmentTable::new(FRAGMENTED_PACKETS),
+            rejecter: Rejecter::new(),
+            probes: Box::new([Default::default(); BURST]),
+            counters,
+            reasons,
+        })
+    }
+
+    fn process(&mut self, burst: &mut Burst<'_>) {
+        let now_ns = nanoseconds(burst);
+        for start in (0..burst.len()).step_by(BURST) {
+            let count = (burst.len() - start).min(BURST);
+            // First pass: packets and the table's index come into the cache side by side.
+            for i in 0..count {
+                if let Some(packet) = burst.get_mut(start + i) {
+                    let probe = Probe::of(packet.data());
+                    let (key, turned) = probe.key.canonical();
+                    let hash = self.connections.seed().hash(&key);
+                    self.probes[i] = (probe, key, turned, hash);
+                }
+            }
+            for i in 0..count {
+                let Some(mut packet) = burst.get_mut(start + i) else { break };
+                let decision = self.decide(&packet, i, now_ns);
+                match decision {
+                    Decision::Pass => {}
+                    Decision::Drop(reason) => packet.drop(reason),
+                    Decision::Reject => {
+                        if self.rejecter.answer(&mut packet, &self.probes[i].0, now_ns) {
+                            self.counters.rejected.inc();
+                            packet.reply();
+                        } else {
+                            self.counters.denied.inc();
+                            packet.drop(DropReason::DENIED);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, burst: &mut Burst<'_>) {
+        let now_ns = nanoseconds(burst);
+        self.connections.sweep(now_ns, |_| {});
+        self.fragments.sweep(now_ns);
+        self.counters.connections.set(self.connections.len() as u64);
+        self.counters.half_open.set(self.connections.unanswered() as u64);
+        self.counters.evicted.set(self.connections.evicted());
+    }
+
+    fn inherit(&mut self, previous: Self) {
+        if self.stateful && previous.stateful {
+            // Entries keep their ends; later packets give them the new time-outs.
+            self.connections.take_over(previous.connections, 0);
+            self.fragments = previous.fragments;
+        }
+    }
+
+    fn report(&self) -> Value {
+        let rules = &self.rules;
+        let shown = rules.hits.iter().zip(&rules.names).enumerate().take(REPORTED_RULES);
+        json!({
+            "connections": self.connections.len(),
+            "capacity": self.connections.capacity(),
+            "half_open": self.connections.unanswered(),
+            "default_hits": rules.default_hits,
+            "rules": shown.map(|(i, (hits, name))| json!({"rule": i + 1, "name": name, "hits": hits})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
+    u64::try_from(burst.now().as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+impl Firewall {
+    #[inline]
+    fn decide(&mut self, packet: &Packet<'_>, i: usize, now_ns: u64) -> Decision {
+        let (probe, key, turned, hash) = &self.probes[i & (BURST - 1)];
+        let (probe, key, turned, hash) = (*probe, *key, *turned, *hash);
+        // The common case first: TCP and UDP of a connection that is known.
+        if self.stateful
+            && probe.class == Class::Flow
+            && !probe.first_fragment
+            && matches!(key.protocol(), protocol::TCP | protocol::UDP)
+            && let Some(slot) = self.connections.find(hash, &key, now_ns)
+        {
+            return self.known(packet, &probe, slot, turned, now_ns);
+        }
+        self.decide_slowly(packet, &probe, key, turned, hash, now_ns)
+    }
+
+    fn decide_slowly(
+        &mut self,
+        packet: &Packet<'_>,
+        probe: &Probe,
+        key: Key,
+        turned: bool,
+        hash: u32,
+        now_ns: u64,
+    ) -> Decision {
+        match probe.class {
+            Class::Malformed => {
+                self.counters.invalid.inc();
+                return Decision::Drop(DropReason::MALFORMED);
+            }
+            Class::Arp => return self.permit(self.arp),
+            Class::NotIp => return self.permit(self.non_ip),
+            Class::Flow | Class::LaterFragment => {}
+        }
+        if key.is_ipv6() && (prefix::is_mapped(key.a) || prefix::is_mapped(key.b)) {
+            self.counters.invalid.inc();
+            return Decision::Drop(DropReason::MALFORMED);
+        }
+        if probe.class == Class::LaterFragment {
+            return self.later_fragment(packet, probe, now_ns);
+        }
+        if probe.first_fragment && self.fragment_policy == Fragments::Drop {
+            return self.deny();
+        }
+        let decision = self.whole(packet, probe, key, turned, hash, now_ns);
+        if probe.first_fragment
+            && self.fragment_policy == Fragments::Track
+            && let Ok(layers) = Layers::parse(packet.data())
+        {
+            self.fragments.remember(probe, &layers, decision == Decision::Pass, now_ns);
+        }
+        decision
+    }
+
+    /// A packet with its upper-layer header.
+    fn whole(&mut self, packet: &Packet<'_>, probe: &Probe, key: Key, turned: bool, hash: u32, now_ns: u64) -> Decision {
+        let data = packet.data();
+        let icmp = icmp_kind(probe, data);
+        if icmp == Icmp::NeighbourDiscovery {
+            return self.permit(self.arp);
+        }
+        if !self.stateful {
+            return self.by_rules(packet, probe);
+        }
+        match icmp {
+            Icmp::Error if self.is_related(data, probe, now_ns) => {
+                self.counters.related.inc();
+                return Decision::Pass;
+            }
+            Icmp::Error | Icmp::Other => return self.by_rules(packet, probe),
+            _ => {}
+        }
+        if let Some(slot) = self.connections.find(hash, &key, now_ns) {
+            let origin = self.connections.get(slot).is_some_and(|entry| entry.value.turned == turned);
+            if icmp == Icmp::None || (icmp == Icmp::Query) == origin {
+                return self.known(packet, probe, slot, turned, now_ns);
+            }
+            // A query in the direction of answers: it begins something of its own, which the table has no place for.
+            return self.by_rules(packet, probe);
+        }
+        self.first(packet, probe, icmp, key, turned, hash, now_ns)
+    }
+
+    /// The first packet of a connection, or one of none.
+    #[allow(clippy::too_many_arguments, reason = "one caller; a struct would only rename them")]
+    fn first(
+        &mut self,
+        packet: &Packet<'_>,
+        probe: &Probe,
+        icmp: Icmp,
+        key: Key,
+        turned: bool,
+        hash: u32,
+        now_ns: u64,
+    ) -> Decision {
+        let ingress = packet.ingress().0;
+        let connection = match key.protocol() {
+            protocol::TCP => {
+                let segment = match segment(probe, packet.data()) {
+                    Some(segment) if segment.is_sane() => segment,
+                    _ => return self.invalid(DropReason::MALFORMED),
+                };
+                let flags = wire::TcpFlags(probe.tcp_flags);
+                let begins = flags.opens() || (self.tcp_loose && !flags.rst() && !flags.syn());
+                if !begins {
+                    return self.invalid(self.reasons.no_connection);
+                }
+                Connection::tcp(&segment, turned, ingress)
+            }
+            protocol::UDP => Connection::new(State::UdpUnreplied, turned, ingress),
+            _ if icmp == Icmp::Query => Connection::new(State::Icmp, turned, ingress),
+            _ if icmp == Icmp::Answer => return self.invalid(self.reasons.no_connection),
+            _ => Connection::new(State::Other, turned, ingress),
+        };
+        let decision = self.by_rules(packet, probe);
+        if decision != Decision::Pass {
+            return decision;
+        }
+        if self.connections.unanswered() >= self.half_open {
+            self.connections.evict_unanswered();
+        }
+        let expires_ns = now_ns.saturating_add(self.lifetimes[connection.state as usize]);
+        match self.connections.insert(hash, key, connection, expires_ns, now_ns, true) {
+            Some(_) => Decision::Pass,
+            None => Decision::Drop(DropReason::TABLE_FULL),
+        }
+    }
+
+    /// A packet of a connection in the table.
+    #[inline]
+    fn known(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, turned: bool, now_ns: u64) -> Decision {
+        let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
+        let side = usize::from(entry.value.turned != turned);
+        let ingress = packet.ingress().0;
+        if entry.value.ingress[side] != Some(ingress) {
+            return self.other_ingress(packet, probe, slot, side, now_ns);
+        }
+        self.step(packet, probe, slot, side, now_ns)
+    }
+
+    #[inline]
+    fn step(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, side: usize, now_ns: u64) -> Decision {
+        let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
+        let connection = &mut entry.value;
+        let step = if probe.key.protocol() == protocol::TCP {
+            match segment(probe, packet.data()) {
+                Some(segment) if segment.is_sane() => connection.segment(side, &segment),
+                _ => return self.invalid(DropReason::MALFORMED),
+            }
+        } else {
+            connection.datagram(side);
+            Step::Valid
+        };
+        let state = connection.state;
+        match step {
+            Step::Valid => {
+                entry.expires_ns = now_ns.saturating_add(self.lifetimes[state as usize]);
+                if entry.is_unanswered() {
+                    let answered = match state {
+                        State::Established | State::FinWait | State::TimeWait => true,
+                        State::SynSent | State::SynReceived | State::Closed => false,
+                        _ => side == 1,
+                    };
+                    if answered {
+                        self.connections.answered(slot);
+                    }
+                }
+                self.counters.established.inc();
+                Decision::Pass
+            }
+            Step::Ignored => {
+                self.counters.established.inc();
+                Decision::Pass
+            }
+            Step::Invalid => self.invalid(self.reasons.invalid),
+            Step::Restart => {
+                self.connections.remove(slot);
+                let (key, turned) = probe.key.canonical();
+                let hash = self.connections.seed().hash(&key);
+                self.first(packet, probe, Icmp::None, key, turned, hash, now_ns)
+            }
+        }
+    }
+
+    /// A packet that came by another port than its side's packets before. The first answer teaches the port; a later change
+    /// must be allowed by the rules, or else anybody who knows the addresses could join from any port.
+    fn other_ingress(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, side: usize, now_ns: u64) -> Decision {
+        let Some(entry) = self.connections.get(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
+        if entry.value.ingress[side].is_some() {
+            let decision = self.by_rules(packet, probe);
+            if decision != Decision::Pass {
+                return decision;
+            }
+        }
+        let decision = self.step(packet, probe, slot, side, now_ns);
+        if decision == Decision::Pass
+            && let Some(entry) = self.connections.get_mut(slot)
+        {
+            entry.value.ingress[side] = Some(packet.ingress().0);
+        }
+        decision
+    }
+
+    fn later_fragment(&mut self, packet: &Packet<'_>, probe: &Probe, now_ns: u64) -> Decision {
+        match self.fragment_policy {
+            Fragments::Allow => Decision::Pass,
+            Fragments::Drop => self.deny(),
+            Fragments::Track => {
+                let Ok(layers) = Layers::parse(packet.data()) else { return self.invalid(DropReason::MALFORMED) };
+                // Would overwrite the TCP flags that the rules saw (RFC 1858 section 3.2).
+                let overlaps = layers.fragment.is_some_and(|f| f.offset_bytes < 20) && layers.protocol == protocol::TCP;
+                match self.fragments.recall(probe, &layers, now_ns) {
+                    Some(true) if !overlaps => Decision::Pass,
+                    _ => self.invalid(self.reasons.fragment),
+                }
+            }
+        }
+    }
+
+    /// Whether an ICMP error quotes a packet of a tracked connection, and goes to that packet's sender.
+    fn is_related(&self, data: &[u8], probe: &Probe, now_ns: u64) -> bool {
+        let Ok(layers) = Layers::parse(data) else { return false };
+        let Ok(quoted) = FlowKey::of_quoted(&layers, data) else { return false };
+        let quoted = Key::from(&quoted);
+        let (key, _) = quoted.canonical();
+        quoted.a == probe.key.b && self.connections.find(self.connections.seed().hash(&key), &key, now_ns).is_some()
+    }
+
+    fn by_rules(&mut self, packet: &Packet<'_>, probe: &Probe) -> Decision {
+        let subject = Subject::of(probe, packet.data(), packet.ingress().0);
+        match self.rules.decide(&subject) {
+            Action::Allow => {
+                self.counters.allowed.inc();
+                Decision::Pass
+            }
+            Action::Drop => self.deny(),
+            Action::Reject => Decision::Reject,
+        }
+    }
+
+    fn permit(&self, permission: Permission) -> Decision {
+        if permission == Permission::Allow { Decision::Pass } else { self.deny() }
+    }
+
+    fn deny(&self) -> Decision {
+        self.counters.denied.inc();
+        Decision::Drop(DropReason::DENIED)
+    }
+
+    #[cold]
+    fn invalid(&self, reason: DropReason) -> Decision {
+        self.counters.invalid.inc();
+        Decision::Drop(reason)
+    }
+}
+
+#[inline]
+fn segment(probe: &Probe, data: &[u8]) -> Option<Segment> {
+    let l4 = data.get(usize::from(probe.l4_offset)..usize::from(probe.end))?;
+    Tcp::parse(l4).ok().map(|tcp| Segment::of(&tcp))
+}
+
+/// What kind of ICMP a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Icmp {
+    /// None at all.
+    None,
+    /// Echo or timestamp request.
+    Query,
+    /// Its answer.
+    Answer,
+    /// An error about another packet.
+    Error,
+    /// Router and neighbour discovery that has not been routed (RFC 4861).
+    NeighbourDiscovery,
+    /// Any other.
+    Other,
+}
+
+fn icmp_kind(probe: &Probe, data: &[u8]) -> Icmp {
+    let kind = data.get(usize::from(probe.l4_offset)).copied().unwrap_or(255);
+    match (probe.key.protocol(), probe.key.is_ipv6()) {
+        (protocol::ICMPV4, false) => match kind {
+            icmpv4_type::ECHO_REQUEST | icmpv4_type::TIMESTAMP => Icmp::Query,
+            icmpv4_type::ECHO_REPLY | icmpv4_type::TIMESTAMP_REPLY => Icmp::Answer,
+            // A redirect changes routes and a source quench is obsolete (RFC 6633): the rules decide.
+            icmpv4_type::REDIRECT | icmpv4_type::SOURCE_QUENCH => Icmp::Other,
+            kind if icmpv4::is_error(kind) => Icmp::Error,
+            _ => Icmp::Other,
+        },
+        (protocol::ICMPV6, true) => match kind {
+            icmpv6_type::ECHO_REQUEST => Icmp::Query,
+            icmpv6_type::ECHO_REPLY => Icmp::Answer,
+            icmpv6_type::ROUTER_SOLICIT..=icmpv6_type::NEIGHBOR_ADVERT => {
+                let hop_limit = data.get(usize::from(probe.l3_offset) + 7);
+                if hop_limit == Some(&255) { Icmp::NeighbourDiscovery } else { Icmp::Other }
+            }
+            kind if icmpv6::is_error(kind) => Icmp::Error,
+            _ => Icmp::Other,
+        },
+        _ => Icmp::None,
+    }
+}
