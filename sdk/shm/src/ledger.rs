@@ -54,7 +54,8 @@ pub struct Ledger {
     entries: Box<[AtomicU64]>,
 }
 
-/// The fields of an entry: generation 0..16, holder 16..32, worker 32..40, flags 40..42, hops 42..48, ingress 48..56, egress 56..64.
+/// The fields of an entry: generation 0..16, holder 16..32, worker 32..40, flags 40..42, hops 42..48, ingress 48..56,
+/// egress 56..64.
 mod entry {
     use super::Meta;
 
@@ -80,6 +81,7 @@ mod entry {
             | who
             | if meta.reverse { REVERSE } else { 0 }
             | if meta.sampled { SAMPLED } else { 0 }
+            | (u64::from(meta.hops.min(Meta::MAX_HOPS)) << HOPS_SHIFT)
             | (u64::from(meta.ingress) << 48)
             | (u64::from(meta.egress) << 56)
     }

@@ -41,4 +41,4 @@ pub use fd::{MAX_FDS, receive, send, socket_pair};
 pub use ledger::{Ledger, Meta, Reject};
 pub use region::{HUGE_PAGE_BYTES, Pages, Region};
 pub use ring::{Consumer, Producer, RingArea};
-pub use wake::{Doorbell, EventDoorbell, Wake};
+pub use wake::{Doorbell, EventDoorbell, Wake, drain_event};

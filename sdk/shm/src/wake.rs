@@ -134,7 +134,7 @@ impl EventDoorbell {
     pub fn retract(&self) {
         announce::retract(&self.bell);
         if let Some(event) = &self.event {
-            drain(event);
+            drain_event(event);
         }
     }
 
@@ -171,8 +171,8 @@ impl Word for EventDoorbell {
     }
 }
 
-/// Resets the count of an eventfd. It must not block even if a peer, who shares the open file, made it blocking.
-fn drain(event: &OwnedFd) {
+/// Resets the count of an eventfd. It does not block even if a peer, who shares the open file, made it blocking.
+pub fn drain_event(event: &OwnedFd) {
     let mut count = 0u64;
     let part = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: 8 };
     // SAFETY: one part that points to eight writable bytes. RWF_NOWAIT asks for no waiting in this call alone.
