@@ -1,6 +1,6 @@
 //! Built-in functions by name.
 
-use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, monitor::Monitor};
+use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
 use middlenet_sdk::Registration;
 use std::sync::LazyLock;
 
@@ -10,6 +10,7 @@ pub fn registry() -> &'static [Registration] {
         vec![
             Registration::named::<L2Bridge>("l2-bridge", "learning Ethernet bridge between the chain's ports"),
             Registration::named::<L2Forward>("l2-forward", "rewrites link addresses between two ports"),
+            Registration::named::<L3Router>("l3-router", "routes IPv4 and IPv6 with ARP, ND and ICMP"),
             Registration::named::<Monitor>("monitor", "counts packets and bytes per flow, shows the top talkers"),
         ]
     });

@@ -22,8 +22,8 @@
 mod stations;
 
 use middlenet_sdk::prelude::*;
-use serde_json::{Value, json};
 use middlenet_sdk::wire::ethertype;
+use serde_json::{Value, json};
 use stations::{Learned, Stations};
 use std::time::Duration;
 

@@ -22,8 +22,8 @@ mod flows;
 use flows::{Flow, Flows};
 use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
-use serde_json::{Value, json};
 use middlenet_sdk::wire::{FlowKey, Layers, protocol};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Largest table in flows, 128 bytes each.
