@@ -2,6 +2,7 @@
 
 use crate::{BURST, DropReason, Output, Port, Verdict};
 use middlenet_shm::{Buffers, Descriptor};
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Bytes kept free in front of a packet that a function makes, for headers that later hops prepend.
@@ -69,7 +70,9 @@ impl<'a> Burst<'a> {
     /// Puts a held packet back into the chain with this burst.
     #[inline]
     pub fn resume(&mut self, held: Held) -> Packet<'_> {
-        self.emit(held.0)
+        let descriptor = held.0;
+        std::mem::forget(held);
+        self.emit(descriptor)
     }
 
     fn emit(&mut self, mut descriptor: Descriptor) -> Packet<'_> {
@@ -128,10 +131,27 @@ impl BurstState {
     }
 }
 
-/// A packet that a function kept back. It comes back with [`Burst::resume`]; while it is held, its buffer is not free.
+/// A packet that a function kept back. It comes back with [`Burst::resume`]; while it is held, its buffer is not free. One
+/// that is dropped instead is freed and counted as abandoned.
 #[derive(Debug)]
 #[must_use = "a held packet keeps its buffer until it is resumed"]
 pub struct Held(Descriptor);
+
+thread_local! {
+    static ABANDONED: RefCell<Vec<Descriptor>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // On a thread that is ending there is no host left to tell.
+        let _ = ABANDONED.try_with(|list| list.borrow_mut().push(self.0));
+    }
+}
+
+/// For hosts: the packets whose [`Held`] was dropped on this thread since the last call.
+pub fn take_abandoned() -> Vec<Descriptor> {
+    ABANDONED.with(|list| std::mem::take(&mut *list.borrow_mut()))
+}
 
 /// One packet: its bytes from the Ethernet header on, and its verdict.
 #[derive(Debug)]

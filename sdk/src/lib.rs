@@ -50,7 +50,7 @@ pub mod testkit;
 mod verdict;
 mod views;
 
-pub use burst::{Burst, BurstState, Held, Packet};
+pub use burst::{Burst, BurstState, Held, Packet, take_abandoned};
 pub use channel::{Channel, ChannelError};
 pub use counter::{Counter, CounterInfo, Kind};
 pub use function::{DynFunction, NetworkFunction, Registration, kebab_case};

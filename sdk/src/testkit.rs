@@ -189,6 +189,7 @@ impl<F: NetworkFunction> Testkit<F> {
         std::mem::swap(&mut function, &mut self.function);
         self.function.inherit(function);
         self.init = init;
+        self.collect_abandoned();
         Ok(())
     }
 
@@ -213,6 +214,12 @@ impl<F: NetworkFunction> Testkit<F> {
         self.state.begin();
         let mut burst = Burst::new(&self.buffers, descriptors, &mut self.state);
         if tick { self.function.tick(&mut burst) } else { self.function.process(&mut burst) }
+        self.collect_abandoned();
+    }
+
+    /// Frees what the function held and then forgot.
+    fn collect_abandoned(&mut self) {
+        self.free.extend(crate::take_abandoned().into_iter().map(|d| d.index));
     }
 
     fn outcome(&mut self, descriptor: Descriptor, emitted: bool) -> Option<Outcome> {

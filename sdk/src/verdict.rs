@@ -114,6 +114,8 @@ reasons! {
     CONSUMED = 11, "consumed";
     /// larger than the egress port's MTU
     TOO_BIG = 12, "too-big";
+    /// held by the function, then forgotten
+    ABANDONED = 13, "abandoned";
 }
 
 impl DropReason {

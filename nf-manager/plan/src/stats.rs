@@ -71,8 +71,11 @@ pub struct HopStats {
     pub originated_pkts: u64,
     /// Packets that skipped it while it was dead.
     pub bypassed_pkts: u64,
-    /// Drops as `(stage, reason, packets)`.
+    /// Drops as `(stage, reason, packets)`. A reason `#N` is the function's own, number N - 32 of those it declared.
     pub drops: Vec<(String, String, u64)>,
+    /// Descriptors that the filter refused, by what was wrong: forged, given back twice, or garbage. They named no buffer that
+    /// the function held, so they are not packets.
+    pub refused_descriptors: Vec<(String, u64)>,
     /// From hand-over to return, sampled.
     pub latency: Latency,
     /// Its instances.

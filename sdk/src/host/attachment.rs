@@ -92,6 +92,7 @@ impl Attachment {
     /// Calls the function's `tick`.
     pub(super) fn tick(&mut self, instance: &mut Instance<'_>, logical_clock: bool) {
         self.run(instance, 0, &mut [], logical_clock, true);
+        self.give_back_abandoned();
         self.beats += 1;
         self.control.heartbeat().store(self.beats, Ordering::Relaxed);
     }
@@ -139,6 +140,15 @@ impl Attachment {
         }
         emitted.clear();
         self.lanes[at].state.emitted = emitted;
+    }
+
+    /// Packets whose `Held` the function dropped go back as dropped.
+    fn give_back_abandoned(&mut self) {
+        for mut descriptor in crate::take_abandoned() {
+            (descriptor.verdict, descriptor.argument) = Verdict::Drop(crate::DropReason::ABANDONED).encode();
+            let lane = usize::from(descriptor.source).min(self.lanes.len() - 1);
+            self.give_back(lane, &[descriptor]);
+        }
     }
 
     #[inline]

@@ -102,3 +102,17 @@ fn a_header_that_does_not_fit_its_memory_is_refused() {
     let error = ControlRegion::open(other.fd().try_clone_to_owned().unwrap()).unwrap_err();
     assert!(error.to_string().contains("4096 bytes"), "{error}");
 }
+
+#[test]
+fn the_manager_s_side_can_be_adopted_without_reading_the_header() {
+    let (made, function) = both();
+    function.region().word32(16).unwrap().store(u32::MAX, Ordering::Relaxed); // the function tampers with the geometry
+    let manager = ControlRegion::adopt(made.fd().try_clone_to_owned().unwrap(), GEOMETRY).unwrap();
+    let mut producer = manager.to_function_producer(1).unwrap();
+    let mut consumer = function.to_function_consumer(1).unwrap();
+    assert_eq!(producer.enqueue(&[Descriptor::default(); 3]), 3);
+    assert_eq!(consumer.len(), 3);
+    let larger = ControlGeometry { workers: 2, slots: 1024 };
+    let error = ControlRegion::adopt(made.fd().try_clone_to_owned().unwrap(), larger).unwrap_err();
+    assert!(matches!(error, ShmError::Header { .. }));
+}

@@ -1,0 +1,95 @@
+//! The control thread: the runtime's requests, one at a time.
+
+use crate::ManagerError;
+use crate::running::Running;
+use middlenet_plan::{Reply, Request, Stats};
+use middlenet_sdk::{Channel, ChannelError};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How often a lockstep run is looked at for its end.
+const LOCKSTEP_LOOK: Duration = Duration::from_millis(2);
+/// How often anything else would be: never, the socket wakes us.
+const NO_LOOK: Duration = Duration::from_secs(3600);
+
+/// Serves the runtime until it says stop or goes away; then every port is closed and every interface is as it was found.
+///
+/// # Errors
+/// When the socket fails. A request that cannot be carried out is answered with [`Reply::Failed`].
+pub fn serve(channel: &Channel) -> Result<(), ChannelError> {
+    let mut running: Option<Running> = None;
+    let mut told_finished = false;
+    loop {
+        let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;
+        if !channel.readable(if lockstep { LOCKSTEP_LOOK } else { NO_LOOK })? {
+            if lockstep && running.as_ref().is_some_and(Running::finished) {
+                told_finished = true;
+                channel.send(&Reply::Finished, &[])?;
+            }
+            continue;
+        }
+        let (request, fds) = match channel.receive::<Request>() {
+            Ok(received) => received,
+            Err(ChannelError::Form(e)) => {
+                let message = format!("the runtime's request is not understood: {e}");
+                channel.send(&Reply::Failed { message, hint: None }, &[])?;
+                continue;
+            }
+            Err(e) => {
+                // The runtime is gone: leave the host as it was.
+                if let Some(running) = running.take() {
+                    drop(running.stop(Duration::ZERO));
+                }
+                return if matches!(e, ChannelError::Closed) { Ok(()) } else { Err(e) };
+            }
+        };
+        let stopping = matches!(request, Request::Stop { .. });
+        match carry_out(request, fds, &mut running) {
+            Ok(reply) => {
+                let events: Vec<BorrowedFd<'_>> = match &reply {
+                    Reply::Started { .. } => running.as_ref().map(Running::events).unwrap_or_default(),
+                    _ => Vec::new(),
+                };
+                channel.send(&reply, &events)?;
+            }
+            Err(e) => channel.send(&Reply::Failed { message: e.message, hint: e.hint }, &[])?,
+        }
+        if stopping {
+            return Ok(());
+        }
+    }
+}
+
+fn carry_out(request: Request, fds: Vec<OwnedFd>, running: &mut Option<Running>) -> Result<Reply, ManagerError> {
+    let mut fds = fds.into_iter();
+    if let Request::Start { plan } = request {
+        if running.is_some() {
+            return Err(ManagerError::new("the data plane runs already"));
+        }
+        let region = fds.next().ok_or_else(|| ManagerError::new("the start request came without its region"))?;
+        let started = Running::start(plan, region)?;
+        let reply = Reply::Started { ports: started.infos.clone(), notes: started.notes.clone() };
+        *running = Some(started);
+        return Ok(reply);
+    }
+    let Some(at_work) = running.as_mut() else {
+        return match request {
+            Request::Stop { .. } => Ok(Reply::Stopped(Box::new(Stats::default()))),
+            _ => Err(ManagerError::new("the data plane has not been started")),
+        };
+    };
+    match request {
+        Request::Start { .. } => Err(ManagerError::new("the data plane runs already")),
+        Request::Attach { hop, replica } => {
+            let control = fds.next().ok_or_else(|| ManagerError::new("the attach request came without its region"))?;
+            at_work.attach(hop, replica, control).map(|()| Reply::Done)
+        }
+        Request::Detach { hop, replica, drain } => at_work.detach(hop, replica, drain).map(|()| Reply::Done),
+        Request::Reconfigure { hop, config } => at_work.reconfigure(hop, &config).map(|()| Reply::Done),
+        Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
+        Request::Stop { drain_ms } => match running.take() {
+            Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),
+            None => Ok(Reply::Stopped(Box::new(Stats::default()))),
+        },
+    }
+}

@@ -1,0 +1,191 @@
+//! Where a packet goes next: the plan's edges, compiled for look-up.
+
+use middlenet_plan::{ChainPlan, ManagerPlan, Target};
+use middlenet_sdk::{DropReason, Port, Verdict};
+use middlenet_shm::{Descriptor, Meta};
+
+/// No egress port has been chosen.
+pub(crate) const NO_PORT: u8 = u8::MAX;
+
+/// What the manager knows of a packet between hops. While a function process holds the packet it is in the ledger; else it
+/// travels in the descriptor's `port` and `source` fields, which are the manager's while the manager has the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Journey {
+    /// Port it came in by.
+    pub(crate) ingress: u8,
+    /// Port that a function chose, or [`NO_PORT`].
+    pub(crate) egress: u8,
+    /// From right to left.
+    pub(crate) reverse: bool,
+    /// Hops visited.
+    pub(crate) hops: u8,
+}
+
+impl Journey {
+    const REVERSE: u16 = 1 << 8;
+    const HOPS_SHIFT: u32 = 9;
+    /// What one more hop adds to a packed journey.
+    pub(crate) const ONE_HOP: u16 = 1 << Self::HOPS_SHIFT;
+
+    /// The word that descriptors carry in `source`.
+    #[inline]
+    pub(crate) fn pack(self) -> u16 {
+        u16::from(self.egress) | if self.reverse { Self::REVERSE } else { 0 } | u16::from(self.hops) << Self::HOPS_SHIFT
+    }
+
+    #[inline]
+    pub(crate) fn of(descriptor: &Descriptor) -> Self {
+        Self {
+            ingress: descriptor.port,
+            egress: descriptor.source as u8,
+            reverse: descriptor.source & Self::REVERSE != 0,
+            hops: (descriptor.source >> Self::HOPS_SHIFT) as u8,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn write(self, descriptor: &mut Descriptor) {
+        descriptor.port = self.ingress;
+        descriptor.source = self.pack();
+    }
+
+    #[inline]
+    pub(crate) fn from_meta(meta: Meta) -> Self {
+        Self { ingress: meta.ingress, egress: meta.egress, reverse: meta.reverse, hops: meta.hops }
+    }
+
+    #[inline]
+    pub(crate) fn to_meta(self, sampled: bool) -> Meta {
+        Meta { ingress: self.ingress, egress: self.egress, reverse: self.reverse, sampled, hops: self.hops }
+    }
+}
+
+/// What a verdict comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Go on there.
+    To(Target),
+    /// The function's own decision.
+    Drop(DropReason),
+    /// The function keeps it.
+    Hold,
+    /// A copy to each port but the ingress.
+    Flood,
+    /// The function asked for what the manifest does not give it.
+    Refuse,
+}
+
+/// The edges of all chains.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    hops: Vec<Edges>,
+    chains: Vec<ChainPlan>,
+    /// Chain of each port.
+    chain_of_port: Vec<Option<u16>>,
+}
+
+#[derive(Debug)]
+struct Edges {
+    chain: u16,
+    next_forward: Target,
+    next_reverse: Target,
+    outputs: Vec<Target>,
+}
+
+impl Graph {
+    pub(crate) fn new(plan: &ManagerPlan) -> Self {
+        let hops = plan.hops.iter().map(|hop| Edges {
+            chain: hop.chain,
+            next_forward: hop.next_forward,
+            next_reverse: hop.next_reverse,
+            outputs: hop.outputs.iter().map(|(_, target)| *target).collect(),
+        });
+        let mut chain_of_port = vec![None; plan.ports.len()];
+        for (id, chain) in (0..).zip(&plan.chains) {
+            for &port in chain.right.iter().chain([&chain.left]) {
+                chain_of_port[usize::from(port)] = Some(id);
+            }
+        }
+        Self { hops: hops.collect(), chains: plan.chains.clone(), chain_of_port }
+    }
+
+    /// Chain of a port, if any leads from it.
+    pub(crate) fn chain_of_port(&self, port: u8) -> Option<u16> {
+        self.chain_of_port.get(usize::from(port)).copied().flatten()
+    }
+
+    /// The chain a hop belongs to.
+    #[inline]
+    pub(crate) fn chain_of_hop(&self, hop: u16) -> u16 {
+        self.hops[usize::from(hop)].chain
+    }
+
+    /// Where packets of a port enter its chain, and their journey at the start.
+    pub(crate) fn entry(&self, port: u8) -> Option<(Target, Journey)> {
+        let chain = &self.chains[usize::from(self.chain_of_port(port)?)];
+        let reverse = port != chain.left;
+        let target = if reverse { chain.entry_reverse } else { chain.entry_forward };
+        Some((target, Journey { ingress: port, egress: NO_PORT, reverse, hops: 0 }))
+    }
+
+    /// Where a packet without another verdict goes on from a hop.
+    #[inline]
+    pub(crate) fn next(&self, hop: u16, reverse: bool) -> Target {
+        let edges = &self.hops[usize::from(hop)];
+        if reverse { edges.next_reverse } else { edges.next_forward }
+    }
+
+    /// Works out a verdict; the journey is changed where the verdict turns the packet or chooses its egress.
+    #[inline]
+    pub(crate) fn step(&self, hop: u16, verdict: Option<Verdict>, journey: &mut Journey) -> Step {
+        let edges = &self.hops[usize::from(hop)];
+        match verdict {
+            Some(Verdict::Next) => Step::To(self.next(hop, journey.reverse)),
+            Some(Verdict::Drop(reason)) => Step::Drop(reason),
+            Some(Verdict::Hold) => Step::Hold,
+            Some(Verdict::Flood) => Step::Flood,
+            Some(Verdict::Reply) => self.towards(hop, journey.ingress, journey),
+            Some(Verdict::Port(Port(port))) => self.towards(hop, port, journey),
+            Some(Verdict::Output(output)) => {
+                edges.outputs.get(usize::from(output.0)).map_or(Step::Refuse, |target| Step::To(*target))
+            }
+            None => Step::Refuse,
+        }
+    }
+
+    /// Heads a packet for a port of the hop's chain.
+    pub(crate) fn towards(&self, hop: u16, port: u8, journey: &mut Journey) -> Step {
+        let chain_id = self.hops[usize::from(hop)].chain;
+        if self.chain_of_port(port) != Some(chain_id) {
+            return Step::Refuse;
+        }
+        let chain = &self.chains[usize::from(chain_id)];
+        // A chain of one port has both its ends there; its packets run forward only.
+        journey.reverse = port == chain.left && !chain.right.is_empty();
+        journey.egress = port;
+        Step::To(self.next(hop, journey.reverse))
+    }
+
+    /// The port by which a packet at the end of its chain leaves.
+    #[inline]
+    pub(crate) fn egress(&self, chain: u16, journey: Journey) -> Option<u8> {
+        let chain = &self.chains[usize::from(chain)];
+        if journey.egress != NO_PORT {
+            return Some(journey.egress);
+        }
+        match (journey.reverse, chain.right.as_slice()) {
+            (true, _) | (false, []) => Some(chain.left),
+            (false, [only]) => Some(*only),
+            (false, _) => None,
+        }
+    }
+
+    /// The ports a flooded packet goes to.
+    pub(crate) fn flood_ports(&self, hop: u16, ingress: u8) -> impl Iterator<Item = u8> + '_ {
+        let chain = &self.chains[usize::from(self.chain_of_hop(hop))];
+        std::iter::once(chain.left).chain(chain.right.iter().copied()).filter(move |&port| port != ingress)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Adds up the workers' counters.
+
+use crate::counters::{Count, HopDrop, MISSED};
+use crate::latency::Histogram;
+use crate::running::Running;
+use middlenet_plan::{
+    Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage,
+};
+use middlenet_sdk::DropReason;
+
+impl Running {
+    /// Everything counted so far. With `reports`, inline functions are asked for theirs, which takes a moment of a worker's
+    /// time.
+    pub(crate) fn stats(&self, reports: bool) -> Stats {
+        let ports: Vec<_> = (0..self.plan.ports.len()).map(|port| self.port_stats(port)).collect();
+        let hops: Vec<_> = (0..self.plan.hops.len()).map(|hop| self.hop_stats(hop, reports)).collect();
+        let workers = self.counters.iter().zip(&self.plan.workers).map(|(counters, &core)| WorkerStats {
+            core,
+            busy_turns: counters.busy_turns.get(),
+            idle_turns: counters.idle_turns.get(),
+            parks: counters.parks.get(),
+            busy_cycles: counters.busy_cycles.get(),
+        });
+        let dropped = |drops: &[(String, String, u64)]| drops.iter().map(|(.., n)| n).sum::<u64>();
+        let conservation = Conservation {
+            received_pkts: ports.iter().map(|p| p.received_pkts).sum(),
+            originated_pkts: hops.iter().map(|h| h.originated_pkts).sum(),
+            sent_pkts: ports.iter().map(|p| p.sent_pkts).sum(),
+            dropped_pkts: ports.iter().map(|p| dropped(&p.drops)).sum::<u64>()
+                + hops.iter().map(|h| dropped(&h.drops)).sum::<u64>(),
+            held_pkts: self.hop_sum(|hop| hop.held_pkts.get()),
+            buffers: u64::from(self.pool.count()),
+            buffers_free: u64::from(self.pool.available()),
+            buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum(),
+            buffers_lent: self.hop_sum(|hop| hop.lent.get()),
+        };
+        Stats {
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            ports,
+            hops,
+            workers: workers.collect(),
+            conservation,
+        }
+    }
+
+    fn hop_sum(&self, count: impl Fn(&crate::counters::HopCounters) -> u64) -> u64 {
+        self.counters.iter().flat_map(|worker| worker.hops.iter()).map(|hop| count(hop)).sum()
+    }
+
+    fn port_stats(&self, port: usize) -> PortStats {
+        let sum = |count: fn(&crate::counters::PortCounters) -> &Count| -> u64 {
+            self.counters.iter().map(|worker| count(&worker.ports[port]).get()).sum()
+        };
+        let missed = MISSED.iter().enumerate().map(|(at, name)| {
+            let packets = self.counters.iter().map(|worker| worker.ports[port].missed[at].get()).sum();
+            ((*name).to_owned(), packets)
+        });
+        let mut missed: Vec<_> = missed.filter(|(_, packets)| *packets > 0).collect();
+        if let Some(crate::open::Opened::Dpdk(device)) = self.opened.get(port)
+            && let Ok(stats) = device.stats()
+        {
+            let device = [("device-missed", stats.missed_pkts), ("device-no-buffer", stats.no_buffer)];
+            missed.extend(device.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
+        }
+        let drops = [("port-full", sum(|p| &p.tx_full)), ("no-egress-port", sum(|p| &p.no_egress))];
+        PortStats {
+            name: self.plan.ports[port].name.clone(),
+            kind: self.opened.get(port).map(crate::open::Opened::kind).unwrap_or_default(),
+            received_pkts: sum(|p| &p.received_pkts),
+            received_bytes: sum(|p| &p.received_bytes),
+            sent_pkts: sum(|p| &p.sent_pkts),
+            sent_bytes: sum(|p| &p.sent_bytes),
+            missed,
+            drops: drops
+                .into_iter()
+                .filter(|(_, packets)| *packets > 0)
+                .map(|(reason, packets)| (drop_stage::EGRESS.to_owned(), reason.to_owned(), packets))
+                .collect(),
+            held_back_polls: sum(|p| &p.held_back_polls),
+        }
+    }
+
+    fn hop_stats(&self, hop: usize, reports: bool) -> HopStats {
+        let plan = &self.plan.hops[hop];
+        let workers = &self.counters;
+        let sum = |count: fn(&crate::counters::HopCounters) -> &Count| -> u64 {
+            workers.iter().map(|worker| count(&worker.hops[hop]).get()).sum()
+        };
+        let mut drops = Vec::new();
+        for number in 0..DropReason::LIMIT {
+            let packets: u64 = workers.iter().map(|w| w.hops[hop].by_function[usize::from(number)].get()).sum();
+            if packets > 0 {
+                drops.push((drop_stage::FUNCTION.to_owned(), self.reason_name(hop, number), packets));
+            }
+        }
+        for (at, (_, stage, name)) in HopDrop::ALL.iter().enumerate() {
+            let packets: u64 = workers.iter().map(|w| w.hops[hop].by_manager[at].get()).sum();
+            if packets > 0 {
+                drops.push(((*stage).to_owned(), (*name).to_owned(), packets));
+            }
+        }
+        let refused = [
+            ("index", sum(|h| &h.refused.index)),
+            ("holder", sum(|h| &h.refused.holder)),
+            ("generation", sum(|h| &h.refused.generation)),
+        ];
+        HopStats {
+            name: plan.name.clone(),
+            chain: self.plan.chains[usize::from(plan.chain)].name.clone(),
+            placement: match plan.placement {
+                Placement::Inline => "inline".into(),
+                Placement::Process => "process".into(),
+            },
+            in_pkts: sum(|h| &h.in_pkts),
+            out_pkts: sum(|h| &h.out_pkts),
+            originated_pkts: sum(|h| &h.originated_pkts),
+            bypassed_pkts: sum(|h| &h.bypassed_pkts),
+            refused_descriptors: refused
+                .into_iter()
+                .filter(|(_, n)| *n > 0)
+                .map(|(why, n)| (why.to_owned(), n))
+                .collect(),
+            drops,
+            latency: Histogram::summarise(
+                workers.iter().map(|worker| &worker.hops[hop].latency),
+                self.tsc_hz as f64 / 1e6,
+            ),
+            instances: self.instances(hop, reports),
+        }
+    }
+
+    fn instances(&self, hop: usize, reports: bool) -> Vec<InstanceStats> {
+        if self.plan.hops[hop].placement == Placement::Process {
+            let held: u64 = self.counters.iter().map(|worker| worker.hops[hop].held_pkts.get()).sum();
+            let alive = self.holders[hop].iter().flatten().count().max(1) as u64;
+            let instance = |holder: &Option<u16>| InstanceStats {
+                attached: holder.is_some(),
+                held_pkts: if holder.is_some() { held / alive } else { 0 },
+                ..InstanceStats::default()
+            };
+            return self.holders[hop].iter().map(instance).collect();
+        }
+        let mut found = if reports { self.reports(hop as u16) } else { Vec::new() };
+        found.resize(self.inline[hop].len(), serde_json::Value::Null);
+        let held = |worker: usize| self.counters[worker].hops[hop].held_pkts.get();
+        (self.inline[hop].iter().zip(found).enumerate())
+            .map(|(worker, (counters, report))| InstanceStats {
+                attached: true,
+                held_pkts: held(worker),
+                counters: counters.iter().map(|(info, counter)| (info.clone(), counter.get())).collect(),
+                report,
+            })
+            .collect()
+    }
+
+    /// The name of a drop reason. Those that function processes declared are `#N`: the runtime knows their names.
+    fn reason_name(&self, hop: usize, number: u16) -> String {
+        if let Some((_, name, _)) = DropReason::COMMON.iter().find(|(reason, ..)| reason.0 == number) {
+            return (*name).to_owned();
+        }
+        let own = number.checked_sub(DropReason::FIRST_OWN).and_then(|at| self.reasons[hop].get(usize::from(at)));
+        own.map_or_else(|| format!("#{number}"), |info| info.name.clone())
+    }
+}

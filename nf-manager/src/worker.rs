@@ -1,0 +1,355 @@
+//! A data thread: receives, runs packets through their chain, transmits; and gives way when there is nothing to do.
+
+mod lanes;
+mod route;
+mod sleep;
+
+use crate::command::{Command, Made};
+use crate::counters::{HopDrop, WorkerCounters};
+use crate::graph::{Graph, Journey};
+use crate::lane::{Lane, Spread};
+use crate::port::{Clock, Queue};
+use crossbeam_channel::Receiver;
+use middlenet_dpdk::{Pool, tsc};
+use middlenet_plan::{OnFailure, Target, Wait};
+use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init};
+use middlenet_shm::{Buffers, Descriptor, Ledger};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Turns between two samples of hop latency.
+const SAMPLE_TURNS: u64 = 64;
+/// Turns between two looks at device counters.
+const COUNT_TURNS: u64 = 1 << 16;
+/// Empty buffers that an inline function has at hand.
+const INLINE_SPARE: usize = 16;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) ledger: Ledger,
+    pub(crate) graph: Graph,
+    pub(crate) wait: Wait,
+    pub(crate) shares_core: bool,
+    /// Packets that may be under way to functions per chain and worker. No more than a ring holds, so rings do not overflow.
+    pub(crate) budget: u32,
+    pub(crate) lockstep: bool,
+    pub(crate) clock: Clock,
+    pub(crate) tsc_hz: u64,
+}
+
+/// What one worker is made of.
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u8,
+    pub(crate) counters: Arc<WorkerCounters>,
+    /// By port id; a worker may have no queue at a port.
+    pub(crate) queues: Vec<Option<Queue>>,
+    /// By hop id.
+    pub(crate) hops: Vec<HopParts>,
+    pub(crate) chains: usize,
+    pub(crate) commands: Receiver<Command>,
+    /// Set when a command waits.
+    pub(crate) called: Arc<AtomicBool>,
+    pub(crate) event: OwnedFd,
+}
+
+/// What one hop is made of on one worker.
+pub(crate) struct HopParts {
+    pub(crate) on_failure: OnFailure,
+    /// The function, if its placement is inline.
+    pub(crate) inline: Option<Made>,
+}
+
+enum Place {
+    Inline(Box<Inline>),
+    Process(Spread),
+}
+
+struct Inline {
+    /// `None` after a panic.
+    function: Option<Box<dyn DynFunction>>,
+    init: Init,
+    state: BurstState,
+}
+
+struct Hop {
+    place: Place,
+    on_failure: OnFailure,
+    chain: u16,
+}
+
+/// A port this worker polls.
+struct Source {
+    port: u8,
+    chain: u16,
+    target: Target,
+    journey: Journey,
+}
+
+/// A worker at work.
+pub(crate) struct Worker<'t> {
+    token: &'t middlenet_dpdk::Worker,
+    shared: Arc<Shared>,
+    buffers: Buffers,
+    id: u8,
+    counters: Arc<WorkerCounters>,
+    queues: Vec<Option<Queue>>,
+    sources: Vec<Source>,
+    hops: Vec<Hop>,
+    lanes: Vec<Lane>,
+    /// Packets given to function processes, by chain.
+    in_flight: Vec<u32>,
+    /// When a sampled packet was handed over, by buffer.
+    given_at: Vec<u64>,
+    turns: u64,
+    receiving: bool,
+    commands: Receiver<Command>,
+    called: Arc<AtomicBool>,
+    event: OwnedFd,
+}
+
+impl<'t> Worker<'t> {
+    pub(crate) fn new(token: &'t middlenet_dpdk::Worker, parts: Parts) -> Self {
+        let Parts { shared, id, counters, queues, hops, chains, commands, called, event } = parts;
+        let sources = (0..)
+            .zip(&queues)
+            .filter(|(_, queue)| queue.is_some())
+            .filter_map(|(port, _)| {
+                let (target, journey) = shared.graph.entry(port)?;
+                Some(Source { port, chain: shared.graph.chain_of_port(port)?, target, journey })
+            })
+            .collect();
+        let hops = (0..)
+            .zip(hops)
+            .map(|(id, parts)| Hop {
+                place: match parts.inline {
+                    Some(Made { function, init }) => {
+                        Place::Inline(Box::new(Inline { function: Some(function), init, state: BurstState::default() }))
+                    }
+                    None => Place::Process(Spread::new()),
+                },
+                on_failure: parts.on_failure,
+                chain: shared.graph.chain_of_hop(id),
+            })
+            .collect();
+        let buffers = shared.pool.buffers().clone();
+        let given_at = vec![0; buffers.count() as usize];
+        Self {
+            token,
+            shared,
+            buffers,
+            id,
+            counters,
+            queues,
+            sources,
+            hops,
+            lanes: Vec::new(),
+            in_flight: vec![0; chains],
+            given_at,
+            turns: 0,
+            receiving: true,
+            commands,
+            called,
+            event,
+        }
+    }
+
+    /// Runs until told to quit; returns the queues, to be closed by the control thread.
+    pub(crate) fn run(mut self) -> Vec<Option<Queue>> {
+        let mut pace = sleep::Idleness::new(self.shared.wait, self.shared.shares_core, self.shared.tsc_hz);
+        let tick_cycles = self.shared.tsc_hz / 10;
+        let mut began = tsc::now();
+        let mut next_tick = began + tick_cycles;
+        loop {
+            self.turns += 1;
+            let packets = self.turn();
+            let now = tsc::now();
+            if packets > 0 {
+                self.counters.busy_turns.add(1);
+                self.counters.busy_cycles.add(now - began);
+                pace.busy();
+            } else {
+                self.counters.idle_turns.add(1);
+                if pace.idle(now) {
+                    self.sleep(next_tick.saturating_sub(now));
+                }
+            }
+            began = tsc::now();
+            if began >= next_tick {
+                next_tick = began + tick_cycles;
+                self.tick();
+            }
+            if self.called.load(Ordering::Relaxed) && self.obey() {
+                return self.finish();
+            }
+        }
+    }
+
+    /// One turn: ports in, rings in, doorbells, ports out. Returns the packets met.
+    #[inline]
+    fn turn(&mut self) -> usize {
+        let mut packets = 0;
+        if self.receiving {
+            for at in 0..self.sources.len() {
+                packets += self.receive(at);
+            }
+        }
+        for lane in 0..self.lanes.len() {
+            packets += self.collect(lane);
+        }
+        for lane in &mut self.lanes {
+            lane.ring();
+        }
+        for (queue, counters) in self.queues.iter_mut().zip(&self.counters.ports) {
+            if let Some(queue) = queue
+                && queue.service(self.token, &self.shared.pool, counters)
+            {
+                packets += 1;
+            }
+        }
+        packets
+    }
+
+    /// Takes a burst from a port into its chain, unless the chain is full.
+    #[inline]
+    fn receive(&mut self, at: usize) -> usize {
+        let Source { port, chain, target, journey } = self.sources[at];
+        let counters = &self.counters.ports[usize::from(port)];
+        let under_way = self.in_flight[usize::from(chain)];
+        if under_way + BURST as u32 > self.shared.budget || (self.shared.lockstep && under_way > 0) {
+            counters.held_back_polls.add(1);
+            return 0;
+        }
+        let mut descriptors = [Descriptor::default(); BURST];
+        let Some(queue) = &mut self.queues[usize::from(port)] else { return 0 };
+        let n = queue.receive(self.token, &self.shared.pool, &mut descriptors);
+        if n == 0 {
+            return 0;
+        }
+        let burst = &mut descriptors[..n];
+        let word = journey.pack();
+        let mut bytes = 0;
+        for descriptor in burst.iter_mut() {
+            descriptor.port = port;
+            descriptor.source = word;
+            bytes += u64::from(descriptor.length);
+            self.buffers.prefetch(descriptor);
+        }
+        counters.received_pkts.add(n as u64);
+        counters.received_bytes.add(bytes);
+        if self.shared.lockstep {
+            self.set_clock();
+        }
+        self.go(target, chain, burst);
+        n
+    }
+
+    /// Time stands at the packets' time.
+    #[cold]
+    fn set_clock(&mut self) {
+        let now_ns = self.shared.clock.load(Ordering::Relaxed);
+        for hop in &mut self.hops {
+            if let Place::Inline(inline) = &mut hop.place {
+                inline.state.set_logical_clock(now_ns);
+            }
+        }
+        for lane in &self.lanes {
+            lane.control.clock_ns().store(now_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Ten times a second: the functions' own time, supplies, device counters.
+    fn tick(&mut self) {
+        for hop in 0..self.hops.len() as u16 {
+            self.tick_inline(hop);
+        }
+        self.supply_lanes();
+        self.end_drained_lanes();
+        if self.turns >= COUNT_TURNS || self.counters.parks.get() > 0 {
+            self.count_queues();
+        }
+        let at_end = self.queues.iter().flatten().all(Queue::at_end);
+        if self.shared.lockstep && at_end && self.in_flight.iter().all(|&n| n == 0) {
+            self.counters.finished.set(1);
+        }
+    }
+
+    fn count_queues(&self) {
+        for (queue, counters) in self.queues.iter().zip(&self.counters.ports) {
+            if let Some(queue) = queue {
+                queue.count(counters);
+            }
+        }
+    }
+
+    fn tick_inline(&mut self, hop: u16) {
+        let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
+        let Some(function) = &mut inline.function else { return };
+        inline.state.begin();
+        function.tick(&mut Burst::new(&self.buffers, &mut [], &mut inline.state));
+        self.top_up(hop);
+        self.after_emission(hop);
+        self.drop_abandoned(hop);
+    }
+
+    /// Carries out what the control thread asked for; true: quit.
+    #[cold]
+    fn obey(&mut self) -> bool {
+        self.called.store(false, Ordering::Relaxed);
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach { hop, replica, holder, control, event, done } => {
+                    self.attach((hop, replica, holder), control, event, done);
+                }
+                Command::Detach { hop, replica, drain, done } => self.detach(hop, replica, drain, Some(done)),
+                Command::Reconfigure { hop, made, done } => {
+                    self.reconfigure(hop, made);
+                    let _ = done.send(());
+                }
+                Command::Report { hop, done } => {
+                    let Place::Inline(inline) = &self.hops[usize::from(hop)].place else { continue };
+                    let report = inline.function.as_ref().map_or(serde_json::Value::Null, |f| f.report());
+                    let _ = done.send(report);
+                }
+                Command::StopReceiving => self.receiving = false,
+                Command::Quit => return true,
+            }
+        }
+        false
+    }
+
+    fn reconfigure(&mut self, hop: u16, made: Made) {
+        let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
+        if let Some(previous) = inline.function.replace(made.function)
+            && let Some(function) = &mut inline.function
+        {
+            function.inherit(previous);
+        }
+        made.init.continue_from(&inline.init);
+        inline.init = made.init;
+        self.drop_abandoned(hop);
+    }
+
+    /// Everything comes back: what functions hold, what they were lent.
+    fn finish(mut self) -> Vec<Option<Queue>> {
+        while let Some(lane) = self.lanes.pop() {
+            self.reclaim(&lane, HopDrop::Stopped);
+            if let Some(done) = lane.draining.and_then(|d| d.done) {
+                let _ = done.send(());
+            }
+        }
+        for hop in 0..self.hops.len() as u16 {
+            if let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place {
+                inline.function = None;
+                let spare: Vec<u32> = inline.state.spare.drain(..).map(|d| d.index).collect();
+                self.shared.pool.free(self.token, &spare);
+                self.counters.hops[usize::from(hop)].lent.set(0);
+                self.drop_abandoned(hop);
+            }
+        }
+        self.count_queues();
+        std::mem::take(&mut self.queues)
+    }
+}

@@ -1,0 +1,360 @@
+//! The path of a burst: from hop to hop along the graph, to a port or to its end.
+
+use super::{INLINE_SPARE, Place, SAMPLE_TURNS, Worker};
+use crate::counters::HopDrop;
+use crate::graph::{Journey, NO_PORT, Step};
+use middlenet_dpdk::tsc;
+use middlenet_plan::{OnFailure, Target};
+use middlenet_sdk::{BURST, Burst, DropReason, Verdict};
+use middlenet_shm::{Descriptor, Meta};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+impl Worker<'_> {
+    /// Moves a burst to a target. All packets have the same target; the worker holds them.
+    #[inline]
+    pub(super) fn go(&mut self, target: Target, chain: u16, burst: &mut [Descriptor]) {
+        match target {
+            Target::Hop(hop) => self.enter(hop, burst),
+            Target::Egress => self.leave(chain, burst),
+            Target::Port(port) => self.transmit(port, burst),
+            // Only a function's output leads here, and the step from its hop has counted the drop.
+            Target::Drop => self.free(burst),
+        }
+    }
+
+    #[inline]
+    fn enter(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        let mut most = 0;
+        for descriptor in burst.iter_mut() {
+            descriptor.source += Journey::ONE_HOP;
+            most = most.max(descriptor.source);
+        }
+        if most >= u16::from(Meta::MAX_HOPS) * Journey::ONE_HOP {
+            return self.too_many_hops(hop, burst);
+        }
+        match self.hops[usize::from(hop)].place {
+            Place::Inline(_) => self.call(hop, burst),
+            Place::Process(_) => self.hand_over(hop, burst),
+        }
+    }
+
+    #[cold]
+    fn too_many_hops(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        // Those that have not gone round lose one burst with those that have: functions that send packets to and fro
+        // are broken anyway.
+        self.drop_all(hop, HopDrop::HopLimit, burst);
+    }
+
+    /// Calls an inline function.
+    #[inline]
+    fn call(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        let counters = &self.counters.hops[usize::from(hop)];
+        let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
+        let Some(function) = &mut inline.function else { return self.missing(hop, burst) };
+        counters.in_pkts.add(burst.len() as u64);
+        let sampled = self.turns.is_multiple_of(SAMPLE_TURNS);
+        let began = if sampled { tsc::now() } else { 0 };
+        inline.state.begin();
+        let mut view = Burst::new(&self.buffers, burst, &mut inline.state);
+        // A function that panics is taken out of service; it must not take the other chains with it.
+        let outcome = catch_unwind(AssertUnwindSafe(|| function.process(&mut view)));
+        if outcome.is_err() {
+            inline.function = None;
+            self.drop_abandoned(hop);
+            return self.drop_all(hop, HopDrop::FunctionDied, burst);
+        }
+        if sampled {
+            counters.latency.record(tsc::now() - began);
+        }
+        let emitted = !inline.state.emitted.is_empty();
+        if inline.state.spare.len() < INLINE_SPARE {
+            self.top_up(hop);
+        }
+        self.after(hop, burst);
+        if emitted {
+            self.after_emission(hop);
+        }
+    }
+
+    /// Takes packets on from a hop by their verdicts.
+    #[inline]
+    pub(super) fn after(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        let Some(first) = burst.first() else { return };
+        let source = first.source;
+        let mut odd = 0;
+        for descriptor in burst.iter() {
+            odd |= u16::from(descriptor.verdict) | (descriptor.source ^ source);
+        }
+        if odd == 0 {
+            self.counters.hops[usize::from(hop)].out_pkts.add(burst.len() as u64);
+            let reverse = Journey::of(first).reverse;
+            let target = self.shared.graph.next(hop, reverse);
+            let chain = self.hops[usize::from(hop)].chain;
+            return self.go(target, chain, burst);
+        }
+        self.scatter(hop, burst);
+    }
+
+    /// [`Worker::after`] for packets that do not all go on alike: works out each one's step, then moves those with the same
+    /// target together, in order.
+    fn scatter(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        let mut targets = [Target::Drop; BURST];
+        let mut kept = 0;
+        for at in 0..burst.len() {
+            if let Some(target) = self.step(hop, &mut burst[at]) {
+                burst[kept] = burst[at];
+                targets[kept] = target;
+                kept += 1;
+            }
+        }
+        self.counters.hops[usize::from(hop)].out_pkts.add(kept as u64);
+        let chain = self.hops[usize::from(hop)].chain;
+        let mut rest = &mut burst[..kept];
+        let mut rest_targets = &mut targets[..kept];
+        while let Some(&target) = rest_targets.first() {
+            let mut group = [Descriptor::default(); BURST];
+            let (mut taken, mut left) = (0, 0);
+            for at in 0..rest.len() {
+                if rest_targets[at] == target {
+                    group[taken] = rest[at];
+                    taken += 1;
+                } else {
+                    rest[left] = rest[at];
+                    rest_targets[left] = rest_targets[at];
+                    left += 1;
+                }
+            }
+            rest = &mut rest[..left];
+            rest_targets = &mut rest_targets[..left];
+            self.go(target, chain, &mut group[..taken]);
+        }
+    }
+
+    /// One packet's verdict. `None` when the packet ends here or stays with its function.
+    fn step(&mut self, hop: u16, descriptor: &mut Descriptor) -> Option<Target> {
+        let mut journey = Journey::of(descriptor);
+        let verdict = Verdict::decode(descriptor.verdict, descriptor.argument);
+        let counters = &self.counters.hops[usize::from(hop)];
+        match self.shared.graph.step(hop, verdict, &mut journey) {
+            Step::To(Target::Drop) => counters.drop(HopDrop::Output, 1),
+            Step::To(target) => {
+                journey.write(descriptor);
+                return Some(target);
+            }
+            Step::Drop(reason) => counters.drop_by_function(reason),
+            Step::Hold if matches!(self.hops[usize::from(hop)].place, Place::Inline(_)) => {
+                counters.held_pkts.add(1);
+                return None;
+            }
+            Step::Hold | Step::Refuse => counters.drop(HopDrop::BadVerdict, 1),
+            Step::Flood => return self.flood(hop, descriptor, journey),
+        }
+        self.free(std::slice::from_ref(descriptor));
+        None
+    }
+
+    /// Sends copies to all ports but the last of those a flooded packet goes to; the packet itself goes to the last.
+    fn flood(&mut self, hop: u16, descriptor: &mut Descriptor, journey: Journey) -> Option<Target> {
+        let mut ports = [NO_PORT; 256];
+        let mut n = 0;
+        for port in self.shared.graph.flood_ports(hop, journey.ingress) {
+            ports[n] = port;
+            n += 1;
+        }
+        let Some((last, others)) = ports[..n].split_last() else {
+            self.drop_all(hop, HopDrop::NoEgress, std::slice::from_ref(descriptor));
+            return None;
+        };
+        for &port in others {
+            let mut index = [0];
+            if self.shared.pool.allocate(self.token, &mut index) == 0 {
+                // A copy that was not made was no packet: there is nothing to balance, but somebody missed it.
+                self.counters.hops[usize::from(hop)].originated_pkts.add(1);
+                self.counters.hops[usize::from(hop)].drop(HopDrop::NoBuffer, 1);
+                continue;
+            }
+            let mut copy = Descriptor { index: index[0], ..*descriptor };
+            self.buffers.bytes_mut(&mut copy).copy_from_slice(self.buffers.bytes(descriptor));
+            let mut way = journey;
+            let step = self.shared.graph.towards(hop, port, &mut way);
+            way.write(&mut copy);
+            let counters = &self.counters.hops[usize::from(hop)];
+            counters.originated_pkts.add(1);
+            counters.out_pkts.add(1);
+            let chain = self.hops[usize::from(hop)].chain;
+            if let Step::To(target) = step {
+                self.go(target, chain, std::slice::from_mut(&mut copy));
+            }
+        }
+        let mut way = journey;
+        let step = self.shared.graph.towards(hop, *last, &mut way);
+        way.write(descriptor);
+        match step {
+            Step::To(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The end of a chain: out of the port a function chose, else the only one at that end.
+    #[inline]
+    fn leave(&mut self, chain: u16, burst: &mut [Descriptor]) {
+        let Some(first) = burst.first() else { return };
+        let word = first.source & !(Journey::ONE_HOP * u16::from(Meta::MAX_HOPS));
+        let alike = burst.iter().all(|d| d.source & !(Journey::ONE_HOP * u16::from(Meta::MAX_HOPS)) == word);
+        if alike {
+            match self.shared.graph.egress(chain, Journey::of(first)) {
+                Some(port) => self.transmit(port, burst),
+                None => self.no_egress(burst),
+            }
+            return;
+        }
+        for at in 0..burst.len() {
+            self.leave(chain, &mut burst[at..=at]);
+        }
+    }
+
+    #[cold]
+    fn no_egress(&mut self, burst: &mut [Descriptor]) {
+        if let Some(first) = burst.first() {
+            let port = if first.port == NO_PORT { 0 } else { first.port };
+            self.counters.ports[usize::from(port)].no_egress.add(burst.len() as u64);
+        }
+        self.free(burst);
+    }
+
+    /// Hands packets to a port; what it does not take is dropped.
+    #[inline]
+    fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
+        let counters = &self.counters.ports[usize::from(port)];
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(port)) else {
+            return self.no_egress(burst);
+        };
+        let bytes: u64 = burst.iter().map(|d| u64::from(d.length)).sum();
+        let sent = queue.send(self.token, &self.shared.pool, burst);
+        counters.sent_pkts.add(sent as u64);
+        counters.sent_bytes.add(bytes);
+        if sent < burst.len() {
+            let rest = &burst[sent..];
+            counters.sent_bytes.add(0u64.wrapping_sub(rest.iter().map(|d| u64::from(d.length)).sum()));
+            counters.tx_full.add(rest.len() as u64);
+            self.shared.pool.free_descriptors(self.token, rest);
+        }
+    }
+
+    /// Gives packets to a function process.
+    #[inline]
+    fn hand_over(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        let Place::Process(spread) = &self.hops[usize::from(hop)].place else { return };
+        if let Some(lane) = spread.only() {
+            return self.give(hop, lane, burst);
+        }
+        for at in 0..burst.len() {
+            let hash = middlenet_wire::FlowKey::parse(self.buffers.bytes(&burst[at])).map_or(0, |k| k.symmetric_hash());
+            let Place::Process(spread) = &self.hops[usize::from(hop)].place else { return };
+            let one = &mut burst[at..=at];
+            match spread.of(hash) {
+                Some(lane) => self.give(hop, lane, one),
+                None => self.missing(hop, one),
+            }
+        }
+    }
+
+    #[inline]
+    fn give(&mut self, hop: u16, lane_at: usize, burst: &mut [Descriptor]) {
+        let lane = &mut self.lanes[lane_at];
+        let mut sampled = self.turns.is_multiple_of(SAMPLE_TURNS);
+        for descriptor in burst.iter_mut() {
+            let meta = Journey::of(descriptor).to_meta(sampled);
+            if sampled {
+                self.given_at[descriptor.index as usize] = tsc::now();
+                sampled = false;
+            }
+            descriptor.generation = self.shared.ledger.give(descriptor.index, lane.holder, self.id, meta);
+            descriptor.argument = hop;
+        }
+        let n = lane.give(burst);
+        self.in_flight[usize::from(self.hops[usize::from(hop)].chain)] += n as u32;
+        self.counters.hops[usize::from(hop)].in_pkts.add(n as u64);
+        if n < burst.len() {
+            let holder = lane.holder;
+            for descriptor in &burst[n..] {
+                // Given a moment ago, so the ledger agrees; the result says nothing new.
+                let _ = self.shared.ledger.take(descriptor, holder, self.id, &self.buffers);
+            }
+            self.drop_all(hop, HopDrop::RingFull, &burst[n..]);
+        }
+    }
+
+    /// The hop has no function now.
+    #[cold]
+    fn missing(&mut self, hop: u16, burst: &mut [Descriptor]) {
+        match self.hops[usize::from(hop)].on_failure {
+            OnFailure::Drop => self.drop_all(hop, HopDrop::FunctionDown, burst),
+            OnFailure::Bypass => {
+                self.counters.hops[usize::from(hop)].bypassed_pkts.add(burst.len() as u64);
+                let chain = self.hops[usize::from(hop)].chain;
+                for at in 0..burst.len() {
+                    let one = &mut burst[at..=at];
+                    let target = self.shared.graph.next(hop, Journey::of(&one[0]).reverse);
+                    self.go(target, chain, one);
+                }
+            }
+        }
+    }
+
+    /// Sends on what an inline function made or resumed.
+    pub(super) fn after_emission(&mut self, hop: u16) {
+        let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
+        let mut emitted = std::mem::take(&mut inline.state.emitted);
+        let counters = &self.counters.hops[usize::from(hop)];
+        for descriptor in &emitted {
+            if descriptor.port == NO_PORT {
+                counters.originated_pkts.add(1);
+                counters.lent.add(u64::MAX);
+            } else {
+                counters.held_pkts.add(u64::MAX);
+            }
+        }
+        for burst in emitted.chunks_mut(BURST) {
+            self.scatter(hop, burst);
+        }
+        emitted.clear();
+        if let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place {
+            inline.state.emitted = emitted;
+        }
+    }
+
+    /// Gives an inline function empty buffers for packets of its own.
+    pub(super) fn top_up(&mut self, hop: u16) {
+        let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
+        let mut indices = [0; INLINE_SPARE];
+        let n = self.shared.pool.allocate(self.token, &mut indices);
+        self.counters.hops[usize::from(hop)].lent.add(n as u64);
+        let journey = Journey { ingress: NO_PORT, egress: NO_PORT, reverse: false, hops: 0 };
+        inline.state.spare.extend(indices[..n].iter().map(|&index| {
+            let mut descriptor = Descriptor { index, ..Descriptor::default() };
+            journey.write(&mut descriptor);
+            descriptor
+        }));
+    }
+
+    /// Frees packets that a function held and then forgot.
+    pub(super) fn drop_abandoned(&mut self, hop: u16) {
+        let abandoned = middlenet_sdk::take_abandoned();
+        if !abandoned.is_empty() {
+            self.counters.hops[usize::from(hop)].held_pkts.add(0u64.wrapping_sub(abandoned.len() as u64));
+            let counters = &self.counters.hops[usize::from(hop)];
+            abandoned.iter().for_each(|_| counters.drop_by_function(DropReason::ABANDONED));
+            self.free(&abandoned);
+        }
+    }
+
+    pub(super) fn drop_all(&mut self, hop: u16, reason: HopDrop, burst: &[Descriptor]) {
+        self.counters.hops[usize::from(hop)].drop(reason, burst.len() as u64);
+        self.free(burst);
+    }
+
+    pub(super) fn free(&mut self, burst: &[Descriptor]) {
+        self.shared.pool.free_descriptors(self.token, burst);
+    }
+}

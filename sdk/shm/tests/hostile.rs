@@ -1,0 +1,267 @@
+//! A function that writes whatever it likes wherever it can, in bursts of honest work, and a manager that goes on.
+
+#[path = "support/child.rs"]
+mod child;
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use middlenet_shm::{Buffers, ControlGeometry, ControlRegion, Descriptor, Ledger, Meta, Pages, Region, Reject, State};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+const WORKERS: u16 = 2;
+const SLOTS: u32 = 128;
+const GEOMETRY: ControlGeometry = ControlGeometry { workers: WORKERS, slots: SLOTS };
+const BUFFERS: usize = 512;
+const HOLDER: u16 = 9;
+const LASTING: Duration = Duration::from_millis(2000);
+
+/// xorshift64: a test needs no better.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+/// The hostile function. Garbage over the whole region would stop all traffic for good, and the manager's ledger would
+/// have nothing to judge, so it takes turns: some honest work, some forged descriptors, some garbage everywhere.
+#[test]
+#[ignore = "runs in a process of its own, started by the other test"]
+fn child_that_is_hostile() {
+    let Some(mut fds) = child::handed() else { return };
+    let event = fds.pop().unwrap();
+    let control = ControlRegion::open(fds.remove(0)).unwrap();
+    let region = control.region().clone();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut ends: Vec<_> = (0..WORKERS)
+        .map(|w| (control.to_function_consumer(w).unwrap(), control.from_function_producer(w).unwrap()))
+        .collect();
+    let mut burst = [Descriptor::default(); 32];
+    let start = Instant::now();
+    while start.elapsed() < LASTING {
+        for _ in 0..200 {
+            let from = random.below(ends.len());
+            let to = if random.below(50) == 0 { random.below(ends.len()) } else { from };
+            let n = ends[from].0.dequeue(&mut burst);
+            for d in &mut burst[..n] {
+                forge(d, &mut random);
+            }
+            ends[to].1.enqueue(&burst[..n]);
+            if n > 0 && random.below(20) == 0 {
+                ends[to].1.enqueue(&burst[..n]); // all of it twice
+            }
+        }
+        for _ in 0..random.below(2000) {
+            garble(&region, &mut random);
+        }
+        assert!(nix::unistd::ftruncate(region.fd(), 0).is_err());
+        let _ = nix::unistd::write(&event, &random.next().to_ne_bytes());
+        let flags = if random.below(2) == 0 { nix::fcntl::OFlag::O_NONBLOCK } else { nix::fcntl::OFlag::empty() };
+        if flags.is_empty() {
+            // Blocking: then the write above must not block us, who want to go on.
+            nix::fcntl::fcntl(&event, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+            std::thread::sleep(Duration::from_micros(200));
+            nix::fcntl::fcntl(&event, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        }
+        // Set the ends straight, as the manager can see only its own.
+        control.state().store(State::Running as u32, Ordering::Relaxed);
+        for (consumer, producer) in &mut ends {
+            consumer.dequeue(&mut burst);
+            producer.enqueue(&[Descriptor::default()]);
+        }
+    }
+}
+
+/// Now and then changes one field of a descriptor.
+fn forge(d: &mut Descriptor, random: &mut Random) {
+    match random.below(40) {
+        0 => d.index = random.next() as u32,
+        1 => d.index = random.below(BUFFERS) as u32,
+        2 => d.generation = d.generation.wrapping_sub(1),
+        3 => d.length = u16::MAX,
+        4 => d.offset = random.next() as u16,
+        _ => {}
+    }
+}
+
+/// Writes one word somewhere: noise, or what nearly makes sense.
+fn garble(region: &Region, random: &mut Random) {
+    // Half of the writes go to the head of the region and of its rings, where a word can do harm.
+    let at = match random.below(4) {
+        0 => random.below(8192 / 8) * 8,
+        1 => {
+            let ring = random.below(usize::from(WORKERS) * 3);
+            8192 + ring * (384 + 16 * SLOTS as usize) + random.below(48) * 8
+        }
+        _ => random.below(region.length() / 8) * 8,
+    };
+    // SAFETY: 8 bytes inside the region, aligned; atomic, as all accesses to it.
+    let word = unsafe { AtomicU64::from_ptr(region.as_ptr().add(at).cast()) };
+    // SAFETY: as above.
+    let half = unsafe { AtomicU32::from_ptr(region.as_ptr().add(at + 4).cast()) };
+    match random.below(4) {
+        0 => word.store(random.next(), Ordering::Relaxed),
+        1 => word.store(u64::MAX, Ordering::Relaxed),
+        2 => half.store(half.load(Ordering::Relaxed).wrapping_add(random.below(300) as u32), Ordering::Relaxed),
+        _ => half.store(half.load(Ordering::Relaxed).wrapping_sub(random.below(300) as u32), Ordering::Relaxed),
+    }
+}
+
+/// What the manager knows by itself of the buffers that one worker gave out: the truth that the ledger must agree with.
+struct Truth {
+    free: Vec<u32>,
+    given: HashMap<u32, (u16, u8)>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    accepted: u64,
+    index: u64,
+    holder: u64,
+    generation: u64,
+    bounds: u64,
+    reclaims: u64,
+    rounds: u64,
+    longest: Duration,
+}
+
+#[test]
+fn the_manager_outlives_a_hostile_function() {
+    let control = ControlRegion::create("hostile", GEOMETRY).unwrap();
+    let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).unwrap();
+    let buffers =
+        Buffers::new(Arc::new(Region::create("packets", BUFFERS * 2048, Pages::Small).unwrap()), 2048).unwrap();
+    let ledger = Ledger::new(BUFFERS as u32);
+    let (mut child, _socket) = child::start("child_that_is_hostile", &[control.fd(), event.as_fd()]);
+
+    let mut workers: Vec<_> = (0..WORKERS)
+        .map(|w| {
+            let share = BUFFERS / usize::from(WORKERS);
+            let first = (usize::from(w) * share) as u32;
+            let truth = Truth { free: (first..first + share as u32).collect(), given: HashMap::new() };
+            let bell = control.manager_doorbell(w, Some(event.as_fd().try_clone_to_owned().unwrap())).unwrap();
+            let rings = (
+                control.to_function_producer(w).unwrap(),
+                control.from_function_consumer(w).unwrap(),
+                control.supply_producer(w).unwrap(),
+            );
+            (w as u8, truth, bell, rings)
+        })
+        .collect();
+    let doorbell = control.function_doorbell();
+    let mut seen = Seen::default();
+    let mut burst = [Descriptor::default(); 32];
+    while child.try_wait().unwrap().is_none() {
+        for (worker, truth, bell, (there, back, supply)) in &mut workers {
+            let start = Instant::now();
+            if truth.free.is_empty() {
+                // It has lost them all in its own garbage: what a restart of the function would do.
+                take_back_all(&ledger, truth, *worker);
+                seen.reclaims += 1;
+            }
+            send(&ledger, truth, *worker, there);
+            assert!(there.free() <= there.capacity() && there.used() <= there.capacity());
+            assert!(supply.enqueue(&burst[..1]) <= 1);
+            doorbell.ring();
+
+            let n = back.dequeue(&mut burst);
+            assert!(n <= burst.len() && back.len() <= back.capacity());
+            for d in &burst[..n] {
+                judge(d, ledger.take(d, HOLDER, *worker, &buffers), truth, &mut seen);
+            }
+            if n == 0 && seen.rounds.is_multiple_of(16) {
+                bell.park(Some(Duration::from_micros(50)), || !back.is_empty());
+                bell.announce();
+                poll(&mut [PollFd::new(bell.event().unwrap(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap();
+                bell.retract();
+            }
+            let _ = State::from_word(control.state().load(Ordering::Relaxed));
+            let _ = control.counters().iter().fold(0, |sum, c| c.load(Ordering::Relaxed) ^ sum);
+            seen.rounds += 1;
+            seen.longest = seen.longest.max(start.elapsed());
+        }
+        std::thread::yield_now();
+    }
+    assert!(child.wait().unwrap().success());
+
+    // The function is gone: every buffer that it kept comes back, and no other.
+    for (worker, truth, _, _) in &mut workers {
+        take_back_all(&ledger, truth, *worker);
+        assert_eq!((truth.given.len(), truth.free.len()), (0, BUFFERS / usize::from(WORKERS)), "all are back");
+    }
+    let garbled: u64 = workers.iter().map(|(_, _, _, (p, c, s))| p.garbled() + c.garbled() + s.garbled()).sum();
+    eprintln!("{seen:?}, garbled indexes: {garbled}");
+    assert!(seen.index > 0 && seen.holder > 0 && seen.generation > 0 && seen.bounds > 0);
+    assert!(garbled > 0 && seen.accepted > 1000 && seen.rounds > 100);
+    assert!(seen.longest < Duration::from_secs(1), "no wait without bound");
+}
+
+/// Reclaims, and sees that it is what the function held and nothing else.
+fn take_back_all(ledger: &Ledger, truth: &mut Truth, worker: u8) {
+    assert_eq!(ledger.held_by(HOLDER, worker) as usize, truth.given.len());
+    ledger.reclaim(HOLDER, worker, |index| {
+        assert!(truth.given.remove(&index).is_some());
+        truth.free.push(index);
+    });
+    assert!(truth.given.is_empty());
+}
+
+/// Gives the function up to eight buffers.
+fn send(ledger: &Ledger, truth: &mut Truth, worker: u8, there: &mut middlenet_shm::Producer) {
+    let n = there.free().min(8).min(truth.free.len());
+    let mut burst = [Descriptor::default(); 8];
+    for d in &mut burst[..n] {
+        let index = truth.free.pop().unwrap();
+        let generation = ledger.give(index, HOLDER, worker, Meta { ingress: worker, ..Meta::default() });
+        truth.given.insert(index, (generation, worker));
+        *d = Descriptor { index, offset: 128, length: 64, generation, ..Descriptor::default() };
+    }
+    let sent = there.enqueue(&burst[..n]);
+    for d in &burst[sent..n] {
+        // The function holds it in the ledger, but never saw it: it comes back at the end, as if the function kept it.
+        assert!(truth.given.contains_key(&d.index));
+    }
+}
+
+/// Holds the ledger's answer against the truth.
+fn judge(d: &Descriptor, answer: Result<Meta, Reject>, truth: &mut Truth, seen: &mut Seen) {
+    match answer {
+        Ok(meta) => {
+            let (generation, worker) = truth.given.remove(&d.index).expect("accepted what was not given");
+            assert_eq!((generation, worker), (d.generation, meta.ingress));
+            assert!(u32::from(d.offset) + u32::from(d.length) <= 2048);
+            truth.free.insert(0, d.index);
+            seen.accepted += 1;
+        }
+        Err(Reject::Bounds) => {
+            assert_eq!(truth.given.remove(&d.index).expect("released what was not given").0, d.generation);
+            truth.free.insert(0, d.index);
+            seen.bounds += 1;
+        }
+        Err(Reject::Index) => {
+            assert!(d.index as usize >= BUFFERS);
+            seen.index += 1;
+        }
+        Err(Reject::Generation) => {
+            assert_ne!(truth.given[&d.index].0, d.generation);
+            seen.generation += 1;
+        }
+        Err(Reject::Holder) => {
+            assert!(!truth.given.contains_key(&d.index), "rejected what was given");
+            seen.holder += 1;
+        }
+    }
+}
