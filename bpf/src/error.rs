@@ -17,6 +17,17 @@ pub enum Error {
         log: String,
     },
 
+    /// The process may not load BPF programs.
+    #[error(
+        "not permitted to load the BPF program `{program}`: {source}; CAP_BPF and CAP_NET_ADMIN are needed, as root has"
+    )]
+    NotPermitted {
+        /// Name of the program.
+        program: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
     /// Another XDP program holds the interface; replacing it would break whoever attached it.
     #[error(
         "interface {interface} already has an XDP program (id {program_id}); see it with `bpftool prog show id \

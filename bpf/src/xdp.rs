@@ -84,8 +84,8 @@ impl XdpPort {
     ///
     /// # Errors
     ///
-    /// [`Error::Occupied`] when another XDP program is attached: it is never replaced. [`Error::NoInterface`],
-    /// [`Error::Load`] and [`Error::Attach`] as their names say.
+    /// [`Error::Occupied`] when another XDP program is attached: it is never replaced. [`Error::NotPermitted`],
+    /// [`Error::NoInterface`], [`Error::Load`] and [`Error::Attach`] as their names say.
     pub fn attach(ifindex: u32, mode: Mode) -> Result<XdpAttachment> {
         let interface = interface_name(ifindex)?;
         let device = i32::try_from(ifindex).map_err(|_| Error::NoInterface { ifindex })?;
@@ -94,7 +94,12 @@ impl XdpPort {
         }
 
         let (loaded, log) = log::listen(load);
-        let loaded = loaded.map_err(|error| Error::Load { program: PROGRAM, source: io_error(&error), log })?;
+        let loaded = loaded.map_err(|error| match io_error(&error) {
+            source if source.kind() == io::ErrorKind::PermissionDenied => {
+                Error::NotPermitted { program: PROGRAM, source }
+            }
+            source => Error::Load { program: PROGRAM, source, log },
+        })?;
 
         let attempts: &[XdpMode] = match mode {
             Mode::Auto => &[XdpMode::Native, XdpMode::Generic],

@@ -62,6 +62,9 @@ pub struct XskQueue {
     shift: u32,
     fill_slots: u32,
     tx_slots: u32,
+    ifindex: u32,
+    /// Which queue of the interface.
+    number: u32,
     zero_copy: bool,
     busy_poll: bool,
     trouble: Option<i32>,
@@ -125,6 +128,8 @@ impl XskQueue {
             umem: Arc::clone(umem),
             fill_slots: config.fill_slots,
             tx_slots: config.tx_slots,
+            ifindex,
+            number: queue,
             zero_copy: bound.zero_copy,
             busy_poll: config.busy_poll.is_some(),
             trouble: None,
@@ -330,7 +335,8 @@ impl XskQueue {
 
     /// Closes the socket and adds to `returned` every buffer that the queue had been given and not given back.
     ///
-    /// Packets on their way out get 50 ms to leave; packets received and not taken are lost.
+    /// Packets on their way out get 50 ms to leave; packets received and not taken are lost. When this returns, the
+    /// kernel writes to none of these buffers any more.
     pub fn close(self, returned: &mut Vec<u32>) {
         let mut queue = self;
         let began = Instant::now();
@@ -349,13 +355,17 @@ impl XskQueue {
             }
             thread::sleep(Duration::from_micros(200));
         }
-        let Self { rx, tx, fill, completion, socket, umem, mut held, refused, .. } = queue;
+        let Self { rx, tx, fill, completion, socket, umem, mut held, refused, zero_copy, ifindex, number, .. } = queue;
         drop((rx, tx, fill, completion));
         // No bind borrows the socket meanwhile, so this closes it: the kernel takes it out of the program's map and
         // waits for packets in flight to it.
         let members = umem.members();
         drop(socket);
         drop(members);
+        // A driver that writes into the region goes on until the kernel's work queue has told it to stop.
+        if zero_copy {
+            socket::await_release(ifindex, number, umem.buffers());
+        }
         returned.extend(refused);
         held.drain(returned);
     }
@@ -389,3 +399,9 @@ impl AsFd for XskQueue {
         self.fd()
     }
 }
+
+/// A worker opens its queues on one thread and polls them on another.
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    assert_send::<XskQueue>();
+};

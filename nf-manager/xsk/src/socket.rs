@@ -248,6 +248,14 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
     }
 }
 
+/// Waits until the kernel has let go of a queue whose socket was closed: only then can another socket be bound to it.
+pub(crate) fn await_release(ifindex: u32, queue: u32, buffers: &Buffers) {
+    let config = XskConfig { rx_slots: 1, tx_slots: 1, fill_slots: 1, completion_slots: 1, ..XskConfig::default() };
+    let place = Place { interface: "", ifindex, queue };
+    // Another failure than "busy" says that the interface is gone, and the driver's use of the region with it.
+    let _ = patiently(|| open(place, buffers, &config, false, None));
+}
+
 /// Whether a bind failed because the driver does not do what was asked, so that the other mode may still work.
 pub(crate) fn mode_refused(error: &Error) -> bool {
     matches!(error, Error::Socket { step: BIND, source, .. }
