@@ -62,14 +62,18 @@ impl Sum {
                 u64::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
             native += (word & 0xffff_ffff) + (word >> 32);
         }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let mut last = [0u8; 8];
-            for (to, from) in last.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            let word = u64::from_ne_bytes(last);
-            native += (word & 0xffff_ffff) + (word >> 32);
+        // At most one word of each size is left; every one of them starts at an even offset.
+        let mut rest = chunks.remainder();
+        if let Some((word, after)) = rest.split_first_chunk::<4>() {
+            native += u64::from(u32::from_ne_bytes(*word));
+            rest = after;
+        }
+        if let Some((word, after)) = rest.split_first_chunk::<2>() {
+            native += u64::from(u16::from_ne_bytes(*word));
+            rest = after;
+        }
+        if let [last] = *rest {
+            native += u64::from(u16::from_ne_bytes([last, 0]));
         }
         Sum(fold32(self.0) + u16::from_be(fold16(native)) as u64)
     }
@@ -106,6 +110,9 @@ pub fn internet_checksum(bytes: &[u8]) -> u16 {
 }
 
 /// What a set of changed words does to a checksum that covers them: `HC' = ~(~HC + ~m + m')` (RFC 1624 equation 3).
+///
+/// The result is what a full sum would give, except for a message that becomes all zeros: it gives 0 where the sum gives
+/// `0xffff`. Only an ICMPv4 echo reply can become that; its views and [`rewrite`](crate::rewrite) take care of it.
 ///
 /// ```
 /// use middlenet_wire::checksum::Delta;

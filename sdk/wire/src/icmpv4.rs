@@ -72,6 +72,16 @@ pub(crate) struct Header {
     pub(crate) seq: U16,
 }
 
+/// The checksum of an echo reply whose identifier, number and payload are zero.
+///
+/// It is the one message in all of IP whose every byte can be zero, for no pseudo header is added, and so the one for which
+/// RFC 1624's equation 3 gives 0 where the sum gives this. For any other message 0 is right.
+pub(crate) const ALL_ZEROS_CHECKSUM: u16 = 0xffff;
+
+pub(crate) fn is_all_zeros(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// A view of an ICMP message.
 #[derive(Clone, Copy)]
 pub struct Icmpv4<'a> {
@@ -196,7 +206,10 @@ impl<'a> Icmpv4Mut<'a> {
     /// Updates the checksum for a change in the payload.
     #[inline]
     pub fn apply(&mut self, delta: Delta) {
-        self.head.checksum.set(delta.apply(self.head.checksum.get()));
+        let checksum = delta.apply(self.head.checksum.get());
+        self.head.checksum.set(0);
+        let is_all_zeros = checksum == 0 && is_all_zeros(self.head.as_bytes()) && is_all_zeros(self.payload);
+        self.head.checksum.set(if is_all_zeros { ALL_ZEROS_CHECKSUM } else { checksum });
     }
 
     /// Computes the checksum anew.

@@ -214,6 +214,9 @@ impl L4<'_> {
         if let Some(old) = old_checksum {
             let new = if self.protocol == protocol::UDP { delta.apply_udp(old) } else { delta.apply(old) };
             write(self.bytes, checksum_at, new);
+            if new == 0 && self.protocol == protocol::ICMPV4 && icmpv4::is_all_zeros(self.bytes) {
+                write(self.bytes, checksum_at, icmpv4::ALL_ZEROS_CHECKSUM);
+            }
         }
         Ok(())
     }

@@ -68,6 +68,24 @@ fn a_udp_checksum_of_zero_stays_zero() {
     assert_eq!(layers.udp(&frame).unwrap().src_port(), 9);
 }
 
+/// Found by fuzzing: RFC 1624's equation 3 gives checksum 0 for a message that becomes all zeros, whose sum gives 0xffff.
+#[test]
+fn an_echo_reply_may_become_all_zeros() {
+    let builder = PacketBuilder::new().ipv4([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).payload(&[0; 32]);
+    let zeros = builder.echo_reply(0, 0).build();
+    assert_eq!(zeros[36..38], [0xff, 0xff]);
+    let (mut by_rewrite, mut by_view, mut by_type) =
+        (builder.echo_reply(1, 0).build(), builder.echo_reply(1, 0).build(), builder.echo_request(0, 0).build());
+    let layers = Layers::parse(&zeros).unwrap();
+    rewrite::port(&mut by_rewrite, &layers, Side::Source, 0).unwrap();
+    layers.icmpv4_mut(&mut by_view).unwrap().set_id(0).unwrap();
+    layers.icmpv4_mut(&mut by_type).unwrap().set_type(0);
+    for frame in [by_rewrite, by_view, by_type] {
+        assert_eq!(frame, zeros);
+        layers.verify_checksums(&frame).unwrap();
+    }
+}
+
 #[test]
 fn a_wrong_checksum_stays_wrong() {
     let mut frame = hex(SYN4);
