@@ -118,7 +118,8 @@ impl ControlRegion {
     }
 
     /// Opens a region that another process of the manager's side made with this geometry, which is not read from the
-    /// memory: a function may have written there already.
+    /// memory: a function may have written there already. The ends it takes start at 0, so its rings must be unused: a manager
+    /// that takes over from another makes new regions.
     ///
     /// # Errors
     /// [`ShmError::Workers`] or [`ShmError::Slots`] for a geometry out of range; [`ShmError::Header`] when the memory is

@@ -116,6 +116,8 @@ pub struct EventDoorbell {
 
 impl EventDoorbell {
     /// Joins the word of `bell` with `event`, a non-blocking eventfd. Without one, only [`park`](Self::park) sleeps.
+    ///
+    /// A reader that announces itself needs writers that have its eventfd: a writer without one cannot wake it.
     pub fn new(bell: Doorbell, event: Option<OwnedFd>) -> Self {
         EventDoorbell { bell, event }
     }
