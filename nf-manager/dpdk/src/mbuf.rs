@@ -7,6 +7,8 @@ use dpdk_sys as sys;
 const BUF_ADDR: usize = sys::DPDK_SYS_MBUF_BUF_ADDR as usize;
 const BUF_IOVA: usize = sys::DPDK_SYS_MBUF_BUF_IOVA as usize;
 const DATA_OFF: usize = sys::DPDK_SYS_MBUF_DATA_OFF as usize;
+const NB_SEGS: usize = sys::DPDK_SYS_MBUF_NB_SEGS as usize;
+const PORT: usize = sys::DPDK_SYS_MBUF_PORT as usize;
 const OL_FLAGS: usize = sys::DPDK_SYS_MBUF_OL_FLAGS as usize;
 const PKT_LEN: usize = sys::DPDK_SYS_MBUF_PKT_LEN as usize;
 const DATA_LEN: usize = sys::DPDK_SYS_MBUF_DATA_LEN as usize;
@@ -15,52 +17,28 @@ const BUF_LEN: usize = sys::DPDK_SYS_MBUF_BUF_LEN as usize;
 /// Size of an mbuf header in bytes.
 pub(crate) const BYTES: usize = sys::DPDK_SYS_MBUF_BYTES as usize;
 
-// data_off, refcnt, nb_segs and port are one aligned word, which drivers rearm with one store, and so do we.
+// data_off, refcnt, nb_segs and port are one aligned word, which is written with one store. It is read field by field: a
+// driver may just have written the fields one by one, and a wider load would wait for all of those stores.
 const _: () = assert!(DATA_OFF.is_multiple_of(8));
 const _: () = assert!(sys::DPDK_SYS_MBUF_REFCNT as usize == DATA_OFF + 2);
-const _: () = assert!(sys::DPDK_SYS_MBUF_NB_SEGS as usize == DATA_OFF + 4);
-const _: () = assert!(sys::DPDK_SYS_MBUF_PORT as usize == DATA_OFF + 6);
+const _: () = assert!(NB_SEGS == DATA_OFF + 4);
+const _: () = assert!(PORT == DATA_OFF + 6);
 const _: () = assert!(OL_FLAGS.is_multiple_of(8) && PKT_LEN.is_multiple_of(4));
 const _: () = assert!(cfg!(target_endian = "little"));
 
 /// In `port` while a descriptor of the buffer is above this crate. DPDK's ports end at `RTE_MAX_ETHPORTS`.
-const OUT: u64 = 0x4d4e;
+const OUT: u16 = 0x4d4e;
 /// In `port` otherwise: RTE_MBUF_PORT_INVALID.
-const IN: u64 = 0xffff;
+const IN: u16 = 0xffff;
 
 const _: () = assert!(OUT as u32 >= sys::RTE_MAX_ETHPORTS);
+
+/// refcnt 1, nb_segs 1 and port [`IN`] in the word that starts with data_off.
+const REARMED: u64 = 1 << 16 | 1 << 32 | (IN as u64) << 48;
 
 /// A pointer to an mbuf header of a live pool.
 #[derive(Clone, Copy)]
 pub(crate) struct Mbuf(NonNull<u8>);
-
-/// The word of data_off, refcnt, nb_segs and port.
-#[derive(Clone, Copy)]
-pub(crate) struct Rearm(u64);
-
-impl Rearm {
-    #[inline(always)]
-    fn new(data_off: u16, port: u64) -> Rearm {
-        // One segment, one reference.
-        Rearm(u64::from(data_off) | 1 << 16 | 1 << 32 | port << 48)
-    }
-
-    #[inline(always)]
-    pub(crate) fn data_off(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline(always)]
-    pub(crate) fn segments(self) -> u16 {
-        (self.0 >> 32) as u16
-    }
-
-    /// Whether a descriptor of the buffer is out.
-    #[inline(always)]
-    pub(crate) fn is_out(self) -> bool {
-        self.0 >> 48 == OUT
-    }
-}
 
 impl Mbuf {
     /// # Safety
@@ -96,8 +74,19 @@ impl Mbuf {
     }
 
     #[inline(always)]
-    pub(crate) fn rearm(self) -> Rearm {
-        Rearm(self.read(DATA_OFF))
+    pub(crate) fn data_offset(self) -> u16 {
+        self.read(DATA_OFF)
+    }
+
+    #[inline(always)]
+    pub(crate) fn segments(self) -> u16 {
+        self.read(NB_SEGS)
+    }
+
+    /// Whether a descriptor of the buffer is out.
+    #[inline(always)]
+    pub(crate) fn is_out(self) -> bool {
+        self.read::<u16>(PORT) == OUT
     }
 
     #[inline(always)]
@@ -108,20 +97,20 @@ impl Mbuf {
     /// Marks that a descriptor of the buffer is out.
     #[inline(always)]
     pub(crate) fn mark_out(self) {
-        self.write(DATA_OFF + 6, OUT as u16);
+        self.write(PORT, OUT);
     }
 
     /// Marks that no descriptor of the buffer is out; the rest of the header is as allocating wants it.
     #[inline(always)]
     pub(crate) fn mark_in(self) {
-        self.write(DATA_OFF + 6, IN as u16);
+        self.write(PORT, IN);
     }
 
-    /// A packet of one segment, no offload, no descriptor out.
+    /// A packet of one segment, no descriptor out. `ol_flags` stays: nobody here sets a transmit flag, and drivers ignore
+    /// receive flags when they send.
     #[inline(always)]
-    pub(crate) fn set_packet(self, data_off: u16, length: u16) {
-        self.write(DATA_OFF, Rearm::new(data_off, IN).0);
-        self.write(OL_FLAGS, 0u64);
+    pub(crate) fn set_packet(self, data_offset: u16, length: u16) {
+        self.write(DATA_OFF, u64::from(data_offset) | REARMED);
         self.write(PKT_LEN, u32::from(length));
         self.write(DATA_LEN, length);
     }

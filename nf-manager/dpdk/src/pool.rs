@@ -40,16 +40,64 @@ impl Default for PoolConfig {
 /// ledger is what stops functions from trying.
 pub struct Pool {
     mempool: NonNull<sys::rte_mempool>,
-    first: NonNull<u8>,
-    stride: usize,
-    base: usize,
-    shift: u32,
-    count: u32,
+    layout: Layout,
     buffers: Buffers,
     refused: AtomicU64,
     /// Ports for which the region is mapped for DMA.
     pub(crate) dma_ports: AtomicUsize,
     _alive: Arc<Alive>,
+}
+
+/// How buffers and mbuf headers lie in memory.
+///
+/// The loops over a burst work on a copy: through a reference, the compiler would load each field again after every
+/// store to a header.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// Header of buffer 0.
+    first: NonNull<u8>,
+    /// Distance of the headers in bytes.
+    stride: usize,
+    /// Address of buffer 0.
+    base: usize,
+    /// Binary logarithm of the size of a buffer.
+    shift: u32,
+    /// Number of buffers.
+    count: u32,
+}
+
+impl Layout {
+    /// The mbuf of a buffer whose index is out.
+    #[inline(always)]
+    pub(crate) fn out(self, index: u32) -> Option<Mbuf> {
+        if index >= self.count {
+            return None;
+        }
+        let mbuf = self.mbuf(index);
+        mbuf.is_out().then_some(mbuf)
+    }
+
+    /// The mbuf of buffer `index`, which is in range.
+    #[inline(always)]
+    pub(crate) fn mbuf(self, index: u32) -> Mbuf {
+        debug_assert!(index < self.count);
+        // SAFETY: there are `count` headers, `stride` apart; callers have checked the index.
+        unsafe { Mbuf::new(self.first.add(index as usize * self.stride)) }
+    }
+
+    /// The buffer of an mbuf of this pool.
+    #[inline(always)]
+    pub(crate) fn index_of(self, mbuf: Mbuf) -> u32 {
+        let at = mbuf.buffer_address().wrapping_sub(self.base);
+        // Shifting by a variable costs three operations, choosing between two constants one that is predicted.
+        if self.shift == 11 { (at >> 11) as u32 } else { (at >> 12) as u32 }
+    }
+
+    /// Size of a buffer in bytes.
+    #[inline(always)]
+    pub(crate) fn buffer_bytes(self) -> u32 {
+        1 << self.shift
+    }
 }
 
 // SAFETY: the mempool is made for use from many lcores; its per-lcore caches are reached only with a `Worker`, which
@@ -60,7 +108,7 @@ unsafe impl Sync for Pool {}
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("count", &self.count).field("stride", &self.stride).finish_non_exhaustive()
+        f.debug_struct("Pool").field("count", &self.layout.count).finish_non_exhaustive()
     }
 }
 
@@ -122,11 +170,7 @@ impl Pool {
         };
         Ok(Arc::new(Pool {
             mempool,
-            first,
-            stride,
-            base,
-            shift,
-            count,
+            layout: Layout { first, stride, base, shift, count },
             buffers,
             refused: AtomicU64::new(0),
             dma_ports: AtomicUsize::new(0),
@@ -136,7 +180,7 @@ impl Pool {
 
     /// Buffers in the pool, free or not.
     pub fn count(&self) -> u32 {
-        self.count
+        self.layout.count
     }
 
     /// The packet bytes.
@@ -157,7 +201,7 @@ impl Pool {
 
     /// Buffers that are not free: in a port, or out as a descriptor. Exact when no lcore is at work.
     pub fn in_use(&self) -> u32 {
-        self.count - self.available().min(self.count)
+        self.count() - self.available().min(self.count())
     }
 
     /// How often somebody gave back, or sent, a buffer that was not out.
@@ -193,11 +237,12 @@ impl Pool {
             }
             want /= 2;
         }
+        let layout = self.layout;
         for (index, object) in indices.iter_mut().zip(&objects[..want]) {
             // SAFETY: the mempool wrote `want` pointers, to mbufs of this pool.
             let mbuf = unsafe { Mbuf::new(NonNull::new_unchecked(object.assume_init().cast())) };
             mbuf.mark_out();
-            *index = self.index_of(mbuf);
+            *index = layout.index_of(mbuf);
         }
         want
     }
@@ -217,9 +262,10 @@ impl Pool {
     #[inline]
     fn free_all(&self, indices: impl Iterator<Item = u32>) {
         let mut objects = [null_mut::<c_void>(); MAX_BURST];
+        let layout = self.layout;
         let mut filled = 0;
         for index in indices {
-            let Some(mbuf) = self.out(index) else {
+            let Some(mbuf) = layout.out(index) else {
                 self.refuse(1);
                 continue;
             };
@@ -243,28 +289,9 @@ impl Pool {
         unsafe { sys::rte_mempool_put_bulk(self.mempool.as_ptr(), objects.as_ptr(), objects.len() as c_uint) };
     }
 
-    /// The mbuf of a buffer whose index is out.
     #[inline(always)]
-    pub(crate) fn out(&self, index: u32) -> Option<Mbuf> {
-        if index >= self.count {
-            return None;
-        }
-        let mbuf = self.mbuf(index);
-        mbuf.rearm().is_out().then_some(mbuf)
-    }
-
-    /// The mbuf of buffer `index`, which is in range.
-    #[inline(always)]
-    pub(crate) fn mbuf(&self, index: u32) -> Mbuf {
-        debug_assert!(index < self.count);
-        // SAFETY: there are `count` headers, `stride` apart; callers have checked the index.
-        unsafe { Mbuf::new(self.first.add(index as usize * self.stride)) }
-    }
-
-    /// The buffer of an mbuf of this pool.
-    #[inline(always)]
-    pub(crate) fn index_of(&self, mbuf: Mbuf) -> u32 {
-        (mbuf.buffer_address().wrapping_sub(self.base) >> self.shift) as u32
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     #[cold]

@@ -127,6 +127,9 @@ impl Port {
     /// Opens a device and sets its queues up. `device` is a PCI address or a vdev with its arguments
     /// (`net_null0,size=64`), which is made unless it exists.
     ///
+    /// `net_af_packet` needs `framesz=1792,blocksz=28672` with buffers of 2 KiB: its default frames do not fit behind the
+    /// headroom, and frames whose size does not divide the block's are lost.
+    ///
     /// # Errors
     /// [`DpdkError::Device`] when there is no such device or driver, [`DpdkError::Queues`] and
     /// [`DpdkError::BufferTooSmall`] when it does not fit the configuration or the pool, [`DpdkError::Call`] for what the
