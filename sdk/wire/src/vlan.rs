@@ -128,12 +128,14 @@ pub struct Tagged {
 /// Errors: [`WireError::Truncated`], [`WireError::TooManyTags`] for more than [`MAX_VLAN_TAGS`].
 #[inline]
 pub fn walk(frame: &[u8]) -> Result<Tagged, WireError> {
-    let (head, mut rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(WireError::Truncated)?;
-    let mut found = Tagged {
-        tags: VlanTags::default(),
-        ethertype: u16::from_be_bytes([head[12], head[13]]),
-        l3_offset: HEADER_LEN,
-    };
+    let (head, rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(WireError::Truncated)?;
+    let ethertype = u16::from_be_bytes([head[12], head[13]]);
+    let untagged = Tagged { tags: VlanTags::EMPTY, ethertype, l3_offset: HEADER_LEN };
+    if is_tpid(ethertype) { walk_tags(untagged, rest) } else { Ok(untagged) }
+}
+
+/// Apart from [`walk`], which is inlined where frames are as a rule untagged.
+fn walk_tags(mut found: Tagged, mut rest: &[u8]) -> Result<Tagged, WireError> {
     while is_tpid(found.ethertype) {
         let ([a, b, c, d], after) = rest.split_first_chunk::<TAG_LEN>().ok_or(WireError::Truncated)?;
         found.tags.push(VlanTag { tpid: found.ethertype, tci: u16::from_be_bytes([*a, *b]) })?;

@@ -47,6 +47,7 @@ fn check(frame: &[u8]) {
         return;
     };
     assert!(layers.l3_offset <= layers.l4_offset && layers.l4_offset <= layers.end && layers.end <= frame.len());
+    assert_eq!(FlowKey::parse(frame), FlowKey::of(&layers, frame).ok(), "both ways lead to the same key");
     exercise(frame, &layers);
 }
 
