@@ -25,7 +25,11 @@ pub(super) enum Classifier {
 impl Classifier {
     /// Prepares rules, in their order.
     pub(super) fn new(rules: Vec<Rule>) -> Self {
-        if rules.len() <= LINEAR_RULES { Self::Linear(rules) } else { Self::BitVectors(Box::new(BitVectors::new(&rules))) }
+        if rules.len() <= LINEAR_RULES {
+            Self::Linear(rules)
+        } else {
+            Self::BitVectors(Box::new(BitVectors::new(&rules)))
+        }
     }
 
     /// The place of the first rule that matches.
@@ -161,7 +165,11 @@ impl<T: Point> Intervals<T> {
             while let Some(&(_, rule, change)) = events.get(at).filter(|event| event.0 == place) {
                 depth[rule] += change;
                 let bit = 1 << (rule % 64);
-                if depth[rule] > 0 { current[rule / 64] |= bit } else { current[rule / 64] &= !bit }
+                if depth[rule] > 0 {
+                    current[rule / 64] |= bit
+                } else {
+                    current[rule / 64] &= !bit
+                }
                 at += 1;
             }
         }

@@ -247,7 +247,10 @@ impl RuleConfig {
             src_ports: list(&self.src_port, |term| parse_ports(term, &at("src_port")))?,
             dst_ports: list(&self.dst_port, |term| parse_ports(term, &at("dst_port")))?,
             ingress: list(&self.ingress, |name| init.port(name).map(|port| port.0))?,
-            icmp_types: list(&self.icmp_type, |term| parse_icmp_type(term, &at("icmp_type")))?.into_iter().flatten().collect(),
+            icmp_types: list(&self.icmp_type, |term| parse_icmp_type(term, &at("icmp_type")))?
+                .into_iter()
+                .flatten()
+                .collect(),
             tcp_flags: self.tcp_flags.as_deref().map(|text| parse_flags(text, &at("tcp_flags"))).transpose()?,
         };
         if let Some(direction) = self.direction {
@@ -256,8 +259,10 @@ impl RuleConfig {
             let ports = init.ports().iter().filter(|port| on_side(port)).map(|port| port.id);
             rule.ingress = ports.filter(|id| rule.ingress.is_empty() || rule.ingress.contains(id)).collect();
             if rule.ingress.is_empty() {
-                return Err(ConfigError::new(format!("rule {number}: no port is both of its `ingress` and its `direction`"))
-                    .with_hint("name ports by one of the two"));
+                return Err(ConfigError::new(format!(
+                    "rule {number}: no port is both of its `ingress` and its `direction`"
+                ))
+                .with_hint("name ports by one of the two"));
             }
         }
         self.check_sense(&rule, number)?;
@@ -398,8 +403,9 @@ fn parse_flags(text: &str, at: &str) -> Result<TcpFlagTest, ConfigError> {
             "ece" => TcpFlags::ECE,
             "cwr" => TcpFlags::CWR,
             _ => {
-                return Err(ConfigError::new(format!("{at} `{word}` is no TCP flag"))
-                    .with_hint("use fin, syn, rst, psh, ack, urg, ece and cwr, with `!` for flags that must be clear: `syn,!ack`"));
+                return Err(ConfigError::new(format!("{at} `{word}` is no TCP flag")).with_hint(
+                    "use fin, syn, rst, psh, ack, urg, ece and cwr, with `!` for flags that must be clear: `syn,!ack`",
+                ));
             }
         };
         if test.mask & flag.0 != 0 {

@@ -312,7 +312,15 @@ impl Firewall {
     }
 
     /// A packet with its upper-layer header.
-    fn whole(&mut self, packet: &Packet<'_>, probe: &Probe, key: Key, turned: bool, hash: u32, now_ns: u64) -> Decision {
+    fn whole(
+        &mut self,
+        packet: &Packet<'_>,
+        probe: &Probe,
+        key: Key,
+        turned: bool,
+        hash: u32,
+        now_ns: u64,
+    ) -> Decision {
         let data = packet.data();
         let icmp = icmp_kind(probe, data);
         if icmp == Icmp::NeighbourDiscovery {

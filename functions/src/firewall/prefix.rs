@@ -17,8 +17,9 @@ impl AddressRange {
     /// Reads `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1` or `192.0.2.1-192.0.2.9`. `what` names the value in the error.
     pub(crate) fn parse(text: &str, what: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
-            ConfigError::new(format!("{what} `{text}` {why}"))
-                .with_hint("write an address, a prefix like 10.0.0.0/8 or 2001:db8::/32, or a range like 10.0.0.1-10.0.0.9")
+            ConfigError::new(format!("{what} `{text}` {why}")).with_hint(
+                "write an address, a prefix like 10.0.0.0/8 or 2001:db8::/32, or a range like 10.0.0.1-10.0.0.9",
+            )
         };
         let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| wrong("is no address or prefix"));
         if let Some((first, last)) = text.split_once('-') {

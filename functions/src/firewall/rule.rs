@@ -72,7 +72,8 @@ impl Rule {
     pub(super) fn matches(&self, subject: &Subject) -> bool {
         let any_range = |ranges: &[AddressRange], a| ranges.is_empty() || ranges.iter().any(|range| range.contains(a));
         let any_port = |ranges: &[(u16, u16)], port: Option<u16>| {
-            ranges.is_empty() || port.is_some_and(|port| ranges.iter().any(|&(first, last)| (first..=last).contains(&port)))
+            ranges.is_empty()
+                || port.is_some_and(|port| ranges.iter().any(|&(first, last)| (first..=last).contains(&port)))
         };
         (self.protocols.is_empty() || self.protocols.contains(&subject.protocol))
             && (self.ingress.is_empty() || self.ingress.contains(&subject.ingress))

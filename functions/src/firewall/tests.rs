@@ -59,7 +59,11 @@ fn answers_pass_and_strangers_do_not() {
     assert_eq!(fate(&mut kit, "left", &udp(true)), "denied");
     let to_22 = PacketBuilder::new().ipv4(A, B).tcp(1000, 22, TcpFlags::SYN).build();
     assert_eq!(fate(&mut kit, "left", &to_22), "denied");
-    assert_eq!(fate(&mut kit, "left", &tcp(true, TcpFlags::SYN, 100, 0)), "pass", "a retransmission is tracked, not ruled");
+    assert_eq!(
+        fate(&mut kit, "left", &tcp(true, TcpFlags::SYN, 100, 0)),
+        "pass",
+        "a retransmission is tracked, not ruled"
+    );
     assert_eq!((kit.counter("denied"), kit.counter("allowed")), (2, 1));
 }
 
@@ -92,7 +96,11 @@ fn a_reset_counts_only_with_the_right_sequence_number() {
     // Side A expects 501 and offers 1000 bytes.
     assert_eq!(fate(&mut kit, "right", &tcp(false, TcpFlags::RST, 501 + 1000, 0)), "invalid-segment");
     assert_eq!(fate(&mut kit, "right", &tcp(false, TcpFlags::RST, 500, 0)), "invalid-segment");
-    assert_eq!(fate(&mut kit, "right", &tcp(false, TcpFlags::RST, 900, 0)), "pass", "in the window: the host challenges it");
+    assert_eq!(
+        fate(&mut kit, "right", &tcp(false, TcpFlags::RST, 900, 0)),
+        "pass",
+        "in the window: the host challenges it"
+    );
     kit.advance(Duration::from_secs(60));
     assert_eq!(fate(&mut kit, "left", &tcp(true, TcpFlags::ACK, 101, 501)), "pass", "and the connection lives on");
     assert_eq!(fate(&mut kit, "right", &tcp(false, TcpFlags::RST, 501, 0)), "pass");
@@ -124,7 +132,11 @@ fn closing_shortens_the_life_of_a_connection() {
     assert_eq!(fate(&mut kit, "left", &tcp(true, TcpFlags::SYN, 9000, 0)), "pass", "the ports may be used again");
     assert_eq!(kit.report()["connections"], 1);
     kit.advance(Duration::from_secs(31));
-    assert_eq!(fate(&mut kit, "right", &tcp(false, SYN_ACK, 1, 9001)), "no-connection", "an unanswered SYN ends sooner");
+    assert_eq!(
+        fate(&mut kit, "right", &tcp(false, SYN_ACK, 1, 9001)),
+        "no-connection",
+        "an unanswered SYN ends sooner"
+    );
     kit.tick();
     assert_eq!(kit.counter("connections"), 0);
 }
@@ -325,7 +337,11 @@ fn configuration_errors_name_the_rule_and_the_remedy() {
         (json!({"rules": [{"src": "10.0.0.0/33", "allow": true}]}), "above 32", "prefix"),
         (json!({"rules": [{"src": "10.0.0.0/8", "dst": "::/0", "allow": true}]}), "different IP versions", "split"),
         (json!({"rules": [{"ingress": "wan", "allow": true}]}), "no port `wan`", "left, right"),
-        (json!({"rules": [{"ingress": "right", "direction": "forward", "allow": true}]}), "no port is both", "one of the two"),
+        (
+            json!({"rules": [{"ingress": "right", "direction": "forward", "allow": true}]}),
+            "no port is both",
+            "one of the two",
+        ),
         (json!({"rules": [{"tcp_flags": "syn,akc", "allow": true}]}), "`akc` is no TCP flag", "syn,!ack"),
         (json!({"rules": [{"proto": "udp", "tcp_flags": "syn", "allow": true}]}), "another protocol", "proto: tcp"),
         (json!({"rules": [{"icmp_type": "pong", "allow": true}]}), "pong is no ICMP type", "echo-request"),
@@ -349,7 +365,8 @@ fn any_address() -> impl Strategy<Value = u128> {
     prop_oneof![
         (0u32..64).prop_map(|n| prefix::number(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n)))),
         (0u128..64).prop_map(|n| (0x2001_0db8u128 << 96) + n),
-        Just(0), Just(u128::MAX),
+        Just(0),
+        Just(u128::MAX),
     ]
 }
 

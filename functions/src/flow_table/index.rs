@@ -42,12 +42,6 @@ impl Index {
         None
     }
 
-    /// The first cell of a hash: reading it early brings its line into the cache. For use as a hint only.
-    #[inline]
-    pub(crate) fn touch(&self, hash: u32) -> u64 {
-        self.cells.get(hash as usize & (self.cells.len() - 1)).copied().unwrap_or(0)
-    }
-
     /// Adds a slot; false when too many hashes share the place (only by a collision attack, or when overfull).
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) -> bool {
         let mask = self.cells.len() - 1;

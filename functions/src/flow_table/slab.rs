@@ -73,9 +73,4 @@ impl<T> Slab<T> {
         self.cursor = if self.cursor + 1 < self.slots.len() { self.cursor + 1 } else { 0 };
         self.cursor as u32
     }
-
-    /// The values in their slots.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.slots.iter().enumerate().filter_map(|(slot, value)| Some((slot as u32, value.as_ref()?)))
-    }
 }

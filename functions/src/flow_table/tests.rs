@@ -90,7 +90,11 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
     let v4 = (any::<u32>(), any::<u32>(), any::<bool>(), 0usize..40).prop_map(|(a, b, tcp, n)| {
         let builder = PacketBuilder::new().ipv4(a.into(), b.into());
         let payload = vec![7; n];
-        if tcp { builder.tcp(a as u16, b as u16, TcpFlags(a as u8)).payload(&payload).build() } else { builder.udp(1, 2).payload(&payload).build() }
+        if tcp {
+            builder.tcp(a as u16, b as u16, TcpFlags(a as u8)).payload(&payload).build()
+        } else {
+            builder.udp(1, 2).payload(&payload).build()
+        }
     });
     let v6 = (any::<u128>(), any::<u128>(), any::<bool>()).prop_map(|(a, b, tcp)| {
         let builder = PacketBuilder::new().ipv6(a.into(), b.into());
@@ -98,7 +102,12 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
     });
     // A whole packet, a damaged one, a cut one.
     let whole = prop_oneof![v4, v6];
-    (whole, proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3), any::<prop::sample::Index>(), 0..4u8)
+    (
+        whole,
+        proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        any::<prop::sample::Index>(),
+        0..4u8,
+    )
         .prop_map(|(mut packet, damage, cut, how)| {
             if how > 0 {
                 for (at, byte) in damage {

@@ -24,7 +24,9 @@ pub(super) fn rate(text: &str) -> Result<(u64, Unit), ConfigError> {
     let (prefix, unit) = if let Some(prefix) = lower.strip_suffix("bps").or_else(|| lower.strip_suffix("bit/s")) {
         // `MBps` is a thousand million bytes to some and bits to others.
         if unit.contains("Bps") {
-            return Err(wrong("could mean bytes or bits").with_hint("rates are in bits: 80Mbps is 10 megabytes a second"));
+            return Err(
+                wrong("could mean bytes or bits").with_hint("rates are in bits: 80Mbps is 10 megabytes a second")
+            );
         }
         (prefix, Unit::Bits)
     } else if let Some(prefix) = lower.strip_suffix("pps") {

@@ -60,7 +60,8 @@ fn each_source_prefix_has_its_bucket() {
         let source = Ipv6Addr::new(0x2001, 0xdb8, 0, last, 0, 0, 0, 1);
         PacketBuilder::new().vlan(VlanTag::customer(2)).ipv6(source, Ipv6Addr::LOCALHOST).udp(1, 2).build()
     };
-    let packets = [from([10, 0, 0, 1], 1), from([10, 0, 0, 200], 9), from([10, 0, 1, 1], 1), v6(1), v6(0xff), v6(0x100)];
+    let packets =
+        [from([10, 0, 0, 1], 1), from([10, 0, 0, 200], 9), from([10, 0, 1, 1], 1), v6(1), v6(0xff), v6(0x100)];
     let fates: Vec<_> = kit.run("left", &packets).iter().map(|o| o.verdict == Verdict::Next).collect();
     assert_eq!(fates, [true, false, true, true, false, true]);
     kit.tick();
@@ -143,7 +144,8 @@ fn configuration_errors_name_the_value_and_the_remedy() {
         (json!({"rate": "1pps", "buckets": 0}), "`buckets` of 0", "bytes"),
     ];
     for (config, message, hint) in cases {
-        let error = Testkit::<RateLimiter>::try_new(config.clone()).err().unwrap_or_else(|| panic!("accepted: {config}"));
+        let error =
+            Testkit::<RateLimiter>::try_new(config.clone()).err().unwrap_or_else(|| panic!("accepted: {config}"));
         assert!(error.message.contains(message), "{}", error.message);
         assert!(error.hint.as_deref().is_some_and(|h| h.contains(hint)), "{:?} lacks {hint}", error.hint);
     }
@@ -155,7 +157,7 @@ proptest! {
     fn never_more_than_the_rate(rate in 1u64..100_000, burst in 1u64..50, steps in proptest::collection::vec(0u64..5_000_000, 1..200)) {
         let shape = Shape::new(rate, burst).unwrap();
         let (mut bucket, mut now, mut passed) = (Bucket::full(&shape, 0), 0u64, 0u64);
-        for step in steps {
+        for step in std::iter::once(0).chain(steps) {
             now += step;
             while bucket.take(&shape, 1, now) { passed += 1; }
             let allowed = u128::from(burst) + u128::from(rate) * u128::from(now) / u128::from(bucket::UNITS);

@@ -1,0 +1,441 @@
+//! Mappings, sessions and hosts.
+//!
+//! A **mapping** binds an inside endpoint to an outside one, whomever the inside host talks to (RFC 4787 REQ-1). A
+//! **session** is one conversation over a mapping; packets are translated by it with one look-up. A mapping lives as long as
+//! it has sessions; those of static forwards live for ever. A **host** is an inside address, its limits and its pool
+//! address (RFC 4787 REQ-2, "paired").
+
+use super::config::Scheme;
+use super::ports::Ports;
+use crate::firewall::prefix::is_mapped;
+use crate::flow_table::{Index, Key, SWEEP_SLOTS, Slab};
+use middlenet_sdk::wire::protocol;
+
+/// Sessions that an insertion into a full table looks at for an expired one.
+const FULL_SCAN: usize = 16;
+
+/// An inside endpoint and its outside one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapping {
+    pub(super) protocol: u8,
+    pub(super) inside: (u128, u16),
+    pub(super) outside: (u128, u16),
+    sessions: u32,
+    /// Place of the outside address in the pool.
+    pool: usize,
+    /// The inside host; none for static forwards.
+    host: Option<u32>,
+    pub(super) is_static: bool,
+}
+
+/// How far a TCP connection has come, as far as time-outs care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress(u8);
+
+impl Progress {
+    const FROM_OUTSIDE: u8 = 1;
+    const FROM_INSIDE: u8 = 2;
+    const FIN_OUTSIDE: u8 = 4;
+    const FIN_INSIDE: u8 = 8;
+    const RESET: u8 = 16;
+
+    /// Whether packets other than SYN went both ways and it was not closed.
+    #[inline]
+    pub(super) fn is_open(self) -> bool {
+        self.0 & 3 == 3 && !self.is_closed()
+    }
+
+    /// Whether both sides closed, or one reset it.
+    #[inline]
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & Self::RESET != 0 || self.0 & 12 == 12
+    }
+
+    /// A segment with these flags.
+    #[inline]
+    pub(super) fn segment(&mut self, flags: u8, from_inside: bool) {
+        const FIN: u8 = 1;
+        const SYN: u8 = 2;
+        const RST: u8 = 4;
+        const ACK: u8 = 16;
+        if flags & (SYN | ACK) == SYN && from_inside && self.is_closed() {
+            *self = Self::default();
+        }
+        let (seen, fin) =
+            if from_inside { (Self::FROM_INSIDE, Self::FIN_INSIDE) } else { (Self::FROM_OUTSIDE, Self::FIN_OUTSIDE) };
+        // The answer to a SYN counts for its sender, the SYN itself does not.
+        if flags & SYN == 0 || flags & ACK != 0 {
+            self.0 |= seen;
+        }
+        if flags & FIN != 0 {
+            self.0 |= fin;
+        }
+        if flags & RST != 0 {
+            self.0 |= Self::RESET;
+        }
+    }
+}
+
+/// One conversation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    /// As the inside host sends: source inside.
+    pub(super) inside: Key,
+    /// As the outside host sends: destination outside.
+    pub(super) outside: Key,
+    /// When it ends.
+    pub(super) expires_ns: u64,
+    mapping: u32,
+    pub(super) progress: Progress,
+    /// Whether the other end is an inside host, too.
+    pub(super) hairpin: bool,
+}
+
+/// An inside address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Host {
+    address: u128,
+    pool: usize,
+    mappings: u32,
+    sessions: u32,
+    /// The link address its packets last came from when a session began.
+    pub(super) mac: [u8; 6],
+}
+
+/// Why there is no binding for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The host has its share of ports or sessions.
+    HostLimit,
+    /// No port is free at the host's pool address, or the pool has no address of this IP version.
+    Exhausted,
+    /// No room for another session, mapping or host.
+    TableFull,
+}
+
+/// All state of the translator.
+#[derive(Debug)]
+pub(super) struct Bindings {
+    sessions: Slab<Session>,
+    by_inside: Index,
+    by_outside: Index,
+    mappings: Slab<Mapping>,
+    mapping_by_inside: Index,
+    mapping_by_outside: Index,
+    hosts: Slab<Host>,
+    host_by_address: Index,
+    /// Per pool address: TCP, UDP, ICMP.
+    ports: Vec<[Ports; 3]>,
+    pool: Vec<u128>,
+    /// Places in the pool of its IPv4 and its IPv6 addresses.
+    v4: Vec<usize>,
+    v6: Vec<usize>,
+    ports_per_host: u32,
+    sessions_per_host: u32,
+    choices: u64,
+}
+
+fn endpoint_key(protocol: u8, endpoint: (u128, u16)) -> Key {
+    Key::new(endpoint.0, endpoint.1, 0, 0, Key::small(0, protocol, false))
+}
+
+fn host_key(address: u128) -> Key {
+    Key { a: address, b: 0, rest: 0 }
+}
+
+fn port_set(protocol: u8) -> usize {
+    match protocol {
+        protocol::TCP => 0,
+        protocol::UDP => 1,
+        _ => 2,
+    }
+}
+
+impl Bindings {
+    pub(super) fn new(scheme: &Scheme) -> Self {
+        let (first, last) = scheme.ports;
+        let mappings = scheme.sessions + scheme.forwards.len();
+        let of_version = |v4: bool| (0..scheme.pool.len()).filter(|&i| is_mapped(scheme.pool[i]) == v4).collect();
+        let mut bindings = Self {
+            sessions: Slab::new(scheme.sessions),
+            by_inside: Index::new(scheme.sessions),
+            by_outside: Index::new(scheme.sessions),
+            mappings: Slab::new(mappings),
+            mapping_by_inside: Index::new(mappings),
+            mapping_by_outside: Index::new(mappings),
+            hosts: Slab::new(scheme.sessions),
+            host_by_address: Index::new(scheme.sessions),
+            ports: vec![[Ports::new(first, last), Ports::new(first, last), Ports::new(0, u16::MAX)]; scheme.pool.len()],
+            pool: scheme.pool.clone(),
+            v4: of_version(true),
+            v6: of_version(false),
+            ports_per_host: scheme.ports_per_host,
+            sessions_per_host: scheme.sessions_per_host,
+            choices: 0,
+        };
+        for &(protocol, outside, outside_port, inside, inside_port) in &scheme.forwards {
+            let Ok(pool) = scheme.pool.binary_search(&outside) else { continue };
+            bindings.ports[pool][port_set(protocol)].mark(outside_port);
+            bindings.add_mapping(Mapping {
+                protocol,
+                inside: (inside, inside_port),
+                outside: (outside, outside_port),
+                sessions: 0,
+                pool,
+                host: None,
+                is_static: true,
+            });
+        }
+        bindings
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn mappings(&self) -> usize {
+        self.mappings.len()
+    }
+
+    pub(super) fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether the address is one that is translated to.
+    pub(super) fn in_pool(&self, address: u128) -> bool {
+        self.pool.binary_search(&address).is_ok()
+    }
+
+    /// Whether packets of this IP version are translated.
+    pub(super) fn translates(&self, is_ipv6: bool) -> bool {
+        !if is_ipv6 { &self.v6 } else { &self.v4 }.is_empty()
+    }
+
+    /// Hash for [`Bindings::find`].
+    #[inline]
+    pub(super) fn hash(&self, key: &Key, from_inside: bool) -> u32 {
+        if from_inside { self.by_inside.seed().hash(key) } else { self.by_outside.seed().hash(key) }
+    }
+
+    /// The session of a packet.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, key: &Key, from_inside: bool, now_ns: u64) -> Option<u32> {
+        let slot = if from_inside {
+            self.by_inside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.inside == *key))
+        } else {
+            self.by_outside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.outside == *key))
+        }?;
+        self.sessions.get(slot).filter(|session| session.expires_ns > now_ns).map(|_| slot)
+    }
+
+    #[inline]
+    pub(super) fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
+        self.sessions.get_mut(slot)
+    }
+
+    /// The mapping of an outside endpoint.
+    pub(super) fn mapping_at(&self, protocol: u8, outside: (u128, u16)) -> Option<&Mapping> {
+        let hash = self.mapping_by_outside.seed().hash(&endpoint_key(protocol, outside));
+        let is =
+            |slot| self.mappings.get(slot).is_some_and(|m: &Mapping| m.protocol == protocol && m.outside == outside);
+        self.mappings.get(self.mapping_by_outside.find(hash, is)?)
+    }
+
+    /// The mapping of an inside endpoint.
+    pub(super) fn mapping_of(&self, protocol: u8, inside: (u128, u16)) -> Option<&Mapping> {
+        self.mappings.get(self.mapping_slot(protocol, inside)?)
+    }
+
+    fn mapping_slot(&self, protocol: u8, inside: (u128, u16)) -> Option<u32> {
+        let hash = self.mapping_by_inside.seed().hash(&endpoint_key(protocol, inside));
+        let is = |slot| self.mappings.get(slot).is_some_and(|m: &Mapping| m.protocol == protocol && m.inside == inside);
+        self.mapping_by_inside.find(hash, is)
+    }
+
+    /// The link address of an inside host.
+    pub(super) fn mac_of(&self, address: u128) -> Option<[u8; 6]> {
+        self.hosts.get(self.host_slot(address)?).map(|host| host.mac)
+    }
+
+    fn host_slot(&self, address: u128) -> Option<u32> {
+        let hash = self.host_by_address.seed().hash(&host_key(address));
+        self.host_by_address.find(hash, |slot| self.hosts.get(slot).is_some_and(|host| host.address == address))
+    }
+
+    /// Begins a session for a packet from inside, with a mapping if its endpoint has none. The key must be free.
+    pub(super) fn begin(&mut self, key: Key, mac: [u8; 6], expires_ns: u64, now_ns: u64) -> Result<u32, Refusal> {
+        if self.sessions.is_full() {
+            self.sweep(FULL_SCAN, now_ns);
+        }
+        if self.sessions.is_full() {
+            return Err(Refusal::TableFull);
+        }
+        let host = self.host(key.a, key.is_ipv6(), mac)?;
+        let begun = self.begin_at(key, host, expires_ns);
+        if begun.is_err() {
+            self.forget_idle_host(host);
+        }
+        begun
+    }
+
+    fn begin_at(&mut self, key: Key, host: u32, expires_ns: u64) -> Result<u32, Refusal> {
+        let record = *self.hosts.get(host).ok_or(Refusal::TableFull)?;
+        if record.sessions >= self.sessions_per_host {
+            return Err(Refusal::HostLimit);
+        }
+        let (protocol, inside) = (key.protocol(), (key.a, key.a_port()));
+        let mapping = match self.mapping_slot(protocol, inside) {
+            Some(slot) => slot,
+            None => self.map(protocol, inside, host, &record)?,
+        };
+        let outside = self.mappings.get(mapping).ok_or(Refusal::TableFull)?.outside;
+        // ICMP queries have one identifier, which stands for both ports.
+        let is_icmp = !matches!(protocol, protocol::TCP | protocol::UDP);
+        let remote_port = if is_icmp { outside.1 } else { key.b_port() };
+        let from_outside = Key::new(key.b, remote_port, outside.0, outside.1, key.rest as u32);
+        let session = Session {
+            inside: key,
+            outside: from_outside,
+            expires_ns,
+            mapping,
+            progress: Progress::default(),
+            hairpin: self.in_pool(key.b),
+        };
+        let Some(slot) = self.sessions.insert(session) else {
+            self.unmap_if_idle(mapping);
+            return Err(Refusal::TableFull);
+        };
+        let hashes = (self.by_inside.seed().hash(&key), self.by_outside.seed().hash(&from_outside));
+        let indexed = self.by_inside.insert(hashes.0, slot) && self.by_outside.insert(hashes.1, slot);
+        if let Some(mapping) = self.mappings.get_mut(mapping) {
+            mapping.sessions += 1;
+        }
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.sessions += 1;
+        }
+        if !indexed {
+            self.end(slot);
+            return Err(Refusal::TableFull);
+        }
+        Ok(slot)
+    }
+
+    /// Ends the session of a packet from inside, whose time is up but which no sweep has met yet.
+    pub(super) fn end_stale(&mut self, key: &Key) {
+        let hash = self.by_inside.seed().hash(key);
+        let stale = self.by_inside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.inside == *key));
+        if let Some(slot) = stale {
+            self.end(slot);
+        }
+    }
+
+    fn map(&mut self, protocol: u8, inside: (u128, u16), host: u32, record: &Host) -> Result<u32, Refusal> {
+        if record.mappings >= self.ports_per_host {
+            return Err(Refusal::HostLimit);
+        }
+        if self.mappings.is_full() {
+            return Err(Refusal::TableFull);
+        }
+        self.choices = self.choices.wrapping_add(1);
+        let random = self.by_inside.seed().mix(self.choices);
+        let ports = &mut self.ports[record.pool][port_set(protocol)];
+        let port = ports.take(inside.1, random).ok_or(Refusal::Exhausted)?;
+        let outside = (self.pool[record.pool], port);
+        let mapping =
+            Mapping { protocol, inside, outside, sessions: 0, pool: record.pool, host: Some(host), is_static: false };
+        let Some(slot) = self.add_mapping(mapping) else {
+            self.ports[record.pool][port_set(protocol)].release(port);
+            return Err(Refusal::TableFull);
+        };
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.mappings += 1;
+        }
+        Ok(slot)
+    }
+
+    fn add_mapping(&mut self, mapping: Mapping) -> Option<u32> {
+        let slot = self.mappings.insert(mapping)?;
+        let inside = self.mapping_by_inside.seed().hash(&endpoint_key(mapping.protocol, mapping.inside));
+        let outside = self.mapping_by_outside.seed().hash(&endpoint_key(mapping.protocol, mapping.outside));
+        if self.mapping_by_inside.insert(inside, slot) && self.mapping_by_outside.insert(outside, slot) {
+            return Some(slot);
+        }
+        self.mapping_by_inside.remove(inside, slot);
+        self.mappings.remove(slot);
+        None
+    }
+
+    fn host(&mut self, address: u128, is_ipv6: bool, mac: [u8; 6]) -> Result<u32, Refusal> {
+        if let Some(slot) = self.host_slot(address) {
+            if let Some(host) = self.hosts.get_mut(slot) {
+                host.mac = mac;
+            }
+            return Ok(slot);
+        }
+        let pool = if is_ipv6 { &self.v6 } else { &self.v4 };
+        let hash = self.host_by_address.seed().hash(&host_key(address));
+        // Hosts spread over the pool by the address alone, so that they come back to the same outside address.
+        let spread = (address ^ address >> 64) as usize;
+        let pool = *pool.get(spread % pool.len().max(1)).ok_or(Refusal::Exhausted)?;
+        let host = Host { address, pool, mappings: 0, sessions: 0, mac };
+        let slot = self.hosts.insert(host).ok_or(Refusal::TableFull)?;
+        if !self.host_by_address.insert(hash, slot) {
+            self.hosts.remove(slot);
+            return Err(Refusal::TableFull);
+        }
+        Ok(slot)
+    }
+
+    /// Ends a session, and its mapping if it was the last one.
+    fn end(&mut self, slot: u32) {
+        let Some(session) = self.sessions.remove(slot) else { return };
+        self.by_inside.remove(self.by_inside.seed().hash(&session.inside), slot);
+        self.by_outside.remove(self.by_outside.seed().hash(&session.outside), slot);
+        if let Some(mapping) = self.mappings.get_mut(session.mapping) {
+            mapping.sessions = mapping.sessions.saturating_sub(1);
+        }
+        self.unmap_if_idle(session.mapping);
+        if let Some(slot) = self.host_slot(session.inside.a) {
+            if let Some(host) = self.hosts.get_mut(slot) {
+                host.sessions = host.sessions.saturating_sub(1);
+            }
+            self.forget_idle_host(slot);
+        }
+    }
+
+    fn unmap_if_idle(&mut self, slot: u32) {
+        let Some(mapping) = self.mappings.get(slot).filter(|m| m.sessions == 0 && !m.is_static).copied() else {
+            return;
+        };
+        self.mappings.remove(slot);
+        let inside = self.mapping_by_inside.seed().hash(&endpoint_key(mapping.protocol, mapping.inside));
+        self.mapping_by_inside.remove(inside, slot);
+        let outside = self.mapping_by_outside.seed().hash(&endpoint_key(mapping.protocol, mapping.outside));
+        self.mapping_by_outside.remove(outside, slot);
+        self.ports[mapping.pool][port_set(mapping.protocol)].release(mapping.outside.1);
+        if let Some(host) = mapping.host.and_then(|host| self.hosts.get_mut(host)) {
+            host.mappings = host.mappings.saturating_sub(1);
+        }
+    }
+
+    fn forget_idle_host(&mut self, slot: u32) {
+        let Some(host) = self.hosts.get(slot).filter(|host| host.mappings == 0 && host.sessions == 0) else { return };
+        let hash = self.host_by_address.seed().hash(&host_key(host.address));
+        self.host_by_address.remove(hash, slot);
+        self.hosts.remove(slot);
+    }
+
+    /// Ends sessions whose time is up among the next slots.
+    pub(super) fn tick(&mut self, now_ns: u64) {
+        self.sweep(SWEEP_SLOTS, now_ns);
+    }
+
+    fn sweep(&mut self, slots: usize, now_ns: u64) {
+        for _ in 0..slots.min(self.sessions.high_water()) {
+            let slot = self.sessions.next_slot();
+            if self.sessions.get(slot).is_some_and(|session| session.expires_ns <= now_ns) {
+                self.end(slot);
+            }
+        }
+    }
+}

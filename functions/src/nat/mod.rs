@@ -1,0 +1,636 @@
+//! Network address and port translation.
+//!
+//! **Purpose.** Lets inside hosts share a few outside addresses (source NAPT), and leads chosen outside ports to inside hosts
+//! (port forwarding). Follows RFC 4787 (UDP), RFC 5382 (TCP) and RFC 5508 (ICMP).
+//!
+//! **Configuration** (see [`Config`]):
+//!
+//! ```yaml
+//! nat:
+//!   inside: lan
+//!   pool: [203.0.113.1, 203.0.113.8/30]
+//!   forwards: [{ proto: tcp, outside: "203.0.113.1:8080", inside: "10.0.0.5:80" }]
+//! ```
+//!
+//! **Outbound.** Packets from an inside port with a source in `sources` get an outside address and port; those to inside
+//! addresses, groups and broadcast go on untouched. A mapping does not depend on whom the host talks to (REQ-1); a host keeps
+//! one pool address (REQ-2); its own port is kept if free. A TCP mapping begins with a SYN.
+//!
+//! **Inbound.** Packets to a pool address are translated back if a session, or under endpoint-independent filtering a
+//! mapping, wants them; others are dropped (`unsolicited`). Packets from outside straight to `sources` are dropped. All
+//! others go on untouched, so routing protocols and a router's own traffic pass.
+//!
+//! **Also.** ICMP echo by its identifier; ICMP errors in both directions, with the packet they quote; first fragments, and later
+//! ones that come after them; inside hosts that reach each other by outside addresses (`hairpin`: the packet returns by the
+//! port it came from, to the link address the other host used last); ARP and neighbour solicitations for the pool
+//! (`proxy_arp`). Link addresses are otherwise left alone: an `l3-router` beside it sets them. IPv6 passes untouched unless the
+//! pool has IPv6 addresses.
+//!
+//! **Counters.** `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
+//! `untranslatable`; gauges `sessions`, `mappings`, `hosts`.
+//!
+//! **Change of configuration.** State stays if pool, ports, sources, forwards and limits stay the same; else it starts afresh.
+//!
+//! **Limits.** TCP, UDP and ICMP echo; other protocols from translated sources are dropped. No application gateways (FTP,
+//! SIP). VLANs are not told apart: their inside addresses must not overlap. Hairpinned fragments and pings are dropped. UDP port parity
+//! is not kept. No log of mappings. Limits per host count addresses: hosts that forge theirs must be stopped before (`firewall`).
+
+mod bindings;
+mod config;
+mod neighbours;
+mod ports;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Filtering, Forward, Names, Timeouts, Transport, Unsolicited};
+
+use crate::firewall::prefix::{address_of, is_mapped};
+use crate::flow_table::{Class, FragmentTable, Key, Probe};
+use bindings::{Bindings, Refusal};
+use config::Scheme;
+use middlenet_sdk::BURST;
+use middlenet_sdk::prelude::*;
+use middlenet_sdk::wire::checksum::Delta;
+use middlenet_sdk::wire::icmpv4::{self, icmpv4_type};
+use middlenet_sdk::wire::icmpv6::{self, icmpv6_type};
+use middlenet_sdk::wire::rewrite::{self, Side};
+use middlenet_sdk::wire::{FlowKey, Layers, TcpFlags, protocol};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// Packets that may be under way in fragments at once.
+const FRAGMENTED_PACKETS: usize = 4096;
+
+/// See the module's documentation.
+pub struct Nat {
+    scheme: Scheme,
+    /// By port number: whether it is inside.
+    is_inside: [bool; 256],
+    macs: Vec<PortInfo>,
+    filtering: Filtering,
+    hairpin: bool,
+    proxy_arp: bool,
+    unsolicited: Unsolicited,
+    timeouts: Lifetimes,
+    bindings: Bindings,
+    /// Which side of a fragmented packet changes, and to what address.
+    fragments: FragmentTable<(bool, u128)>,
+    probes: Box<[(Probe, u32); BURST]>,
+    counters: Counters,
+    reasons: Reasons,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lifetimes {
+    established_ns: u64,
+    transitory_ns: u64,
+    udp_ns: u64,
+    icmp_ns: u64,
+}
+
+struct Counters {
+    outbound: Counter,
+    inbound: Counter,
+    hairpinned: Counter,
+    icmp_errors: Counter,
+    unsolicited: Counter,
+    exhausted: Counter,
+    host_limited: Counter,
+    no_session: Counter,
+    untranslatable: Counter,
+    sessions: Counter,
+    mappings: Counter,
+    hosts: Counter,
+}
+
+struct Reasons {
+    unsolicited: DropReason,
+    exhausted: DropReason,
+    host_limit: DropReason,
+    no_session: DropReason,
+    fragment: DropReason,
+}
+
+impl NetworkFunction for Nat {
+    type Config = Config;
+
+    fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+        let scheme = config.scheme(init)?;
+        let mut is_inside = [false; 256];
+        for port in &scheme.inside {
+            is_inside[usize::from(port.0)] = true;
+        }
+        let counters = Counters {
+            outbound: init.counter("outbound", "packets translated on the way out"),
+            inbound: init.counter("inbound", "packets translated on the way in"),
+            hairpinned: init.counter("hairpinned", "packets between inside hosts by outside addresses"),
+            icmp_errors: init.counter("icmp-errors", "ICMP errors translated with what they quote"),
+            unsolicited: init.counter("unsolicited", "packets from outside that no mapping wants"),
+            exhausted: init.counter("exhausted", "packets refused for want of an outside port or of table space"),
+            host_limited: init.counter("host-limited", "packets refused because their host has its share"),
+            no_session: init.counter("no-session", "packets that neither begin nor belong to a session"),
+            untranslatable: init.counter("untranslatable", "malformed packets, other protocols, lone fragments"),
+            sessions: init.gauge("sessions", "sessions in the table"),
+            mappings: init.gauge("mappings", "outside ports in use, forwards included"),
+            hosts: init.gauge("hosts", "inside hosts with sessions"),
+        };
+        let reasons = Reasons {
+            unsolicited: init.drop_reason("unsolicited", "from outside, and no mapping wants it"),
+            exhausted: init.drop_reason("ports-exhausted", "no outside port is free"),
+            host_limit: init.drop_reason("host-limit", "the inside host has its share of ports or sessions"),
+            no_session: init.drop_reason("no-session", "neither begins nor belongs to a session"),
+            fragment: init
+                .drop_reason("fragment-unknown", "fragment whose first fragment was not translated before it"),
+        };
+        let seconds = |s: u64| s.saturating_mul(1_000_000_000);
+        Ok(Self {
+            bindings: Bindings::new(&scheme),
+            is_inside,
+            macs: init.ports().to_vec(),
+            filtering: config.filtering,
+            hairpin: config.hairpin,
+            proxy_arp: config.proxy_arp,
+            unsolicited: config.unsolicited,
+            timeouts: Lifetimes {
+                established_ns: seconds(config.timeouts.tcp_established_s),
+                transitory_ns: seconds(config.timeouts.tcp_transitory_s),
+                udp_ns: seconds(config.timeouts.udp_s),
+                icmp_ns: seconds(config.timeouts.icmp_s),
+            },
+            fragments: FragmentTable::new(FRAGMENTED_PACKETS),
+            probes: Box::new([Default::default(); BURST]),
+            scheme,
+            counters,
+            reasons,
+        })
+    }
+
+    fn process(&mut self, burst: &mut Burst<'_>) {
+        let now_ns = nanoseconds(burst);
+        for start in (0..burst.len()).step_by(BURST) {
+            let count = (burst.len() - start).min(BURST);
+            // First pass: packets come into the cache side by side, and hashes are computed without waiting for tables.
+            for i in 0..count {
+                if let Some(packet) = burst.get_mut(start + i) {
+                    let mut probe = Probe::of(packet.data());
+                    probe.key.rest &= !(0xffff << 16);
+                    let from_inside = self.is_inside[usize::from(packet.ingress().0)];
+                    self.probes[i] = (probe, self.bindings.hash(&probe.key, from_inside));
+                }
+            }
+            for i in 0..count {
+                let (probe, hash) = self.probes[i];
+                let Some(mut packet) = burst.get_mut(start + i) else { break };
+                let from_inside = self.is_inside[usize::from(packet.ingress().0)];
+                let verdict = self.known(&mut packet, &probe, hash, from_inside, now_ns).unwrap_or_else(|| {
+                    if from_inside {
+                        self.outbound(&mut packet, &probe, now_ns)
+                    } else {
+                        self.inbound(&mut packet, &probe, now_ns)
+                    }
+                });
+                if verdict != Verdict::Next {
+                    packet.set_verdict(verdict);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, burst: &mut Burst<'_>) {
+        let now_ns = nanoseconds(burst);
+        self.bindings.tick(now_ns);
+        self.fragments.sweep(now_ns);
+        self.counters.sessions.set(self.bindings.sessions() as u64);
+        self.counters.mappings.set(self.bindings.mappings() as u64);
+        self.counters.hosts.set(self.bindings.hosts() as u64);
+    }
+
+    fn inherit(&mut self, previous: Self) {
+        if previous.scheme == self.scheme {
+            self.bindings = previous.bindings;
+            self.fragments = previous.fragments;
+        }
+    }
+
+    fn report(&self) -> Value {
+        json!({
+            "sessions": self.bindings.sessions(),
+            "capacity": self.scheme.sessions,
+            "mappings": self.bindings.mappings(),
+            "hosts": self.bindings.hosts(),
+            "pool_addresses": self.scheme.pool.len(),
+        })
+    }
+}
+
+fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
+    u64::try_from(burst.now().as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+impl Nat {
+    /// A TCP or UDP packet of a session in the table; `None` for all others.
+    #[inline]
+    fn known(
+        &mut self,
+        packet: &mut Packet<'_>,
+        probe: &Probe,
+        hash: u32,
+        from_inside: bool,
+        now_ns: u64,
+    ) -> Option<Verdict> {
+        let protocol = probe.key.protocol();
+        if probe.class != Class::Flow || probe.first_fragment || !matches!(protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        let slot = self.bindings.find(hash, &probe.key, from_inside, now_ns)?;
+        self.by_session(packet, probe, slot, from_inside, now_ns)
+    }
+
+    /// Translates by a session. `None` for hairpinned ones.
+    #[inline]
+    fn by_session(
+        &mut self,
+        packet: &mut Packet<'_>,
+        probe: &Probe,
+        slot: u32,
+        from_inside: bool,
+        now_ns: u64,
+    ) -> Option<Verdict> {
+        let timeouts = self.timeouts;
+        let session = self.bindings.session_mut(slot)?;
+        if session.hairpin {
+            return None;
+        }
+        refresh(session, probe, from_inside, &timeouts, now_ns);
+        let (side, address, port) = if from_inside {
+            (Side::Source, session.outside.b, session.outside.b_port())
+        } else {
+            (Side::Destination, session.inside.a, session.inside.a_port())
+        };
+        Some(self.translated(packet, probe, side, address, port, now_ns))
+    }
+
+    #[inline]
+    fn translated(
+        &mut self,
+        packet: &mut Packet<'_>,
+        probe: &Probe,
+        side: Side,
+        address: u128,
+        port: u16,
+        now_ns: u64,
+    ) -> Verdict {
+        if probe.first_fragment
+            && let Ok(layers) = Layers::parse(packet.data())
+        {
+            self.fragments.remember(probe, &layers, (side == Side::Source, address), now_ns);
+        }
+        if !translate(packet.data_mut(), probe, side, address, port) {
+            return self.untranslatable(DropReason::UNSUPPORTED);
+        }
+        if side == Side::Source { &self.counters.outbound } else { &self.counters.inbound }.inc();
+        Verdict::Next
+    }
+
+    /// A packet from inside without a session that the fast path takes.
+    fn outbound(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
+        match probe.class {
+            Class::Arp | Class::NotIp => return Verdict::Next,
+            Class::Malformed => return self.untranslatable(DropReason::MALFORMED),
+            Class::Flow | Class::LaterFragment if is_mixed(probe) => return self.untranslatable(DropReason::MALFORMED),
+            Class::Flow | Class::LaterFragment => {}
+        }
+        let key = probe.key;
+        let is_source = |address: u128| self.scheme.sources.iter().any(|range| range.contains(address));
+        if !self.bindings.translates(key.is_ipv6()) || !is_source(key.a) || is_source(key.b) || is_group(key.b) {
+            return Verdict::Next;
+        }
+        if probe.class == Class::LaterFragment {
+            return self.later_fragment(packet, probe, now_ns);
+        }
+        match kind(probe, packet.data()) {
+            Kind::Error => return self.outbound_error(packet, probe),
+            Kind::Query | Kind::Transport => {}
+            // An answer to a query from outside, which is never let in.
+            Kind::Answer => return self.no_session(),
+            Kind::Other => return self.untranslatable(DropReason::UNSUPPORTED),
+        }
+        let hash = self.bindings.hash(&key, true);
+        let slot = match self.bindings.find(hash, &key, true, now_ns) {
+            Some(slot) => slot,
+            None => match self.begin(packet.data(), probe, now_ns) {
+                Ok(slot) => slot,
+                Err(verdict) => return verdict,
+            },
+        };
+        let Some(verdict) = self.by_session(packet, probe, slot, true, now_ns) else {
+            return self.hairpin(packet, probe, slot, now_ns);
+        };
+        verdict
+    }
+
+    fn begin(&mut self, data: &[u8], probe: &Probe, now_ns: u64) -> Result<u32, Verdict> {
+        let key = probe.key;
+        self.bindings.end_stale(&key);
+        let mapped = self.bindings.mapping_of(key.protocol(), (key.a, key.a_port())).is_some();
+        // Without a mapping, only a SYN begins: what comes in the middle has lost its session. With one, the packet may
+        // answer somebody who came in by it.
+        let begins = key.protocol() != protocol::TCP || TcpFlags(probe.tcp_flags).opens();
+        if !begins && (!mapped || TcpFlags(probe.tcp_flags).rst()) {
+            return Err(self.no_session());
+        }
+        if !self.hairpin && self.bindings.in_pool(key.b) {
+            self.counters.unsolicited.inc();
+            return Err(Verdict::Drop(self.reasons.unsolicited));
+        }
+        let mac = data.get(6..12).and_then(|mac| mac.try_into().ok()).unwrap_or_default();
+        let expires_ns = now_ns.saturating_add(match key.protocol() {
+            protocol::TCP => self.timeouts.transitory_ns,
+            protocol::UDP => self.timeouts.udp_ns,
+            _ => self.timeouts.icmp_ns,
+        });
+        self.bindings.begin(key, mac, expires_ns, now_ns).map_err(|refusal| {
+            let (counter, reason) = match refusal {
+                Refusal::HostLimit => (&self.counters.host_limited, self.reasons.host_limit),
+                Refusal::Exhausted => (&self.counters.exhausted, self.reasons.exhausted),
+                Refusal::TableFull => (&self.counters.exhausted, DropReason::TABLE_FULL),
+            };
+            counter.inc();
+            Verdict::Drop(reason)
+        })
+    }
+
+    /// A packet from inside to a pool address: out and in at once (RFC 4787 REQ-9: its source is seen as the outside one).
+    fn hairpin(&mut self, packet: &mut Packet<'_>, probe: &Probe, slot: u32, now_ns: u64) -> Verdict {
+        let timeouts = self.timeouts;
+        let Some(session) = self.bindings.session_mut(slot) else { return Verdict::Drop(DropReason::UNSPECIFIED) };
+        refresh(session, probe, true, &timeouts, now_ns);
+        let source = (session.outside.b, session.outside.b_port());
+        let is_query = !matches!(probe.key.protocol(), protocol::TCP | protocol::UDP);
+        if probe.first_fragment || is_query {
+            return self.untranslatable(DropReason::UNSUPPORTED);
+        }
+        let seen = Key::new(source.0, source.1, probe.key.b, probe.key.b_port(), probe.key.rest as u32);
+        let Some((address, port)) = self.wanted(&seen, probe, now_ns) else {
+            self.counters.unsolicited.inc();
+            return Verdict::Drop(self.reasons.unsolicited);
+        };
+        let Some(mac) = self.bindings.mac_of(address) else {
+            return Verdict::Drop(DropReason::NO_NEIGHBOUR);
+        };
+        let done = translate(packet.data_mut(), probe, Side::Source, source.0, source.1)
+            && translate(packet.data_mut(), probe, Side::Destination, address, port);
+        if !done {
+            return self.untranslatable(DropReason::UNSUPPORTED);
+        }
+        if let Some(link) = packet.data_mut().first_chunk_mut::<12>() {
+            // It comes from whom it was sent to: the gateway.
+            link.copy_within(0..6, 6);
+            link[..6].copy_from_slice(&mac);
+        }
+        self.counters.hairpinned.inc();
+        Verdict::Reply
+    }
+
+    /// The inside endpoint that a packet to the pool leads to, if it is wanted.
+    fn wanted(&mut self, key: &Key, probe: &Probe, now_ns: u64) -> Option<(u128, u16)> {
+        let timeouts = self.timeouts;
+        let hash = self.bindings.hash(key, false);
+        if let Some(slot) = self.bindings.find(hash, key, false, now_ns) {
+            let session = self.bindings.session_mut(slot)?;
+            refresh(session, probe, false, &timeouts, now_ns);
+            return Some((session.inside.a, session.inside.a_port()));
+        }
+        let open = self.filtering == Filtering::EndpointIndependent;
+        let mapping = self.bindings.mapping_at(key.protocol(), (key.b, key.b_port()))?;
+        // It keeps nothing alive: strangers must not hold mappings open (RFC 4787 REQ-6).
+        (mapping.is_static || open).then_some(mapping.inside)
+    }
+
+    /// A packet from outside without a session that the fast path takes.
+    fn inbound(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
+        if self.proxy_arp && self.answer_neighbour(packet, probe) {
+            return Verdict::Reply;
+        }
+        match probe.class {
+            Class::Arp | Class::NotIp => return Verdict::Next,
+            Class::Malformed => return self.untranslatable(DropReason::MALFORMED),
+            Class::Flow | Class::LaterFragment if is_mixed(probe) => return self.untranslatable(DropReason::MALFORMED),
+            Class::Flow | Class::LaterFragment => {}
+        }
+        let key = probe.key;
+        if !self.bindings.translates(key.is_ipv6()) {
+            return Verdict::Next;
+        }
+        if !self.bindings.in_pool(key.b) {
+            if self.scheme.sources.iter().any(|range| range.contains(key.b)) && !is_group(key.b) {
+                return self.unwanted();
+            }
+            return Verdict::Next;
+        }
+        if probe.class == Class::LaterFragment {
+            return self.later_fragment(packet, probe, now_ns);
+        }
+        match kind(probe, packet.data()) {
+            Kind::Error => return self.inbound_error(packet, probe, now_ns),
+            Kind::Transport | Kind::Answer => {}
+            // Never to inside hosts; the owner of the address may want it.
+            Kind::Query | Kind::Other => return self.stray(),
+        }
+        match self.wanted(&key, probe, now_ns) {
+            Some((address, port)) => self.translated(packet, probe, Side::Destination, address, port, now_ns),
+            None => self.stray(),
+        }
+    }
+
+    /// An ICMP error from inside about a packet that came in: it quotes an inside destination.
+    fn outbound_error(&mut self, packet: &mut Packet<'_>, probe: &Probe) -> Verdict {
+        let Ok(layers) = Layers::parse(packet.data()) else { return self.untranslatable(DropReason::MALFORMED) };
+        let Ok(quoted) = FlowKey::of_quoted(&layers, packet.data()) else {
+            return self.untranslatable(DropReason::MALFORMED);
+        };
+        let quoted = Key::from(&quoted);
+        let Some(mapping) = self.bindings.mapping_of(quoted.protocol(), (quoted.b, quoted.b_port())).copied() else {
+            return self.no_session();
+        };
+        // The error goes to the packet's sender, and to nobody else.
+        if quoted.a != probe.key.b {
+            return self.no_session();
+        }
+        let (address, port) = (address_of(mapping.outside.0), Some(mapping.outside.1));
+        let data = packet.data_mut();
+        let done = rewrite::quoted_endpoint(data, &layers, Side::Destination, address, port).is_ok()
+            && rewrite::endpoint(data, &layers, Side::Source, address, None).is_ok();
+        self.error_done(done)
+    }
+
+    /// An ICMP error from outside about a packet that went out: it quotes an outside source.
+    fn inbound_error(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
+        let Ok(layers) = Layers::parse(packet.data()) else { return self.untranslatable(DropReason::MALFORMED) };
+        let Ok(quoted) = FlowKey::of_quoted(&layers, packet.data()) else {
+            return self.untranslatable(DropReason::MALFORMED);
+        };
+        let mut seen = Key::from(&quoted).reverse();
+        seen.rest &= !(0xffff << 16);
+        let hash = self.bindings.hash(&seen, false);
+        // Only about a session there is (RFC 5508 REQ-4), and only to the sender of what it quotes.
+        let session = self.bindings.find(hash, &seen, false, now_ns).and_then(|slot| self.bindings.session_mut(slot));
+        let Some(session) = session.filter(|_| seen.b == probe.key.b) else {
+            return self.stray();
+        };
+        let (address, port) = (address_of(session.inside.a), Some(session.inside.a_port()));
+        let data = packet.data_mut();
+        let done = rewrite::quoted_endpoint(data, &layers, Side::Source, address, port).is_ok()
+            && rewrite::endpoint(data, &layers, Side::Destination, address, None).is_ok();
+        self.error_done(done)
+    }
+
+    fn error_done(&self, done: bool) -> Verdict {
+        if !done {
+            return self.untranslatable(DropReason::UNSUPPORTED);
+        }
+        self.counters.icmp_errors.inc();
+        Verdict::Next
+    }
+
+    fn later_fragment(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
+        let Ok(layers) = Layers::parse(packet.data()) else { return self.untranslatable(DropReason::MALFORMED) };
+        let Some((is_source, address)) = self.fragments.recall(probe, &layers, now_ns) else {
+            return self.untranslatable(self.reasons.fragment);
+        };
+        let side = if is_source { Side::Source } else { Side::Destination };
+        if rewrite::endpoint(packet.data_mut(), &layers, side, address_of(address), None).is_err() {
+            return self.untranslatable(DropReason::UNSUPPORTED);
+        }
+        if is_source { &self.counters.outbound } else { &self.counters.inbound }.inc();
+        Verdict::Next
+    }
+
+    /// A packet to the pool that nobody inside wants.
+    fn stray(&self) -> Verdict {
+        if self.unsolicited == Unsolicited::Pass { Verdict::Next } else { self.unwanted() }
+    }
+
+    fn unwanted(&self) -> Verdict {
+        self.counters.unsolicited.inc();
+        Verdict::Drop(self.reasons.unsolicited)
+    }
+
+    fn no_session(&self) -> Verdict {
+        self.counters.no_session.inc();
+        Verdict::Drop(self.reasons.no_session)
+    }
+
+    fn untranslatable(&self, reason: DropReason) -> Verdict {
+        self.counters.untranslatable.inc();
+        Verdict::Drop(reason)
+    }
+}
+
+/// Keeps a session alive.
+#[inline]
+fn refresh(session: &mut bindings::Session, probe: &Probe, from_inside: bool, timeouts: &Lifetimes, now_ns: u64) {
+    let lifetime_ns = match probe.key.protocol() {
+        protocol::TCP => {
+            session.progress.segment(probe.tcp_flags, from_inside);
+            if session.progress.is_closed() {
+                // A closed session ends in its time, whatever is still sent (RFC 7857 section 2).
+                let end = now_ns.saturating_add(timeouts.transitory_ns);
+                session.expires_ns = session.expires_ns.min(end);
+                return;
+            }
+            if session.progress.is_open() { timeouts.established_ns } else { timeouts.transitory_ns }
+        }
+        protocol::UDP => timeouts.udp_ns,
+        _ => timeouts.icmp_ns,
+    };
+    session.expires_ns = now_ns.saturating_add(lifetime_ns);
+}
+
+/// Sets address and port of one side, and every checksum that covers them. False when it cannot be done.
+#[inline]
+fn translate(data: &mut [u8], probe: &Probe, side: Side, address: u128, port: u16) -> bool {
+    let is_plain = probe.l3_offset == 14 && probe.l4_offset == 34 && !probe.key.is_ipv6() && !probe.first_fragment;
+    match probe.key.protocol() {
+        protocol::TCP if is_plain => translate_plain::<50>(data, side, address as u32, port, false).is_some(),
+        protocol::UDP if is_plain => translate_plain::<40>(data, side, address as u32, port, true).is_some(),
+        _ => Layers::parse(data)
+            .and_then(|layers| rewrite::endpoint(data, &layers, side, address_of(address), Some(port)))
+            .is_ok(),
+    }
+}
+
+/// [`translate`] for untagged IPv4 without options, whose L4 checksum stands at byte `CHECKSUM`.
+#[inline]
+fn translate_plain<const CHECKSUM: usize>(
+    data: &mut [u8],
+    side: Side,
+    address: u32,
+    port: u16,
+    udp: bool,
+) -> Option<()> {
+    const IPV4_CHECKSUM: usize = 24;
+    let head = data.get_mut(..CHECKSUM + 2)?;
+    let (address_at, port_at) = if side == Side::Source { (26, 34) } else { (30, 36) };
+    let addresses = head.get_mut(address_at..)?.first_chunk_mut::<4>()?;
+    let delta = Delta::new().u32(u32::from_be_bytes(*addresses), address);
+    *addresses = address.to_be_bytes();
+    let checksum = head.get_mut(IPV4_CHECKSUM..)?.first_chunk_mut::<2>()?;
+    *checksum = delta.apply(u16::from_be_bytes(*checksum)).to_be_bytes();
+    let ports = head.get_mut(port_at..)?.first_chunk_mut::<2>()?;
+    let delta = delta.u16(u16::from_be_bytes(*ports), port);
+    *ports = port.to_be_bytes();
+    let checksum = head.get_mut(CHECKSUM..)?.first_chunk_mut::<2>()?;
+    let old = u16::from_be_bytes(*checksum);
+    *checksum = if udp { delta.apply_udp(old) } else { delta.apply(old) }.to_be_bytes();
+    Some(())
+}
+
+/// Whether it is an IPv6 packet with an IPv4-mapped address, which must not be seen on a wire and would pass for IPv4 here.
+fn is_mixed(probe: &Probe) -> bool {
+    probe.key.is_ipv6() && (is_mapped(probe.key.a) || is_mapped(probe.key.b))
+}
+
+/// Whether an address is of a group or all hosts.
+fn is_group(address: u128) -> bool {
+    match address_of(address) {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
+
+/// What a packet is to a translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// TCP or UDP.
+    Transport,
+    /// ICMP echo or timestamp request.
+    Query,
+    /// Its answer.
+    Answer,
+    /// ICMP error.
+    Error,
+    /// Anything else.
+    Other,
+}
+
+fn kind(probe: &Probe, data: &[u8]) -> Kind {
+    let icmp_type = data.get(usize::from(probe.l4_offset)).copied().unwrap_or(255);
+    match (probe.key.protocol(), probe.key.is_ipv6()) {
+        (protocol::TCP | protocol::UDP, _) => Kind::Transport,
+        (protocol::ICMPV4, false) => match icmp_type {
+            icmpv4_type::ECHO_REQUEST | icmpv4_type::TIMESTAMP => Kind::Query,
+            icmpv4_type::ECHO_REPLY | icmpv4_type::TIMESTAMP_REPLY => Kind::Answer,
+            icmpv4_type::REDIRECT | icmpv4_type::SOURCE_QUENCH => Kind::Other,
+            icmp_type if icmpv4::is_error(icmp_type) => Kind::Error,
+            _ => Kind::Other,
+        },
+        (protocol::ICMPV6, true) => match icmp_type {
+            icmpv6_type::ECHO_REQUEST => Kind::Query,
+            icmpv6_type::ECHO_REPLY => Kind::Answer,
+            icmp_type if icmpv6::is_error(icmp_type) => Kind::Error,
+            _ => Kind::Other,
+        },
+        _ => Kind::Other,
+    }
+}
