@@ -124,7 +124,9 @@ impl Running {
                     Some(made)
                 }
             };
-            hops.push(HopParts { on_failure: self.plan.hops[hop].on_failure, inline });
+            let plan = &self.plan.hops[hop];
+            let processes = if inline.is_some() { 0 } else { plan.replicas };
+            hops.push(HopParts { on_failure: plan.on_failure, processes, inline });
         }
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(|e| system(&e))?;
         let event = Arc::new(event);

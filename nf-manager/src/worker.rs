@@ -58,6 +58,8 @@ pub(crate) struct Parts {
 /// What one hop is made of on one worker.
 pub(crate) struct HopParts {
     pub(crate) on_failure: OnFailure,
+    /// Processes to wait for before the chain opens; 0 for an inline hop.
+    pub(crate) processes: u16,
     /// The function, if its placement is inline.
     pub(crate) inline: Option<Made>,
 }
@@ -84,6 +86,7 @@ struct Hop {
 struct Source {
     port: u8,
     chain: u16,
+    open: bool,
     target: Target,
     journey: Journey,
 }
@@ -101,6 +104,9 @@ pub(crate) struct Worker<'t> {
     lanes: Vec<Lane>,
     /// Packets given to function processes, by chain.
     in_flight: Vec<u32>,
+    /// Instances that have not come yet for the first time. Their chains do not receive until then, so that no packet passes
+    /// a chain that is half there.
+    awaited: Vec<(u16, u16)>,
     /// When a sampled packet was handed over, by buffer.
     given_at: Vec<u64>,
     turns: u64,
@@ -118,8 +124,12 @@ impl<'t> Worker<'t> {
             .filter(|(_, queue)| queue.is_some())
             .filter_map(|(port, _)| {
                 let (target, journey) = shared.graph.entry(port)?;
-                Some(Source { port, chain: shared.graph.chain_of_port(port)?, target, journey })
+                Some(Source { port, chain: shared.graph.chain_of_port(port)?, open: false, target, journey })
             })
+            .collect();
+        let awaited = (0..)
+            .zip(&hops)
+            .flat_map(|(hop, parts)| (0..parts.processes).map(move |replica| (hop, replica)))
             .collect();
         let hops = (0..)
             .zip(hops)
@@ -136,7 +146,7 @@ impl<'t> Worker<'t> {
             .collect();
         let buffers = shared.pool.buffers().clone();
         let given_at = vec![0; buffers.count() as usize];
-        Self {
+        let mut worker = Self {
             token,
             shared,
             buffers,
@@ -147,12 +157,22 @@ impl<'t> Worker<'t> {
             hops,
             lanes: Vec::new(),
             in_flight: vec![0; chains],
+            awaited,
             given_at,
             turns: 0,
             receiving: true,
             commands,
             called,
             event,
+        };
+        worker.open_chains();
+        worker
+    }
+
+    /// Lets chains receive whose functions have all come.
+    fn open_chains(&mut self) {
+        for source in &mut self.sources {
+            source.open = !self.awaited.iter().any(|(hop, _)| self.hops[usize::from(*hop)].chain == source.chain);
         }
     }
 
@@ -215,10 +235,13 @@ impl<'t> Worker<'t> {
     /// Takes a burst from a port into its chain, unless the chain is full.
     #[inline]
     fn receive(&mut self, at: usize) -> usize {
-        let Source { port, chain, target, journey } = self.sources[at];
+        let Source { port, chain, open, target, journey } = self.sources[at];
+        if !open {
+            return 0;
+        }
         let counters = &self.counters.ports[usize::from(port)];
         let under_way = self.in_flight[usize::from(chain)];
-        if under_way + BURST as u32 > self.shared.budget || (self.shared.lockstep && under_way > 0) {
+        if under_way + BURST as u32 > self.shared.budget || (self.shared.lockstep && !self.is_still()) {
             counters.held_back_polls.add(1);
             return 0;
         }
@@ -246,6 +269,12 @@ impl<'t> Worker<'t> {
         n
     }
 
+    /// Whether every packet that functions have is one they hold on purpose: the next burst of a lockstep run may come.
+    #[cold]
+    fn is_still(&self) -> bool {
+        self.lanes.iter().all(|l| u64::from(l.in_flight) <= l.control.held().load(Ordering::Acquire))
+    }
+
     /// Time stands at the packets' time.
     #[cold]
     fn set_clock(&mut self) {
@@ -271,7 +300,7 @@ impl<'t> Worker<'t> {
             self.count_queues();
         }
         let at_end = self.queues.iter().flatten().all(Queue::at_end);
-        if self.shared.lockstep && at_end && self.in_flight.iter().all(|&n| n == 0) {
+        if self.shared.lockstep && at_end && self.awaited.is_empty() && self.is_still() {
             self.counters.finished.set(1);
         }
     }

@@ -85,7 +85,7 @@ impl Worker<'_> {
             for &index in &indices[..n] {
                 let meta = Meta { ingress: NO_PORT, egress: NO_PORT, ..Meta::default() };
                 let generation = self.shared.ledger.give(index, lane.holder, self.id, meta);
-                let descriptor = Descriptor { index, generation, ..Descriptor::default() };
+                let descriptor = Descriptor { index, generation, port: NO_PORT, ..Descriptor::default() };
                 if lane.supply.enqueue(&[descriptor]) == 1 {
                     lent += 1;
                 } else {
@@ -132,6 +132,8 @@ impl Worker<'_> {
         }
         self.respread(hop);
         self.supply_lanes();
+        self.awaited.retain(|awaited| *awaited != (hop, replica));
+        self.open_chains();
     }
 
     /// An instance gets no more packets: it died (what it has is taken back now), or is to go (it may finish).

@@ -1,5 +1,9 @@
 //! Plays the runtime's part: starts the manager process, gives it a plan, and runs functions on threads of the test.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of it")]
+
+pub mod functions;
+
 use middlenet_plan::{
     ChainPlan, HopPlan, ManagerPlan, OnFailure, Placement, PortKind, PortPlan, Reply, Request, Stats, Target, Wait,
 };

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Below this many empty buffers, more are taken from the supply ring.
 const SPARE_LOW: usize = 16;
+/// The ingress port of a packet that a function made.
+const NO_PORT: u8 = u8::MAX;
 /// How long the manager may leave a return ring full before the process gives up on it.
 const RETURN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -121,16 +123,28 @@ impl Attachment {
             instance.function.process(&mut burst);
         }
         let kept = keep_back(descriptors);
+        if kept < descriptors.len() {
+            self.count_held((descriptors.len() - kept) as u64);
+        }
         self.give_back(at, &descriptors[..kept]);
         if !self.lanes[at].state.emitted.is_empty() {
             self.give_back_emitted(at);
         }
     }
 
+    /// Publishes how many packets the function keeps back on purpose, before any of them is given back.
+    #[cold]
+    fn count_held(&mut self, more: u64) {
+        let held = self.control.held();
+        held.store(held.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
+    }
+
     /// Packets that the function made or resumed go back on the lane whose worker lent the buffer.
     #[cold]
     fn give_back_emitted(&mut self, at: usize) {
         let mut emitted = std::mem::take(&mut self.lanes[at].state.emitted);
+        let resumed = emitted.iter().filter(|d| d.port != NO_PORT).count() as u64;
+        self.count_held(resumed.wrapping_neg());
         for descriptor in &emitted {
             let lane = usize::from(descriptor.source).min(self.lanes.len() - 1);
             if Verdict::decode(descriptor.verdict, descriptor.argument) == Some(Verdict::Hold) {
@@ -144,7 +158,11 @@ impl Attachment {
 
     /// Packets whose `Held` the function dropped go back as dropped.
     fn give_back_abandoned(&mut self) {
-        for mut descriptor in crate::take_abandoned() {
+        let abandoned = crate::take_abandoned();
+        if !abandoned.is_empty() {
+            self.count_held((abandoned.len() as u64).wrapping_neg());
+        }
+        for mut descriptor in abandoned {
             (descriptor.verdict, descriptor.argument) = Verdict::Drop(crate::DropReason::ABANDONED).encode();
             let lane = usize::from(descriptor.source).min(self.lanes.len() - 1);
             self.give_back(lane, &[descriptor]);
