@@ -115,6 +115,13 @@ impl Mbuf {
         self.write(DATA_LEN, length);
     }
 
+    /// Lets the buffer begin `bytes` earlier.
+    #[cold]
+    pub(crate) fn lower_buffer(self, bytes: u16) {
+        self.write(BUF_ADDR, self.read::<usize>(BUF_ADDR) - usize::from(bytes));
+        self.write(BUF_IOVA, self.read::<u64>(BUF_IOVA) - u64::from(bytes));
+    }
+
     /// Points the header at a buffer outside of it.
     pub(crate) fn set_buffer(self, address: usize, iova: u64, bytes: u16) {
         self.write(BUF_ADDR, address);

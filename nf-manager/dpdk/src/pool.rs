@@ -48,6 +48,19 @@ pub struct Pool {
     _alive: Arc<Alive>,
 }
 
+/// Step by which the data of successive buffers is shifted.
+///
+/// Without it every packet starts at the same place modulo the buffer's size, and all of them share two of the 64 sets of
+/// the first-level cache. Seen on the host: with 3,900 packets of a capture file in the pool, forwarding took 41-43 cycles
+/// a packet instead of 43-45; between null ports 28.5 instead of 29.3.
+const COLOUR_BYTES: u32 = 64;
+
+/// How many shifts there are. What the largest takes is lost to every buffer, and 2 KiB have to hold a full Ethernet frame
+/// with room to grow.
+fn colours(buffer_bytes: u32) -> u32 {
+    if buffer_bytes < 4096 { 4 } else { 8 }
+}
+
 /// How buffers and mbuf headers lie in memory.
 ///
 /// The loops over a burst work on a copy: through a reference, the compiler would load each field again after every
@@ -85,12 +98,30 @@ impl Layout {
         unsafe { Mbuf::new(self.first.add(index as usize * self.stride)) }
     }
 
-    /// The buffer of an mbuf of this pool.
+    /// The buffer of an mbuf of this pool, and the offset of its packet in that.
     #[inline(always)]
-    pub(crate) fn index_of(self, mbuf: Mbuf) -> u32 {
+    pub(crate) fn place_of(self, mbuf: Mbuf) -> (u32, u16) {
         let at = mbuf.buffer_address().wrapping_sub(self.base);
         // Shifting by a variable costs three operations, choosing between two constants one that is predicted.
-        if self.shift == 11 { (at >> 11) as u32 } else { (at >> 12) as u32 }
+        let index = if self.shift == 11 { at >> 11 } else { at >> 12 };
+        (index as u32, (at as u16 & self.mask()).wrapping_add(mbuf.data_offset()))
+    }
+
+    /// The offset of a packet counted from where the header says its buffer begins.
+    #[inline(always)]
+    pub(crate) fn data_offset(self, mbuf: Mbuf, offset: u16) -> u16 {
+        // The base is aligned to a page, so the low bits are the colour.
+        let colour = mbuf.buffer_address() as u16 & self.mask();
+        if offset < colour {
+            mbuf.lower_buffer(colour);
+            return offset;
+        }
+        offset - colour
+    }
+
+    #[inline(always)]
+    fn mask(self) -> u16 {
+        ((1u32 << self.shift) - 1) as u16
     }
 
     /// Size of a buffer in bytes.
@@ -147,7 +178,10 @@ impl Pool {
         let cache = config.cache.min(sys::RTE_MEMPOOL_CACHE_MAX_SIZE).min(count * 2 / 3);
         let iovas = register(&buffers)?;
         let registered = Registered(&buffers);
-        let (mempool, first, stride) = create_mempool(config, count, cache, buffers.buffer_bytes())?;
+        let colours = colours(buffers.buffer_bytes());
+        // The same for all, so that a device may take any of them.
+        let buffer_length = (buffers.buffer_bytes() - (colours - 1) * COLOUR_BYTES) as u16;
+        let (mempool, first, stride) = create_mempool(config, count, cache, buffer_length)?;
         let base = buffers.region().as_ptr() as usize;
         let shift = buffers.buffer_bytes().trailing_zeros();
 
@@ -155,12 +189,8 @@ impl Pool {
         for index in 0..count as usize {
             // SAFETY: `create_mempool` made `count` headers, `stride` apart, and initialised them.
             let mbuf = unsafe { Mbuf::new(first.add(index * stride)) };
-            let at = index << shift;
-            mbuf.set_buffer(
-                base + at,
-                iovas[at / page_bytes] + (at % page_bytes) as u64,
-                buffers.buffer_bytes() as u16,
-            );
+            let at = (index << shift) + index % colours as usize * COLOUR_BYTES as usize;
+            mbuf.set_buffer(base + at, iovas[at / page_bytes] + (at % page_bytes) as u64, buffer_length);
         }
         std::mem::forget(registered);
         let mempool = {
@@ -188,9 +218,15 @@ impl Pool {
         &self.buffers
     }
 
-    /// Bytes kept free before a received packet.
+    /// Bytes kept free before a received packet, at least.
     pub fn headroom_bytes(&self) -> u32 {
         sys::RTE_PKTMBUF_HEADROOM
+    }
+
+    /// Largest packet that a port can receive into one buffer, in bytes.
+    pub fn room_bytes(&self) -> u32 {
+        let buffer_bytes = self.buffers.buffer_bytes();
+        buffer_bytes - (colours(buffer_bytes) - 1) * COLOUR_BYTES - self.headroom_bytes()
     }
 
     /// Free buffers, those in the lcores' caches included. Exact when no lcore is at work.
@@ -242,7 +278,7 @@ impl Pool {
             // SAFETY: the mempool wrote `want` pointers, to mbufs of this pool.
             let mbuf = unsafe { Mbuf::new(NonNull::new_unchecked(object.assume_init().cast())) };
             mbuf.mark_out();
-            *index = layout.index_of(mbuf);
+            *index = layout.place_of(mbuf).0;
         }
         want
     }
@@ -340,7 +376,7 @@ fn create_mempool(
     config: &PoolConfig,
     count: u32,
     cache: u32,
-    buffer_bytes: u32,
+    buffer_length: u16,
 ) -> Result<(Unfinished, NonNull<u8>, usize), DpdkError> {
     // Headers alone are never the target of DMA, so they need not be contiguous for a device; that lets DPDK lay them
     // out without gaps at page boundaries, and gives buffer index and header address a fixed relation.
@@ -370,7 +406,7 @@ fn create_mempool(
             sys::rte_mempool_set_ops_byname(pool, sys::rte_mbuf_best_mempool_ops(), null_mut()),
         )?;
         let mut room: sys::rte_pktmbuf_pool_private = std::mem::zeroed();
-        room.mbuf_data_room_size = buffer_bytes as u16;
+        room.mbuf_data_room_size = buffer_length;
         sys::rte_pktmbuf_pool_init(pool, (&raw mut room).cast());
     }
 

@@ -127,7 +127,7 @@ impl Port {
     /// Opens a device and sets its queues up. `device` is a PCI address or a vdev with its arguments
     /// (`net_null0,size=64`), which is made unless it exists.
     ///
-    /// `net_af_packet` needs `framesz=1792,blocksz=28672` with buffers of 2 KiB: its default frames do not fit behind the
+    /// `net_af_packet` needs `framesz=1664,blocksz=53248` with buffers of 2 KiB: its default frames do not fit behind the
     /// headroom, and frames whose size does not divide the block's are lost.
     ///
     /// # Errors
@@ -375,7 +375,7 @@ fn check_fit(name: &str, info: &sys::rte_eth_dev_info, pool: &Pool, config: &Por
         }
     }
     let headroom = pool.headroom_bytes();
-    let room = pool.buffers().buffer_bytes() - headroom;
+    let room = pool.room_bytes();
     if info.min_rx_bufsize > room {
         return Err(DpdkError::BufferTooSmall { port: name.into(), needs: info.min_rx_bufsize, headroom, room });
     }

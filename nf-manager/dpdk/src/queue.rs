@@ -70,8 +70,9 @@ impl RxQueue {
             let Some(slot) = slots.next() else { break };
             mbuf.mark_out();
             // Two stores for the descriptor, where field by field there would be six.
-            let place = u64::from(mbuf.data_offset()) | u64::from(mbuf.data_length()) << 16;
-            *slot = zerocopy::transmute!([u64::from(layout.index_of(mbuf)) | place << 32, port]);
+            let (index, offset) = layout.place_of(mbuf);
+            let place = u64::from(offset) | u64::from(mbuf.data_length()) << 16;
+            *slot = zerocopy::transmute!([u64::from(index) | place << 32, port]);
         }
         self.segmented += dropped as u64;
         got - dropped
@@ -121,7 +122,7 @@ impl TxQueue {
                 pool.refuse(1);
                 break;
             };
-            mbuf.set_packet(descriptor.offset, descriptor.length);
+            mbuf.set_packet(layout.data_offset(mbuf, descriptor.offset), descriptor.length);
             slot.write(mbuf.as_ptr());
             ready += 1;
         }

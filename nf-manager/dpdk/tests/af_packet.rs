@@ -29,8 +29,8 @@ fn packets_cross_a_veth() {
     };
     // The device's frames of 2048 bytes would not fit behind the headroom of a 2 KiB buffer. It takes frames to be
     // contiguous, so their size has to divide that of a block, and the kernel wants blocks of whole pages.
-    let mut a = open("net_af_packet0,iface=v0,framesz=1792,blocksz=28672", 0);
-    let mut b = open("net_af_packet1,iface=v1,framesz=1792,blocksz=28672", 1);
+    let mut a = open("net_af_packet0,iface=v0,framesz=1664,blocksz=53248", 0);
+    let mut b = open("net_af_packet1,iface=v1,framesz=1664,blocksz=53248", 1);
     let (mut a_queues, mut b_queues) = (a.start().expect("start"), b.start().expect("start"));
     assert!(b.link().expect("link").up);
     let worker = eal.main_worker();

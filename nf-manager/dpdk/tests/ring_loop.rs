@@ -19,7 +19,8 @@ fn what_is_sent_comes_back() {
     assert_eq!(pool.in_use(), 48);
     let mut out = indices.map(|index| Descriptor {
         index,
-        offset: 256,
+        // From the buffer's first byte, where the header has to be moved down, to behind the headroom.
+        offset: (index % 5 * 64) as u16,
         length: 60 + (index % 100) as u16,
         ..Descriptor::default()
     });
