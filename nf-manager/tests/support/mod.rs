@@ -64,6 +64,10 @@ pub fn null(index: u8, size: u16) -> PortKind {
     PortKind::Dpdk { device: format!("net_null{index},size={size}") }
 }
 
+pub fn dpdk(device: &str) -> PortKind {
+    PortKind::Dpdk { device: device.into() }
+}
+
 /// The manager process under test.
 pub struct Manager {
     child: Child,
@@ -73,6 +77,7 @@ pub struct Manager {
     pub notes: Vec<String>,
     events: Vec<OwnedFd>,
     buffer_bytes: u32,
+    workers: u16,
 }
 
 impl Manager {
@@ -89,10 +94,19 @@ impl Manager {
             .unwrap();
         let bytes = (plan.buffers * plan.buffer_bytes) as usize;
         let region = Region::create("packets", bytes, Pages::Auto).unwrap();
-        let buffer_bytes = plan.buffer_bytes;
+        let (buffer_bytes, workers) = (plan.buffer_bytes, plan.workers.len() as u16);
         channel.send(&Request::Start { plan }, &[region.fd()]).unwrap();
         let mut manager =
-            Self { child, channel, region, ports: Vec::new(), notes: Vec::new(), events: Vec::new(), buffer_bytes };
+            Self {
+            child,
+            channel,
+            region,
+            ports: Vec::new(),
+            notes: Vec::new(),
+            events: Vec::new(),
+            buffer_bytes,
+            workers,
+        };
         match manager.receive() {
             (Reply::Started { ports, notes }, events) => {
                 (manager.ports, manager.notes, manager.events) = (ports, notes, events);
@@ -140,7 +154,7 @@ impl Manager {
 
     /// A control region for a new instance, and the message that hands it over.
     pub fn control(&self) -> ControlRegion {
-        ControlRegion::create("control", ControlGeometry { workers: 1, slots: SLOTS }).unwrap()
+        ControlRegion::create("control", ControlGeometry { workers: self.workers, slots: SLOTS }).unwrap()
     }
 
     /// Gives an instance with this control region its traffic.
