@@ -38,6 +38,9 @@ use serde_json::{Value, json};
 /// The least default burst of a rate in bits: ten packets of 1514 bytes.
 const LEAST_BURST_BITS: u64 = 10 * 1514 * 8;
 
+/// The largest default burst, in bits or packets: well within what buckets can count.
+const MOST_BURST: u64 = 8_000_000_000;
+
 /// Configuration of the rate limiter.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -141,8 +144,7 @@ impl NetworkFunction for RateLimiter {
         let burst = match &config.burst {
             Some(Amount::Text(text)) => quantity::burst(text, unit)?,
             Some(Amount::Number(number)) => quantity::burst(&number.to_string(), unit)?,
-            None if unit == Unit::Bits => (rate / 10).max(LEAST_BURST_BITS),
-            None => (rate / 10).max(1),
+            None => (rate / 10).clamp(if unit == Unit::Bits { LEAST_BURST_BITS } else { 1 }, MOST_BURST),
         };
         let shape = Shape::new(rate, burst).ok_or_else(|| {
             ConfigError::new(format!("a burst of {burst} is too large to count exactly"))

@@ -115,6 +115,16 @@ fn a_change_of_configuration_keeps_buckets_of_the_same_rate_only() {
 }
 
 #[test]
+fn the_highest_rates_work_without_a_burst_size() {
+    for rate in ["1Tbps", "1Tpps", "1pps", "1bps"] {
+        let mut kit = kit(json!({"rate": rate}));
+        assert_eq!(passed(&mut kit, "left", &[from([10, 0, 0, 1], 1)]), 1, "{rate}");
+        kit.advance(Duration::from_secs(1 << 30));
+        assert_eq!(passed(&mut kit, "left", &[from([10, 0, 0, 1], 1)]), 1, "{rate}");
+    }
+}
+
+#[test]
 fn rates_and_bursts_are_read_exactly() {
     use quantity::{burst, rate};
     let bits = |n| Ok((n, Unit::Bits));
