@@ -6,6 +6,8 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use resources::ranges;
+
 use middlenet_plan::{ChainPlan, HopPlan, ManagerPlan, Placement, PortKind, PortPlan, Target};
 use middlenet_sdk::protocol::Wait;
 use middlenet_sdk::{PortInfo, Registration};

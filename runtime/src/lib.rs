@@ -10,11 +10,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod check;
+pub mod cli;
 pub mod diagnostic;
+pub mod doctor;
+pub mod kernel_port;
 pub mod machine;
 pub mod manifest;
 pub mod plan;
+pub mod render;
+pub mod run_folder;
 pub mod schema;
+pub mod supervisor;
 mod validate;
 pub mod yaml;

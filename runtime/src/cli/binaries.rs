@@ -1,0 +1,90 @@
+//! Other programs: where the manager is, and what external functions say of themselves.
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::machine::{Description, Surroundings};
+
+/// Names the manager's binary, if it is not beside ours.
+const MANAGER_VARIABLE: &str = "MIDDLENET_NF_MANAGER";
+const MANAGER: &str = "middlenet-nf-manager";
+/// How long an external function may take to describe itself.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest description in bytes.
+const DESCRIPTION_BYTES: u64 = 4 << 20;
+
+/// This binary.
+pub(super) fn middlenet() -> PathBuf {
+    // The link of our own process works even when the file has been replaced.
+    std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into())
+}
+
+/// The manager's binary: where the variable says, or beside ours.
+pub(super) fn manager() -> PathBuf {
+    match std::env::var_os(MANAGER_VARIABLE).filter(|p| !p.is_empty()) {
+        Some(path) => path.into(),
+        None => middlenet().parent().map_or_else(|| MANAGER.into(), |folder| folder.join(MANAGER)),
+    }
+}
+
+/// This host, with a manifest's folder.
+pub(super) struct Here(pub(super) PathBuf);
+
+impl Surroundings for Here {
+    fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
+        let shown = program.display();
+        let Ok(metadata) = std::fs::metadata(program) else {
+            let hint = match program.strip_prefix(&self.0) {
+                Ok(inner) if inner.exists() => "paths begin at the manifest's folder, not at the working directory".to_owned(),
+                _ => "build it, or correct the path; paths begin at the manifest's folder".to_owned(),
+            };
+            return Err((format!("{shown} is not there"), Some(hint)));
+        };
+        if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+            return Err((format!("{shown} is no program"), Some(format!("name a binary, or `chmod +x {shown}`"))));
+        }
+        let answer = describe(program).map_err(|reason| {
+            let hint = "it must be a function made with `middlenet_sdk::main!`";
+            (format!("{shown} does not answer `--describe`: {reason}"), Some(hint.to_owned()))
+        })?;
+        let name = answer["name"].as_str().unwrap_or_default().to_owned();
+        Ok(Description { name, schema: answer["schema"].clone() })
+    }
+}
+
+fn describe(program: &Path) -> Result<serde_json::Value, String> {
+    let mut child = Command::new(program)
+        .arg("--describe")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let stdout = child.stdout.take();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = stdout.map(|out| out.take(DESCRIPTION_BYTES).read_to_end(&mut bytes));
+        let _ = sender.send(read.map(|_| bytes));
+    });
+    let bytes = receiver.recv_timeout(PATIENCE);
+    let _ = child.kill();
+    let _ = child.wait();
+    let bytes = bytes.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?.unwrap_or_default();
+    let answer: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| "the answer is not JSON".to_owned())?;
+    if answer["schema"].is_object() || answer["schema"].is_boolean() {
+        Ok(answer)
+    } else {
+        Err("the answer has no schema".into())
+    }
+}

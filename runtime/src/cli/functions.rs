@@ -1,0 +1,131 @@
+//! `middlenet functions`: the catalogue, from the functions' own schemas.
+
+use middlenet_sdk::Registration;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+use super::{Failure, print_data};
+use crate::diagnostic::did_you_mean;
+use crate::render::Table;
+
+/// Levels of configuration that are explained.
+const DEPTH: usize = 4;
+
+pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
+    let registry = middlenet_functions::registry();
+    let text = match name {
+        None if json => {
+            let list = registry.iter().map(|r| json!({ "name": r.name, "summary": r.summary, "schema": r.schema() }));
+            format!("{:#}\n", Value::Array(list.collect()))
+        }
+        None => {
+            let mut table = Table::new(["FUNCTION", "WHAT IT DOES"]);
+            registry.iter().for_each(|r| table.row([r.name.clone(), r.summary.to_owned()]));
+            format!("{}\n`middlenet functions NAME` explains one and its configuration.\n", table.render())
+        }
+        Some(name) => {
+            let Some(registration) = registry.iter().find(|r| r.name == name) else {
+                let hint = did_you_mean(name, registry.iter().map(|r| r.name.as_str()));
+                let hint = hint.or(Some("`middlenet functions` lists them".into()));
+                return Err(Failure::new(format!("there is no function `{name}`"), hint));
+            };
+            if json {
+                let schema = registration.schema();
+                format!("{:#}\n", json!({ "name": name, "summary": registration.summary, "schema": schema }))
+            } else {
+                explain(registration)
+            }
+        }
+    };
+    print_data(&text);
+    Ok(())
+}
+
+fn explain(registration: &Registration) -> String {
+    let schema = registration.schema();
+    let mut out = format!("{}: {}\n", registration.name, registration.summary);
+    if let Some(description) = schema["description"].as_str() {
+        let _ = writeln!(out, "\n{description}");
+    }
+    out.push_str("\nConfiguration:\n");
+    let before = out.len();
+    explain_keys(&schema, &schema, 1, &mut out);
+    if out.len() == before {
+        out.push_str("  none\n");
+    }
+    out
+}
+
+fn explain_keys(root: &Value, schema: &Value, depth: usize, out: &mut String) {
+    let schema = resolve(root, schema);
+    for branch in ["anyOf", "oneOf", "allOf"].iter().filter_map(|k| schema[*k].as_array()).flatten() {
+        if branch["type"] != "null" && depth <= DEPTH {
+            explain_keys(root, branch, depth, out);
+        }
+    }
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let indent = "  ".repeat(depth);
+        let resolved = resolve(root, property);
+        let mut facts = vec![kind(root, property)];
+        if required.contains(&key.as_str()) {
+            facts.push("required".into());
+        }
+        if let Some(default) = property.get("default").filter(|d| !d.is_null()) {
+            facts.push(format!("default {default}"));
+        }
+        let _ = writeln!(out, "{indent}{key} ({})", facts.join(", "));
+        let description = property["description"].as_str().or(resolved["description"].as_str()).unwrap_or_default();
+        for line in description.lines().filter(|l| !l.trim().is_empty()) {
+            let _ = writeln!(out, "{indent}    {}", line.trim());
+        }
+        if depth < DEPTH {
+            explain_keys(root, property, depth + 2, out);
+            if resolved["items"].is_object() {
+                explain_keys(root, &resolved["items"], depth + 2, out);
+            }
+            if resolved["additionalProperties"].is_object() {
+                explain_keys(root, &resolved["additionalProperties"], depth + 2, out);
+            }
+        }
+    }
+}
+
+fn resolve<'s>(root: &'s Value, mut schema: &'s Value) -> &'s Value {
+    for _ in 0..8 {
+        match schema["$ref"].as_str().and_then(|r| r.strip_prefix('#')).and_then(|p| root.pointer(p)) {
+            Some(target) => schema = target,
+            None => break,
+        }
+    }
+    schema
+}
+
+/// `string`, `list of integer`, `one of drop, allow`.
+fn kind(root: &Value, schema: &Value) -> String {
+    let schema = resolve(root, schema);
+    if let Some(values) = schema["enum"].as_array() {
+        return format!("one of {}", values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+    }
+    if let Some(value) = schema["const"].as_str() {
+        return value.to_owned();
+    }
+    for key in ["oneOf", "anyOf"] {
+        if let Some(branches) = schema[key].as_array() {
+            let mut kinds: Vec<String> =
+                branches.iter().map(|b| kind(root, b)).filter(|k| k != "null").collect();
+            kinds.dedup();
+            return kinds.join(" or ");
+        }
+    }
+    let name = match &schema["type"] {
+        Value::String(name) => name.as_str(),
+        Value::Array(names) => names.iter().filter_map(Value::as_str).find(|n| *n != "null").unwrap_or("any"),
+        _ => "any",
+    };
+    match name {
+        "array" => format!("list of {}", kind(root, &schema["items"])),
+        "object" => "mapping".into(),
+        name => name.into(),
+    }
+}

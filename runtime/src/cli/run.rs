@@ -1,0 +1,168 @@
+//! `middlenet run`.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use middlenet_plan::PortKind;
+
+use super::check::{plan_source, read, report};
+use super::{Failure, binaries, print_data};
+use crate::check::{Captures, Traffic};
+use crate::kernel_port::{KernelPorts, exists};
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::render::{Rates, status_json, summary_text};
+use crate::run_folder::{RunFolder, Traces};
+use crate::supervisor::{Setup, Supervisor, log};
+
+pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) -> Result<(), Failure> {
+    let source = read(path)?;
+    let machine = Machine::here();
+    let traffic = if pcap.is_empty() {
+        Traffic::Ports
+    } else {
+        Traffic::Captures(Captures { read: by_port(pcap), write: by_port(write) })
+    };
+    let mut plan = plan_source(&source, &machine, &traffic).map_err(|refusal| report(&refusal))?;
+    let manager = binaries::manager();
+    if !manager.is_file() {
+        let hint = "install it beside `middlenet`, or name it in MIDDLENET_NF_MANAGER".to_owned();
+        return Err(Failure::new(format!("the nf-manager is not there: {}", manager.display()), Some(hint)));
+    }
+    let over_captures = traffic != Traffic::Ports;
+    let manifest = std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string();
+    let (folder, kernel_ports) = if over_captures {
+        check_files(&plan)?;
+        (None, KernelPorts::default())
+    } else {
+        check_files(&plan)?;
+        check_privileges(&mut plan)?;
+        let (folder, kernel_ports) = take_host(&plan, &manifest)?;
+        (Some(folder), kernel_ports)
+    };
+    for note in &plan.runtime.notes {
+        log(format_args!("note: {note}"));
+    }
+    let setup = Setup { manifest, middlenet: binaries::middlenet(), manager, machine, folder, kernel_ports };
+    let outcome = Supervisor::new(plan, setup)
+        .and_then(Supervisor::run)
+        .map_err(|e| Failure::new(e.message, e.hint))?;
+    if over_captures {
+        let text = if json {
+            format!("{:#}\n", status_json(&outcome.status, &Rates::default()))
+        } else {
+            summary_text(&outcome.status)
+        };
+        print_data(&text);
+    } else if let Some(stats) = &outcome.status.data_plane {
+        let c = &stats.conservation;
+        log(format_args!(
+            "stopped: {} received + {} made = {} sent + {} dropped + {} held",
+            c.received_pkts, c.originated_pkts, c.sent_pkts, c.dropped_pkts, c.held_pkts
+        ));
+    }
+    if outcome.cut_short {
+        return Err(Failure { message: "stopped at once, without draining".into(), hint: None, code: 130 });
+    }
+    Ok(())
+}
+
+/// `PORT=FILE` or `FILE`.
+fn by_port(arguments: &[String]) -> Vec<(Option<String>, PathBuf)> {
+    let split = |argument: &String| match argument.split_once('=') {
+        Some((port, file)) if !port.contains('/') => (Some(port.to_owned()), file.into()),
+        _ => (None, argument.into()),
+    };
+    arguments.iter().map(split).collect()
+}
+
+/// Whether the files, interfaces and devices that the plan names are there.
+fn check_files(plan: &Plan) -> Result<(), Failure> {
+    let made = |interface: &str| plan.runtime.kernel_ports.iter().any(|k| k.inner == interface);
+    for port in &plan.manager.ports {
+        let name = &port.name;
+        match &port.kind {
+            PortKind::Pcap { read: Some(path), .. } => {
+                if let Err(e) = std::fs::File::open(path) {
+                    let hint = (e.kind() == ErrorKind::NotFound).then(|| "correct the path of the capture".to_owned());
+                    return Err(Failure::new(format!("port `{name}`: cannot read {path}: {e}"), hint));
+                }
+            }
+            PortKind::Xdp { interface, .. } if !made(interface) && !exists(interface) => {
+                let message = format!("port `{name}`: this host has no interface `{interface}`");
+                return Err(Failure::new(message, Some("`ip link` lists those it has".into())));
+            }
+            PortKind::Dpdk { device } if is_pci(device) => {
+                let address = if device.matches(':').count() == 1 { format!("0000:{device}") } else { device.clone() };
+                if !Path::new("/sys/bus/pci/devices").join(&address).exists() {
+                    let message = format!("port `{name}`: this host has no PCI device {address}");
+                    return Err(Failure::new(message, Some("`lspci -D` lists those it has".into())));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a DPDK device is a PCI address, not a virtual device.
+fn is_pci(device: &str) -> bool {
+    let address = device.split(',').next().unwrap_or_default();
+    address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+}
+
+/// Root may do everything; others run what needs nothing of the kernel.
+fn check_privileges(plan: &mut Plan) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    for port in &plan.manager.ports {
+        let needs = match &port.kind {
+            PortKind::Xdp { .. } => "AF_XDP",
+            PortKind::Dpdk { device } if is_pci(device) => "a PCI device",
+            _ => continue,
+        };
+        let message = format!("port `{}` needs root: it is {needs}", port.name);
+        let hint = "run it with sudo, or try the chain on a capture: `middlenet run --pcap in.pcap --write out.pcap ...`";
+        return Err(Failure::new(message, Some(hint.into())));
+    }
+    plan.manager.unprivileged = true;
+    Ok(())
+}
+
+/// Takes the run's name, cleans up after a crash, and makes interfaces: the first things that change the host.
+fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Failure> {
+    let name = &plan.manager.name;
+    let (folder, stale) = RunFolder::take(name).map_err(|e| {
+        let hint = match &e {
+            crate::run_folder::FolderError::Taken { .. } => {
+                Some(format!("`middlenet status {name}` shows it, `middlenet stop {name}` ends it"))
+            }
+            _ => None,
+        };
+        Failure::new(e.to_string(), hint)
+    })?;
+    if let Some(stale) = stale.filter(|t| !t.interfaces.is_empty()) {
+        log(format_args!("removing what process {} left: {}", stale.pid, stale.interfaces.join(", ")));
+        KernelPorts::remove_stale(&stale.interfaces);
+    }
+    for port in &plan.runtime.kernel_ports {
+        for interface in [&port.interface, &port.inner] {
+            if exists(interface) {
+                let message = format!("the interface `{interface}` is there already");
+                return Err(Failure::new(message, Some("choose another name for the kernel port's interface".into())));
+            }
+        }
+    }
+    let interfaces = plan.runtime.kernel_ports.iter().map(|k| k.inner.clone()).collect();
+    let traces = Traces { pid: std::process::id(), manifest: manifest.into(), interfaces };
+    folder.record(&traces).map_err(|e| Failure::new(format!("cannot record the run: {e}"), None))?;
+    let kernel_ports = KernelPorts::create(&plan.runtime.kernel_ports).map_err(|e| {
+        let hint = match &e {
+            crate::kernel_port::KernelPortError::Missing { package, .. } => Some(format!("apt install {package}")),
+            crate::kernel_port::KernelPortError::Refused { .. } => None,
+        };
+        Failure::new(e.to_string(), hint)
+    })?;
+    Ok((folder, kernel_ports))
+}

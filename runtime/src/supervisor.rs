@@ -1,0 +1,360 @@
+//! The running system: one thread that starts the manager and the functions, watches them, and does what it is asked.
+//!
+//! ```text
+//!            pidfd, socket                pidfd, socket, heartbeat
+//!   manager <--------------> supervisor <-------------------------> functions
+//!                              ^     ^
+//!                       signals|     |control API (api.rs)
+//! ```
+//!
+//! Life of a function process: `Spawned` - the manager is up, `start` is sent - `Starting` - it is `ready` - `Ready` - its
+//! control region is made and sent - `Attaching` - it is `attached`, the manager is told - `Joining` - the manager is done -
+//! `Running`. When the manager dies, all go back to `Ready` and stay alive; when a function dies, its slot starts another.
+//!
+//! **Architecture invariant:** nothing here waits for anybody: whatever takes time is a state and a deadline. The exceptions are
+//! the first second and the last ones, when there is nothing else to do.
+
+mod backoff;
+mod changes;
+mod instance;
+mod instances;
+mod manager;
+mod process;
+mod server;
+mod signals;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use middlenet_plan::{Request, Stats};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::api::Status;
+use crate::kernel_port::KernelPorts;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::run_folder::RunFolder;
+use changes::Job;
+use instance::Slot;
+use manager::Manager;
+use server::Server;
+use signals::Signals;
+
+/// Time beyond the drain for the manager to stop.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// Time for functions to exit when told to.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+/// Longest sleep of the loop.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// Why a run ended early or did not begin: one sentence and perhaps a remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RunError {
+    /// The sentence.
+    pub message: String,
+    /// The remedy.
+    pub hint: Option<String>,
+}
+
+impl RunError {
+    /// A sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds the remedy.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a run needs besides its plan.
+#[derive(Debug)]
+pub struct Setup {
+    /// Path of the manifest, for people.
+    pub manifest: String,
+    /// The `middlenet` binary, for built-in functions.
+    pub middlenet: PathBuf,
+    /// The manager's binary.
+    pub manager: PathBuf,
+    /// What the host had when the plan was made.
+    pub machine: Machine,
+    /// The name, taken; nothing for a run over captures, which needs none.
+    pub folder: Option<RunFolder>,
+    /// Interfaces that were made.
+    pub kernel_ports: KernelPorts,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The last state of everything, after the drain.
+    pub status: Status,
+    /// Whether somebody did not want to wait for the drain.
+    pub cut_short: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+    /// The manager drains; until then.
+    Stopping(Instant),
+    Over,
+}
+
+/// The supervisor of one run.
+#[derive(Debug)]
+pub struct Supervisor {
+    plan: Plan,
+    setup: Setup,
+    phase: Phase,
+    started: Instant,
+    manager: Manager,
+    slots: Vec<Slot>,
+    next_instance: u64,
+    server: Option<Server>,
+    signals: Signals,
+    status_jobs: Vec<snapshot::StatusJob>,
+    job: Option<Job>,
+    stats: Option<Stats>,
+    /// Counts the statistics received, so that who waits knows a new one from an old one.
+    stats_serial: u64,
+    /// Why the run cannot go on.
+    fatal: Option<RunError>,
+    cut_short: bool,
+    /// When heartbeats were last looked at.
+    last_look: Instant,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Signal,
+    Connection,
+    Client(u64),
+    ManagerSocket,
+    ManagerExit,
+    FunctionSocket { slot: usize, instance: u64 },
+    FunctionExit { slot: usize, instance: u64 },
+}
+
+/// A line for people, on standard error.
+pub(crate) fn log(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(io::stderr(), "middlenet: {line}");
+}
+
+impl Supervisor {
+    /// Gets ready; nothing has been started yet.
+    ///
+    /// # Errors
+    /// When signals cannot be caught or the control socket cannot be made.
+    pub fn new(plan: Plan, setup: Setup) -> Result<Self, RunError> {
+        let fail = |what: &str, e: io::Error| RunError::new(format!("cannot {what}: {e}"));
+        let signals = Signals::catch().map_err(|e| fail("catch signals", e))?;
+        let server = match &setup.folder {
+            Some(folder) => Some(Server::listen(&folder.socket()).map_err(|e| fail("make the control socket", e))?),
+            None => None,
+        };
+        let slots = plan.runtime.processes.iter().cloned().map(Slot::new).collect();
+        let now = Instant::now();
+        Ok(Self {
+            plan,
+            setup,
+            phase: Phase::Starting,
+            started: now,
+            manager: Manager::default(),
+            slots,
+            next_instance: 0,
+            server,
+            signals,
+            status_jobs: Vec::new(),
+            job: None,
+            stats: None,
+            stats_serial: 0,
+            fatal: None,
+            cut_short: false,
+            last_look: now,
+        })
+    }
+
+    /// Runs until told to stop, or until the captures are read. Every child has ended and every interface is as it was
+    /// found when this returns.
+    ///
+    /// # Errors
+    /// When something does not start; later failures are mended, not reported.
+    pub fn run(mut self) -> Result<Outcome, RunError> {
+        while self.phase != Phase::Over && self.fatal.is_none() {
+            self.advance();
+            if self.phase == Phase::Over || self.fatal.is_some() {
+                break;
+            }
+            match self.wait() {
+                Ok(events) => events.into_iter().for_each(|event| self.take(event)),
+                Err(e) => self.fatal = Some(RunError::new(format!("cannot wait for events: {e}"))),
+            }
+        }
+        self.end_children();
+        let status = self.status();
+        match self.fatal.take() {
+            Some(error) => Err(error),
+            None => Ok(Outcome { status, cut_short: self.cut_short }),
+        }
+    }
+
+    /// Does what is due: starts, deadlines, heartbeats, answers.
+    fn advance(&mut self) {
+        let now = Instant::now();
+        self.advance_manager(now);
+        self.advance_instances(now);
+        self.look_at_heartbeats(now);
+        if self.phase == Phase::Starting && self.all_running() {
+            self.phase = Phase::Running;
+            self.announce();
+        }
+        self.advance_job(now);
+        self.advance_status_jobs(now);
+        for client in self.server.iter_mut().flat_map(|server| server.advance(now)).collect::<Vec<_>>() {
+            self.take_client(client);
+        }
+        if let Phase::Stopping(deadline) = self.phase
+            && now >= deadline
+        {
+            log("the data plane did not drain in time");
+            self.phase = Phase::Over;
+        }
+    }
+
+    fn all_running(&self) -> bool {
+        self.manager.is_up() && self.slots.iter().all(Slot::is_running)
+    }
+
+    fn announce(&self) {
+        let ms = self.started.elapsed().as_millis();
+        let name = &self.plan.manager.name;
+        let functions = self.plan.manager.hops.len();
+        log(format_args!(
+            "`{name}` runs: {}, {}, {}, up in {ms} ms",
+            count(self.plan.manager.ports.len(), "port"),
+            count(self.plan.manager.chains.len(), "chain"),
+            count(functions, "function"),
+        ));
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&self) -> io::Result<Vec<Event>> {
+        let input = PollFlags::POLLIN;
+        let mut watched: Vec<(BorrowedFd<'_>, PollFlags, Event)> = vec![(self.signals.fd(), input, Event::Signal)];
+        if let Some(process) = self.manager.process() {
+            watched.push((process.channel().fd(), input, Event::ManagerSocket));
+            watched.push((process.pidfd(), input, Event::ManagerExit));
+        }
+        for (slot, instance) in self.slots.iter().enumerate().flat_map(|(i, s)| s.instances().map(move |p| (i, p))) {
+            let id = instance.id;
+            if !instance.deaf {
+                watched.push((instance.process.channel().fd(), input, Event::FunctionSocket { slot, instance: id }));
+            }
+            watched.push((instance.process.pidfd(), input, Event::FunctionExit { slot, instance: id }));
+        }
+        if let Some(server) = &self.server {
+            watched.push((server.fd(), input, Event::Connection));
+            watched.extend(server.clients().map(|(id, fd, flags)| (fd, flags, Event::Client(id))));
+        }
+        let mut fds: Vec<PollFd<'_>> = watched.iter().map(|(fd, flags, _)| PollFd::new(*fd, *flags)).collect();
+        let timeout = self.due().saturating_duration_since(Instant::now());
+        // Round up: a wait that ends just before something is due would spin.
+        let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        Ok(watched.iter().zip(ready).filter(|(_, ready)| *ready).map(|((.., event), _)| *event).collect())
+    }
+
+    /// When the loop must run at the latest.
+    fn due(&self) -> Instant {
+        let longest = Instant::now() + LONGEST_SLEEP;
+        let mut times = vec![longest];
+        times.extend(self.manager.due());
+        times.extend(self.slots.iter().filter_map(Slot::due));
+        times.extend(self.status_jobs.iter().map(|job| job.deadline));
+        times.extend(self.job.as_ref().map(|job| job.deadline));
+        if self.slots.iter().any(|s| s.instances().next().is_some()) {
+            times.push(self.last_look + self.look_interval());
+        }
+        if let Phase::Stopping(deadline) = self.phase {
+            times.push(deadline);
+        }
+        times.into_iter().min().unwrap_or(longest)
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Signal => self.take_signals(),
+            Event::Connection => self.server.iter_mut().for_each(Server::accept),
+            Event::Client(id) => self.take_client(id),
+            Event::ManagerSocket => self.take_manager_messages(),
+            Event::ManagerExit => self.take_manager_exit(),
+            Event::FunctionSocket { slot, instance } => self.take_function_messages(slot, instance),
+            Event::FunctionExit { slot, instance } => self.take_function_exit(slot, instance),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        for _ in 0..self.signals.take() {
+            match self.phase {
+                Phase::Starting | Phase::Running => {
+                    log("draining; once more to stop at once");
+                    self.stop();
+                }
+                Phase::Stopping(_) | Phase::Over => {
+                    self.cut_short = true;
+                    self.phase = Phase::Over;
+                }
+            }
+        }
+    }
+
+    /// Begins the end: receive no more, let packets leave.
+    fn stop(&mut self) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            return;
+        }
+        let drain = self.plan.runtime.drain;
+        self.phase = Phase::Stopping(Instant::now() + drain + STOP_GRACE);
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        if !self.manager.is_up() || !self.ask_manager(&Request::Stop { drain_ms }, &[], manager::Expected::Stopped) {
+            self.phase = Phase::Over;
+        }
+    }
+
+    /// Ends every child, politely where that is possible.
+    fn end_children(&mut self) {
+        let patience = if self.cut_short { Duration::ZERO } else { EXIT_GRACE };
+        let deadline = Instant::now() + patience;
+        if !self.cut_short {
+            for instance in self.slots.iter_mut().flat_map(Slot::instances_mut) {
+                instance.tell(&middlenet_sdk::protocol::ToFunction::Stop, &[]);
+            }
+        }
+        for instance in self.slots.iter_mut().flat_map(Slot::instances_mut) {
+            instance.process.finish(deadline);
+        }
+        self.manager.finish(deadline.max(Instant::now() + patience));
+    }
+}
+
+/// `1 port`, `2 ports`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

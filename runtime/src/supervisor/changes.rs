@@ -1,0 +1,247 @@
+//! Changes to a running chain: configurations, and instances that take over from others.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use middlenet_plan::{Placement, Request as ManagerRequest};
+use middlenet_sdk::protocol::ToFunction;
+use serde_json::Value;
+
+use super::instance::Stage;
+use super::manager::Expected;
+use super::{Phase, Supervisor, log};
+use crate::api::Response;
+use crate::check::{self, Traffic};
+use crate::diagnostic::Refusal;
+use crate::machine::{Description, Surroundings};
+use crate::manifest::Manifest;
+use crate::plan::{Change, Difference};
+
+/// How long a change may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The change under way; there is one at a time.
+#[derive(Debug)]
+pub(super) struct Job {
+    client: u64,
+    pub(super) deadline: Instant,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Reconfigure {
+        changes: Vec<Change>,
+        /// What was there before, in the same order, to go back to.
+        before: Vec<Value>,
+        /// Who has not answered: a hop, and an instance of it unless it is inline.
+        awaited: Vec<(u16, Option<u64>)>,
+        refusal: Option<(String, Option<String>)>,
+    },
+    Replace {
+        label: String,
+        /// The successors.
+        awaited: Vec<u64>,
+    },
+}
+
+/// A manifest's surroundings while a run goes on: external binaries were asked at its start, and judge for themselves now.
+struct Live(PathBuf);
+
+impl Surroundings for Live {
+    fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
+        Ok(Description { name: program.display().to_string(), schema: Value::Bool(true) })
+    }
+}
+
+impl Supervisor {
+    /// Begins to apply a manifest; an answer that is there at once is returned.
+    pub(super) fn apply(&mut self, client: u64, manifest: &str, folder: &str) -> Option<Response> {
+        if let Some(busy) = self.busy() {
+            return Some(busy);
+        }
+        let surroundings = Live(folder.into());
+        let registry = middlenet_functions::registry();
+        let planned = Manifest::parse(manifest).map_err(|d| vec![d]).and_then(|m| {
+            check::plan(&m, registry, &self.setup.machine, &surroundings, &Traffic::Ports)
+        });
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(problems) => {
+                let message = Refusal::new("the new manifest", manifest, problems).plain();
+                return Some(Response::Failed { message, hint: None });
+            }
+        };
+        let Difference { changes, structural } = Difference::between(&self.plan, &plan);
+        if !structural.is_empty() {
+            return Some(Response::NeedsRestart { differences: structural });
+        }
+        if changes.is_empty() {
+            return Some(Response::Applied { changed: Vec::new() });
+        }
+        let before = changes.iter().map(|c| self.plan.manager.hops[usize::from(c.hop)].config.clone()).collect();
+        let awaited = changes.iter().flat_map(|c| self.reconfigure(c.hop, &c.config)).collect();
+        let kind = Kind::Reconfigure { changes, before, awaited, refusal: None };
+        self.job = Some(Job { client, deadline: Instant::now() + PATIENCE, kind });
+        None
+    }
+
+    /// Sends a configuration to all instances of a hop; returns who will answer. Those started later get it as well.
+    fn reconfigure(&mut self, hop: u16, config: &Value) -> Vec<(u16, Option<u64>)> {
+        let plan = &mut self.plan.manager.hops[usize::from(hop)];
+        plan.config = config.clone();
+        if plan.placement == Placement::Inline {
+            let request = ManagerRequest::Reconfigure { hop, config: config.clone() };
+            self.ask_manager(&request, &[], Expected::Reconfigured { hop });
+            return vec![(hop, None)];
+        }
+        let mut asked = Vec::new();
+        for slot in self.slots.iter_mut().filter(|s| s.plan.hop == hop) {
+            for instance in slot.current.iter_mut().chain(&mut slot.successor) {
+                match instance.stage {
+                    // It will be started with what the plan says then.
+                    Stage::Spawned | Stage::Leaving => {}
+                    Stage::Running => {
+                        if instance.tell(&ToFunction::Reconfigure { config: config.clone() }, &[]) {
+                            asked.push((hop, Some(instance.id)));
+                        }
+                    }
+                    // On its way with the old configuration: let it start over.
+                    _ => instance.kill("was started with a configuration that has changed since"),
+                }
+            }
+        }
+        asked
+    }
+
+    /// An instance, or the manager for an inline function, answered.
+    pub(super) fn change_taken(&mut self, hop: u16, instance: Option<u64>, answer: Result<(), (String, Option<String>)>) {
+        let Some(Job { kind: Kind::Reconfigure { awaited, refusal, .. }, .. }) = &mut self.job else { return };
+        let Some(place) = awaited.iter().position(|a| *a == (hop, instance)) else { return };
+        awaited.remove(place);
+        if let Err(reason) = answer {
+            refusal.get_or_insert(reason);
+        }
+    }
+
+    /// Begins to replace the processes of a function; an answer that is there at once is returned.
+    pub(super) fn replace(&mut self, client: u64, chain: &str, function: &str) -> Option<Response> {
+        if let Some(busy) = self.busy() {
+            return Some(busy);
+        }
+        let label = format!("{chain}/{function}");
+        let chains = &self.plan.manager.chains;
+        let hop = self.plan.manager.hops.iter().position(|h| {
+            h.name == function && chains.get(usize::from(h.chain)).is_some_and(|c| c.name == chain)
+        });
+        let Some(hop) = hop else { return Some(Response::failed(format!("there is no function `{label}`"))) };
+        if self.plan.manager.hops[hop].placement == Placement::Inline {
+            let message = format!("`{label}` runs inline: it has no process to replace");
+            let hint = Some("change its configuration with `middlenet apply`, or place it in a process".into());
+            return Some(Response::Failed { message, hint });
+        }
+        let slots: Vec<usize> = (0..self.slots.len()).filter(|&s| usize::from(self.slots[s].plan.hop) == hop).collect();
+        if let Some(&down) = slots.iter().find(|&&s| !self.slots[s].is_running()) {
+            return Some(Response::failed(format!("{} is not running", self.slots[down].plan.label)));
+        }
+        let mut awaited = Vec::new();
+        for at in slots {
+            match self.spawn(at) {
+                Ok(successor) => {
+                    awaited.push(successor.id);
+                    self.slots[at].successor = Some(successor);
+                }
+                Err(e) => {
+                    self.job = Some(Job { client, deadline: Instant::now(), kind: Kind::Replace { label, awaited } });
+                    self.fail_change(&e.message);
+                    return None;
+                }
+            }
+        }
+        self.job = Some(Job { client, deadline: Instant::now() + PATIENCE, kind: Kind::Replace { label, awaited } });
+        None
+    }
+
+    fn busy(&self) -> Option<Response> {
+        if self.phase != Phase::Running {
+            return Some(Response::failed("the run is starting or ending: nothing can be changed now"));
+        }
+        if !self.manager.is_up() {
+            return Some(Response::failed("the nf-manager is restarting: nothing can be changed now"));
+        }
+        self.job.is_some().then(|| Response::failed("another change is under way"))
+    }
+
+    /// Ends the change under way if it is done, or is taking too long.
+    pub(super) fn advance_job(&mut self, now: Instant) {
+        let Some(job) = &mut self.job else { return };
+        match &mut job.kind {
+            Kind::Reconfigure { awaited, refusal, .. } if awaited.is_empty() => match refusal.take() {
+                Some((message, hint)) => self.revert(message, hint),
+                None => self.finish_reconfigure(),
+            },
+            Kind::Replace { awaited, .. } => {
+                let current: Vec<(u64, u32)> = self
+                    .slots
+                    .iter()
+                    .filter_map(|s| s.current.as_ref().filter(|i| i.stage == Stage::Running))
+                    .map(|i| (i.id, i.process.pid()))
+                    .collect();
+                let pids: Vec<u32> =
+                    awaited.iter().filter_map(|id| current.iter().find(|(c, _)| c == id).map(|(_, pid)| *pid)).collect();
+                if pids.len() == awaited.len() {
+                    self.finish_replace(pids);
+                }
+            }
+            Kind::Reconfigure { .. } => {}
+        }
+        if self.job.as_ref().is_some_and(|job| now >= job.deadline) {
+            self.fail_change("it took too long");
+        }
+    }
+
+    fn finish_reconfigure(&mut self) {
+        let Some(Job { client, kind: Kind::Reconfigure { changes, .. }, .. }) = self.job.take() else { return };
+        let changed: Vec<String> = changes.into_iter().map(|c| c.label).collect();
+        log(format_args!("new configuration in {}", changed.join(", ")));
+        self.answer(client, &Response::Applied { changed });
+    }
+
+    fn finish_replace(&mut self, pids: Vec<u32>) {
+        let Some(Job { client, kind: Kind::Replace { label, .. }, .. }) = self.job.take() else { return };
+        let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+        log(format_args!("{label} is now process {}", list.join(", ")));
+        self.answer(client, &Response::Replaced { pids });
+    }
+
+    /// Ends the change under way as failed.
+    pub(super) fn fail_change(&mut self, reason: &str) {
+        match self.job.as_ref().map(|job| &job.kind) {
+            None => {}
+            Some(Kind::Reconfigure { .. }) => self.revert(reason.to_owned(), None),
+            Some(Kind::Replace { .. }) => {
+                let Some(Job { client, .. }) = self.job.take() else { return };
+                for slot in &mut self.slots {
+                    if let Some(successor) = &mut slot.successor {
+                        successor.kill("is not needed any more");
+                    }
+                }
+                self.answer(client, &Response::failed(reason));
+            }
+        }
+    }
+
+    /// Brings the old configurations back, so that what runs is what the plan says.
+    fn revert(&mut self, message: String, hint: Option<String>) {
+        let Some(Job { client, kind: Kind::Reconfigure { changes, before, .. }, .. }) = self.job.take() else { return };
+        for (change, config) in changes.iter().zip(&before) {
+            // Nobody waits for these answers: what is brought back was in use a moment ago.
+            self.reconfigure(change.hop, config);
+        }
+        self.answer(client, &Response::Failed { message, hint });
+    }
+}

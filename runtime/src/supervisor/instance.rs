@@ -1,0 +1,201 @@
+//! A place for a function process, and the process in it.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use middlenet_sdk::protocol::ToFunction;
+use middlenet_sdk::{CounterInfo, DropReasonInfo, PortInfo};
+use middlenet_shm::ControlRegion;
+use serde_json::Value;
+
+use super::backoff::Backoff;
+use super::process::Process;
+use crate::plan::ProcessPlan;
+
+/// How long an instance may take to make itself ready; large tables are read meanwhile.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long any other step may take.
+const STEP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where an instance is in its life; see the module's picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Spawned,
+    Starting,
+    Ready,
+    Attaching,
+    Joining,
+    Running,
+    Leaving,
+}
+
+/// One function process.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: u64,
+    pub(super) process: Process,
+    pub(super) stage: Stage,
+    pub(super) since: Instant,
+    pub(super) control: Option<ControlRegion>,
+    pub(super) counters: Vec<CounterInfo>,
+    pub(super) drop_reasons: Vec<DropReasonInfo>,
+    /// The ports it was told of.
+    pub(super) ports: Vec<PortInfo>,
+    pub(super) pulse: Pulse,
+    /// A report has been asked for and not come.
+    pub(super) reporting: bool,
+    pub(super) report: Value,
+    /// Its socket is closed or garbled: only its end is awaited.
+    pub(super) deaf: bool,
+    pub(super) end: Option<String>,
+}
+
+impl Instance {
+    pub(super) fn new(id: u64, process: Process) -> Self {
+        let now = Instant::now();
+        Self {
+            id,
+            process,
+            stage: Stage::Spawned,
+            since: now,
+            control: None,
+            counters: Vec::new(),
+            drop_reasons: Vec::new(),
+            ports: Vec::new(),
+            pulse: Pulse { beats: 0, since: now },
+            reporting: false,
+            report: Value::Null,
+            deaf: false,
+            end: None,
+        }
+    }
+
+    pub(super) fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.since = Instant::now();
+    }
+
+    /// Sends a message and wakes the function to read it; `false` if it does not take it.
+    pub(super) fn tell(&mut self, message: &ToFunction, fds: &[BorrowedFd<'_>]) -> bool {
+        let sent = self.process.send(message, fds).is_ok();
+        if sent && let Some(control) = &self.control {
+            control.attention().store(1, Ordering::Release);
+            control.function_doorbell().ring();
+        }
+        sent
+    }
+
+    /// Kills it; what follows happens when its end shows.
+    pub(super) fn kill(&mut self, why: impl Into<String>) {
+        self.end.get_or_insert(why.into());
+        self.process.kill();
+    }
+
+    /// When it has been in its stage for too long.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Starting => Some(self.since + READY_PATIENCE),
+            Stage::Attaching | Stage::Leaving => Some(self.since + STEP_PATIENCE),
+            // The manager's own deadline covers `Joining`.
+            Stage::Spawned | Stage::Ready | Stage::Joining | Stage::Running => None,
+        }
+    }
+
+    /// Whether the manager knows it.
+    pub(super) fn is_known_to_manager(&self) -> bool {
+        matches!(self.stage, Stage::Joining | Stage::Running)
+    }
+}
+
+/// Signs of life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pulse {
+    beats: u64,
+    since: Instant,
+}
+
+impl Pulse {
+    /// Begins to listen.
+    pub(super) fn reset(&mut self, beats: u64, now: Instant) {
+        *self = Self { beats, since: now };
+    }
+
+    /// Takes a reading; for how long there has been no change.
+    pub(super) fn silence(&mut self, beats: u64, now: Instant) -> Duration {
+        if beats != self.beats {
+            self.reset(beats, now);
+        }
+        now.saturating_duration_since(self.since)
+    }
+}
+
+/// The place of one replica.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) plan: ProcessPlan,
+    pub(super) current: Option<Instance>,
+    /// It takes over when it is ready.
+    pub(super) successor: Option<Instance>,
+    /// They have been taken over from and are to exit.
+    pub(super) retired: Vec<Instance>,
+    pub(super) retry: Option<Instant>,
+    pub(super) backoff: Backoff,
+    pub(super) restarts: u64,
+    pub(super) last_exit: Option<String>,
+    /// When the last instance died, until another runs.
+    pub(super) died: Option<Instant>,
+}
+
+impl Slot {
+    pub(super) fn new(plan: ProcessPlan) -> Self {
+        Self {
+            plan,
+            current: None,
+            successor: None,
+            retired: Vec::new(),
+            retry: None,
+            backoff: Backoff::default(),
+            restarts: 0,
+            last_exit: None,
+            died: None,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.current.as_ref().is_some_and(|i| i.stage == Stage::Running)
+    }
+
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.current.iter().chain(&self.successor).chain(&self.retired)
+    }
+
+    pub(super) fn instances_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
+        self.current.iter_mut().chain(&mut self.successor).chain(&mut self.retired)
+    }
+
+    pub(super) fn instance_mut(&mut self, id: u64) -> Option<&mut Instance> {
+        self.instances_mut().find(|i| i.id == id)
+    }
+
+    /// When something is to be done here at the latest.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let retry = self.retry.filter(|_| self.current.is_none());
+        self.instances().filter_map(Instance::deadline).chain(retry).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_grows_until_the_next_beat() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pulse = Pulse { beats: 0, since: start };
+        assert_eq!(pulse.silence(0, at(400)).as_millis(), 400);
+        assert_eq!(pulse.silence(1, at(500)).as_millis(), 0);
+        assert_eq!(pulse.silence(1, at(1600)).as_millis(), 1100);
+    }
+}

@@ -1,0 +1,340 @@
+//! Function processes: their way to the data plane, their deaths, their successors.
+
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use middlenet_plan::Request;
+use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
+use middlenet_sdk::{ChannelError, PortInfo};
+use middlenet_shm::{ControlGeometry, ControlRegion};
+
+use super::instance::{Instance, Stage};
+use super::manager::Expected;
+use super::process::{Process, describe_exit};
+use super::{Phase, RunError, Supervisor, log};
+use crate::plan::Program;
+
+/// How often heartbeats are looked at, at most and at least.
+const LOOK_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+impl Supervisor {
+    /// Starts what is to be started, and moves each instance on as far as it can go.
+    pub(super) fn advance_instances(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            return;
+        }
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            if slot.current.is_none() && slot.retry.is_none_or(|retry| now >= retry) {
+                slot.retry = None;
+                match self.spawn(at) {
+                    Ok(instance) => self.slots[at].current = Some(instance),
+                    Err(error) => self.spawn_failed(at, error, now),
+                }
+            }
+            for id in self.slots[at].instances().map(|i| i.id).collect::<Vec<_>>() {
+                self.advance_instance(at, id, now);
+            }
+        }
+    }
+
+    pub(super) fn spawn(&mut self, at: usize) -> Result<Instance, RunError> {
+        let slot = &self.slots[at];
+        let command = match &slot.plan.program {
+            Program::BuiltIn(name) => {
+                let mut command = Command::new(&self.setup.middlenet);
+                command.args(["fn", name]);
+                command
+            }
+            Program::External(path) => Command::new(path),
+        };
+        let process = Process::spawn(command)
+            .map_err(|e| RunError::new(format!("cannot start the function `{}`: {e}", slot.plan.label)))?;
+        self.next_instance += 1;
+        Ok(Instance::new(self.next_instance, process))
+    }
+
+    fn spawn_failed(&mut self, at: usize, error: RunError, now: Instant) {
+        if self.phase == Phase::Starting {
+            self.fatal = Some(error);
+            return;
+        }
+        let slot = &mut self.slots[at];
+        let retry = slot.backoff.next(now, now);
+        log(format_args!("{error}; trying again {}", when(retry.saturating_duration_since(now))));
+        slot.retry = Some(retry);
+        slot.last_exit = Some(error.message);
+    }
+
+    fn advance_instance(&mut self, at: usize, id: u64, now: Instant) {
+        let Some(up) = self.manager.up() else { return };
+        let slot = &mut self.slots[at];
+        let (plan, hop) = (&slot.plan, &self.plan.manager.hops[usize::from(slot.plan.hop)]);
+        let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
+        let start = Start {
+            version: VERSION,
+            name: hop.name.clone(),
+            config: hop.config.clone(),
+            ports: ports.clone(),
+            outputs: hop.outputs.iter().map(|(name, _)| name.clone()).collect(),
+            wait: plan.wait,
+            cores: plan.cores.clone(),
+            shares_core: plan.shares_core,
+            logical_clock: self.plan.manager.lockstep,
+        };
+        let label = plan.label.clone();
+        let Some(instance) = slot.instance_mut(id) else { return };
+        if instance.deadline().is_some_and(|deadline| now >= deadline) {
+            let what = format!("did not get beyond {:?} in time", instance.stage).to_lowercase();
+            instance.kill(what);
+            return;
+        }
+        let sent = match instance.stage {
+            Stage::Spawned => {
+                instance.ports = ports;
+                let sent = instance.tell(&ToFunction::Start(start), &[]);
+                instance.enter(Stage::Starting);
+                sent
+            }
+            Stage::Ready if instance.ports != ports => {
+                // A restarted manager may have other link addresses: a function must not keep the old ones.
+                instance.kill("its ports have changed");
+                return;
+            }
+            Stage::Ready => {
+                let geometry = ControlGeometry {
+                    workers: u16::try_from(self.plan.manager.workers.len()).unwrap_or(u16::MAX),
+                    slots: self.plan.manager.ring_slots,
+                };
+                let control = match ControlRegion::create(&format!("middlenet-{label}"), geometry) {
+                    Ok(control) => control,
+                    Err(e) => {
+                        instance.kill(format!("its control region could not be made: {e}"));
+                        return;
+                    }
+                };
+                let mut fds = vec![up.region.fd(), control.fd()];
+                fds.extend(up.events.iter().map(|e| e.as_fd()));
+                // It still sleeps on its old region, if it has one.
+                let sent = instance.tell(&ToFunction::Attach { buffer_bytes: self.plan.manager.buffer_bytes }, &fds);
+                instance.control = Some(control);
+                instance.enter(Stage::Attaching);
+                sent
+            }
+            _ => true,
+        };
+        if !sent {
+            instance.kill("its socket takes no messages");
+        }
+    }
+
+    pub(super) fn take_function_messages(&mut self, at: usize, id: u64) {
+        while let Some(instance) = self.slots[at].instance_mut(id) {
+            if instance.deaf || !instance.process.channel().readable(Duration::ZERO).unwrap_or(false) {
+                return;
+            }
+            match instance.process.channel().receive::<FromFunction>() {
+                Ok((message, _)) => self.take_function_message(at, id, message),
+                Err(ChannelError::Closed) => {
+                    // It is about to exit; its pidfd says when.
+                    instance.deaf = true;
+                }
+                Err(e) => {
+                    instance.deaf = true;
+                    instance.kill(format!("could not be understood: {e}"));
+                }
+            }
+        }
+    }
+
+    fn take_function_message(&mut self, at: usize, id: u64, message: FromFunction) {
+        let slot = &mut self.slots[at];
+        let hop = slot.plan.hop;
+        let Some(instance) = slot.instance_mut(id) else { return };
+        match (message, instance.stage) {
+            (FromFunction::Ready { version, counters, drop_reasons, .. }, Stage::Starting) => {
+                if version != VERSION {
+                    instance.kill(format!("was built for protocol {version}, but this is {VERSION}: build it anew"));
+                    return;
+                }
+                (instance.counters, instance.drop_reasons) = (counters, drop_reasons);
+                instance.enter(Stage::Ready);
+                self.advance_instance(at, id, Instant::now());
+            }
+            (FromFunction::Attached, Stage::Attaching) => self.join(at, id),
+            (FromFunction::Refused { message, hint }, Stage::Starting) => {
+                let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
+                instance.kill(format!("refused its configuration: {message}{hint}"));
+            }
+            (FromFunction::Refused { message, hint }, _) => self.change_taken(hop, Some(id), Err((message, hint))),
+            (FromFunction::Reconfigured, _) => self.change_taken(hop, Some(id), Ok(())),
+            (FromFunction::Report { value }, _) => {
+                instance.reporting = false;
+                instance.report = value;
+            }
+            // An answer to a step that the manager's death undid.
+            (FromFunction::Attached, _) => {}
+            (FromFunction::Ready { .. }, _) => instance.kill("said `ready` out of turn"),
+        }
+    }
+
+    /// Tells the manager of an instance that polls its rings.
+    fn join(&mut self, at: usize, id: u64) {
+        let slot = &mut self.slots[at];
+        let request = Request::Attach { hop: slot.plan.hop, replica: slot.plan.replica };
+        let Some(instance) = slot.instance_mut(id) else { return };
+        let Some(control) = &instance.control else { return };
+        let Ok(fd) = control.fd().try_clone_to_owned() else { return instance.kill("no descriptor was left for it") };
+        instance.enter(Stage::Joining);
+        self.ask_manager(&request, &[fd.as_fd()], Expected::Joined { slot: at, instance: id });
+    }
+
+    pub(super) fn instance_joined(&mut self, at: usize, id: u64) {
+        let now = Instant::now();
+        let slot = &mut self.slots[at];
+        let Some(instance) = slot.instance_mut(id) else { return };
+        if instance.stage != Stage::Joining {
+            return;
+        }
+        instance.enter(Stage::Running);
+        let beats = instance.control.as_ref().map_or(0, |c| c.heartbeat().load(Ordering::Relaxed));
+        instance.pulse.reset(beats, now);
+        if let Some(died) = slot.died.take() {
+            let ms = now.saturating_duration_since(died).as_millis();
+            log(format_args!("{} is back after {ms} ms", slot.plan.label));
+        }
+        if slot.successor.as_ref().is_some_and(|s| s.id == id) {
+            let old = slot.current.take();
+            slot.current = slot.successor.take();
+            if let Some(mut old) = old {
+                old.tell(&ToFunction::Stop, &[]);
+                old.enter(Stage::Leaving);
+                slot.retired.push(old);
+            }
+        }
+    }
+
+    pub(super) fn instance_rejected(&mut self, at: usize, id: u64, message: &str) {
+        if let Some(instance) = self.slots[at].instance_mut(id) {
+            instance.kill(format!("was not taken by the nf-manager: {message}"));
+        }
+    }
+
+    pub(super) fn take_function_exit(&mut self, at: usize, id: u64) {
+        // Its last words first: they may say why.
+        self.take_function_messages(at, id);
+        let now = Instant::now();
+        let slot = &mut self.slots[at];
+        let Some(status) = slot.instance_mut(id).and_then(|i| i.process.ended()) else { return };
+        if let Some(place) = slot.retired.iter().position(|i| i.id == id) {
+            slot.retired.remove(place);
+            return;
+        }
+        if slot.successor.as_ref().is_some_and(|i| i.id == id) {
+            let successor = slot.successor.take();
+            let joining = successor.as_ref().is_some_and(|s| s.stage == Stage::Joining);
+            let reason = successor.and_then(|i| i.end).unwrap_or_else(|| describe_exit(status));
+            log(format_args!("the successor of {} {reason}: the old instance stays", slot.plan.label));
+            if joining {
+                self.rejoin(at);
+            }
+            self.fail_change(&format!("the new instance {reason}"));
+            return;
+        }
+        let Some(instance) = slot.current.take().filter(|i| i.id == id) else { return };
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
+            return;
+        }
+        let reason = instance.end.clone().unwrap_or_else(|| describe_exit(status));
+        let label = slot.plan.label.clone();
+        slot.last_exit = Some(reason.clone());
+        if self.phase == Phase::Starting {
+            self.fatal = Some(RunError::new(format!("the function `{label}` {reason}")));
+            return;
+        }
+        self.replace_dead(at, &instance, &reason, now);
+    }
+
+    fn replace_dead(&mut self, at: usize, instance: &Instance, reason: &str, now: Instant) {
+        let slot = &mut self.slots[at];
+        let (hop, replica) = (slot.plan.hop, slot.plan.replica);
+        let known = instance.is_known_to_manager();
+        slot.died.get_or_insert(now);
+        slot.restarts += 1;
+        // Whoever was about to take over takes over now; if the manager has been told so, it has let go of the dead one.
+        if let Some(successor) = slot.successor.take() {
+            log(format_args!("{} {reason}; its successor takes over", slot.plan.label));
+            let told = successor.is_known_to_manager();
+            slot.current = Some(successor);
+            if known && !told {
+                self.ask_manager(&Request::Detach { hop, replica, drain: false }, &[], Expected::Detached);
+            }
+            return;
+        }
+        let retry = slot.backoff.next(instance.process.started, now);
+        slot.retry = Some(retry);
+        let pid = instance.process.pid();
+        let wait = retry.saturating_duration_since(now);
+        log(format_args!("{} (process {pid}) {reason}; restarting {}", slot.plan.label, when(wait)));
+        if known {
+            self.ask_manager(&Request::Detach { hop, replica, drain: false }, &[], Expected::Detached);
+        }
+        self.change_taken(hop, Some(instance.id), Err((format!("the function {reason}"), None)));
+    }
+
+    /// A successor died after the manager was told of it: its predecessor's rings may have been let go, so it gets new ones.
+    fn rejoin(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        let detach = Request::Detach { hop: slot.plan.hop, replica: slot.plan.replica, drain: false };
+        if let Some(current) = slot.current.as_mut().filter(|c| c.stage == Stage::Running) {
+            current.enter(Stage::Ready);
+            self.ask_manager(&detach, &[], Expected::Detached);
+        }
+    }
+
+    /// The manager is gone: whoever was attached waits for the next one.
+    pub(super) fn orphan_instances(&mut self) {
+        for slot in &mut self.slots {
+            for instance in slot.instances_mut() {
+                if matches!(instance.stage, Stage::Attaching | Stage::Joining | Stage::Running) {
+                    instance.enter(Stage::Ready);
+                }
+            }
+        }
+    }
+
+    pub(super) fn look_interval(&self) -> Duration {
+        (self.plan.runtime.heartbeat / 4).clamp(LOOK_INTERVALS.0, LOOK_INTERVALS.1)
+    }
+
+    /// Kills functions that show no sign of life. A function that idles still beats several times a second.
+    pub(super) fn look_at_heartbeats(&mut self, now: Instant) {
+        let interval = self.look_interval();
+        let gap = now.saturating_duration_since(self.last_look);
+        if gap < interval {
+            return;
+        }
+        self.last_look = now;
+        // After a pause of our own (a stopped process, a suspended host) silence proves nothing.
+        let paused = gap > interval * 4 + super::LONGEST_SLEEP;
+        let limit = self.plan.runtime.heartbeat;
+        let running = self.slots.iter_mut().filter_map(|s| s.current.as_mut()).filter(|i| i.stage == Stage::Running);
+        for instance in running {
+            let Some(control) = &instance.control else { continue };
+            let beats = control.heartbeat().load(Ordering::Relaxed);
+            let silence = instance.pulse.silence(beats, now);
+            if paused {
+                instance.pulse.reset(beats, now);
+            } else if silence >= limit && instance.end.is_none() {
+                instance.kill(format!("hung: no sign of life for {} ms", silence.as_millis()));
+            }
+        }
+    }
+}
+
+/// `at once`, `in 200 ms`.
+pub(super) fn when(wait: Duration) -> String {
+    if wait.is_zero() { "at once".into() } else { format!("in {} ms", wait.as_millis()) }
+}
