@@ -7,9 +7,10 @@
 //! ```
 //! use middlenet_sdk::prelude::*;
 //!
-//! /// Lowers the TTL of IPv4 packets to a limit.
-//! #[derive(Deserialize, JsonSchema)]
-//! struct Config { max_ttl: u8 }
+//! middlenet_sdk::config! {
+//!     /// Lowers the TTL of IPv4 packets to a limit.
+//!     struct Config { max_ttl: u8 }
+//! }
 //!
 //! struct TtlClamp { max: u8, clamped: Counter }
 //!
@@ -81,6 +82,29 @@ macro_rules! main {
         fn main() -> ::std::process::ExitCode {
             $crate::host::main(&$crate::Registration::of::<$function>())
         }
+    };
+}
+
+/// Derives what a configuration needs: parsing, and a schema from its doc comments. Unknown keys are errors.
+///
+/// ```
+/// middlenet_sdk::config! {
+///     /// Lowers the TTL of IPv4 packets to a limit.
+///     struct Config {
+///         /// The largest TTL that passes unchanged.
+///         max_ttl: u8,
+///     }
+/// }
+/// ```
+///
+/// It stands for `#[derive(Deserialize, JsonSchema)]` and spares the author serde and schemars as dependencies of his own.
+#[macro_export]
+macro_rules! config {
+    ($($item:tt)*) => {
+        #[derive($crate::serde::Deserialize, $crate::schemars::JsonSchema)]
+        #[serde(crate = "::middlenet_sdk::serde", deny_unknown_fields)]
+        #[schemars(crate = "::middlenet_sdk::schemars")]
+        $($item)*
     };
 }
 

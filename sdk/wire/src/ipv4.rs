@@ -266,6 +266,12 @@ impl<'a> Ipv4Mut<'a> {
         Ipv4 { head: self.head, options: self.options, payload: self.payload }
     }
 
+    /// As [`Ipv4::ttl`].
+    #[inline]
+    pub fn ttl(&self) -> u8 {
+        self.view().ttl()
+    }
+
     /// Sets the time to live.
     #[inline]
     pub fn set_ttl(&mut self, ttl: u8) {
