@@ -159,18 +159,21 @@ impl Connection {
         }
     }
 
-    /// A TCP segment from `side` (RFC 9293 section 3.5 and 3.6; resets after RFC 5961 section 3).
+    /// A segment from `side` that only carries data or acknowledges, on a connection that is established; whether it was one.
     #[inline]
-    pub(super) fn segment(&mut self, side: usize, segment: &Segment) -> Step {
-        let plain = !segment.flags.intersects(TcpFlags(TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::FIN.0));
-        if plain && self.state == State::Established {
+    pub(super) fn plain_segment(&mut self, side: usize, segment: &Segment) -> bool {
+        let is_plain = segment.flags.0 & 0x17 == TcpFlags::ACK.0 && self.state == State::Established;
+        if is_plain {
             self.record(side, segment);
-            return Step::Valid;
         }
-        self.unusual(side & 1, segment)
+        is_plain
     }
 
-    fn unusual(&mut self, side: usize, segment: &Segment) -> Step {
+    /// A TCP segment from `side` (RFC 9293 section 3.5 and 3.6; resets after RFC 5961 section 3).
+    pub(super) fn segment(&mut self, side: usize, segment: &Segment) -> Step {
+        if self.plain_segment(side, segment) {
+            return Step::Valid;
+        }
         let flags = segment.flags;
         if flags.rst() {
             return self.reset(side, segment);

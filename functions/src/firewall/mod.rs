@@ -72,10 +72,22 @@ pub struct Firewall {
     connections: FlowTable<Connection>,
     fragments: FragmentTable<bool>,
     rejecter: Rejecter,
-    /// First pass over a burst: what each packet is, its key for both directions, whether turned for it, its hash.
-    probes: Box<[(Probe, Key, bool, u32); BURST]>,
+    /// What the first passes over a burst found.
+    probed: Vec<Probed>,
     counters: Counters,
     reasons: Reasons,
+}
+
+/// What the first passes found out about a packet.
+#[derive(Clone, Copy, Default)]
+struct Probed {
+    probe: Probe,
+    /// The key of both directions, and whether the packet's own was turned round for it.
+    key: Key,
+    turned: bool,
+    hash: u32,
+    /// Where its connection seems to be.
+    slot: u32,
 }
 
 /// Rules and how often each decided.
@@ -183,7 +195,7 @@ impl NetworkFunction for Firewall {
             connections: FlowTable::new(if config.stateful { config.connections } else { 1 }),
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             rejecter: Rejecter::new(),
-            probes: Box::new([Default::default(); BURST]),
+            probed: vec![Probed::default(); BURST],
             counters,
             reasons,
         })
@@ -191,25 +203,27 @@ impl NetworkFunction for Firewall {
 
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
+        let mut probed = std::mem::take(&mut self.probed);
         for start in (0..burst.len()).step_by(BURST) {
             let count = (burst.len() - start).min(BURST);
-            // First pass: packets and the table's index come into the cache side by side.
-            for i in 0..count {
+            // First pass: packets come into the cache side by side. Second: entries do. Third: decide.
+            for (i, probed) in probed.iter_mut().enumerate().take(count) {
                 if let Some(packet) = burst.get_mut(start + i) {
-                    let probe = Probe::of(packet.data());
-                    let (key, turned) = probe.key.canonical();
-                    let hash = self.connections.seed().hash(&key);
-                    self.probes[i] = (probe, key, turned, hash);
+                    probed.probe = Probe::of(packet.data());
+                    (probed.key, probed.turned) = probed.probe.key.canonical();
+                    probed.hash = self.connections.seed().hash(&probed.key);
                 }
             }
-            for i in 0..count {
+            for probed in probed.iter_mut().take(if self.stateful { count } else { 0 }) {
+                probed.slot = self.connections.seek(probed.hash, &probed.key);
+            }
+            for (i, probed) in probed.iter().enumerate().take(count) {
                 let Some(mut packet) = burst.get_mut(start + i) else { break };
-                let decision = self.decide(&packet, i, now_ns);
-                match decision {
+                match self.decide(&packet, probed, now_ns) {
                     Decision::Pass => {}
                     Decision::Drop(reason) => packet.drop(reason),
                     Decision::Reject => {
-                        if self.rejecter.answer(&mut packet, &self.probes[i].0, now_ns) {
+                        if self.rejecter.answer(&mut packet, &probed.probe, now_ns) {
                             self.counters.rejected.inc();
                             packet.reply();
                         } else {
@@ -220,6 +234,7 @@ impl NetworkFunction for Firewall {
                 }
             }
         }
+        self.probed = probed;
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
@@ -258,21 +273,35 @@ fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
 
 impl Firewall {
     #[inline]
-    fn decide(&mut self, packet: &Packet<'_>, i: usize, now_ns: u64) -> Decision {
-        let (probe, key, turned, hash) = &self.probes[i & (BURST - 1)];
-        let (probe, key, turned, hash) = (*probe, *key, *turned, *hash);
-        // The common case first: TCP and UDP of a connection that is known.
+    fn decide(&mut self, packet: &Packet<'_>, probed: &Probed, now_ns: u64) -> Decision {
+        let Probed { probe, key, turned, hash, slot } = probed;
+        // The common case first: data of TCP and UDP connections that are known, by the ports they were known by. ICMP
+        // and fragments are never of this kind: their tables' keys look like others'.
         if self.stateful
             && probe.class == Class::Flow
             && !probe.first_fragment
-            && matches!(key.protocol(), protocol::TCP | protocol::UDP)
-            && let Some(slot) = self.connections.find(hash, &key, now_ns)
+            && let Some(entry) = self.connections.at_mut(*slot, key, now_ns)
+            && !entry.is_unanswered()
         {
-            return self.known(packet, &probe, slot, turned, now_ns);
+            let side = usize::from(entry.value.turned != *turned);
+            let passes = entry.value.ingress[side] == Some(packet.ingress().0)
+                && match key.protocol() {
+                    protocol::TCP => {
+                        segment(probe, packet.data()).is_some_and(|segment| entry.value.plain_segment(side, &segment))
+                    }
+                    protocol::UDP => true,
+                    _ => false,
+                };
+            if passes {
+                entry.expires_ns = now_ns.saturating_add(self.lifetimes[entry.value.state as usize]);
+                self.counters.established.inc();
+                return Decision::Pass;
+            }
         }
-        self.decide_slowly(packet, &probe, key, turned, hash, now_ns)
+        self.decide_slowly(packet, probe, *key, *turned, *hash, now_ns)
     }
 
+    #[inline(never)]
     fn decide_slowly(
         &mut self,
         packet: &Packet<'_>,
@@ -394,7 +423,6 @@ impl Firewall {
     }
 
     /// A packet of a connection in the table.
-    #[inline]
     fn known(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, turned: bool, now_ns: u64) -> Decision {
         let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
         let side = usize::from(entry.value.turned != turned);
@@ -405,7 +433,6 @@ impl Firewall {
         self.step(packet, probe, slot, side, now_ns)
     }
 
-    #[inline]
     fn step(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, side: usize, now_ns: u64) -> Decision {
         let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
         let connection = &mut entry.value;

@@ -94,6 +94,19 @@ impl<V> FlowTable<V> {
         self.slab.get(slot).filter(|entry| entry.expires_ns > now_ns).map(|_| slot)
     }
 
+    /// The slot where a flow seems to be: for passes that bring entries into the cache for [`FlowTable::at_mut`].
+    #[inline]
+    pub(crate) fn seek(&self, hash: u32, key: &Key) -> u32 {
+        let is = |slot| self.slab.get(slot).is_some_and(|entry: &Entry<V>| entry.key == *key);
+        self.index.find(hash, is).unwrap_or(NONE)
+    }
+
+    /// The entry in a slot that [`FlowTable::seek`] found, if the flow is still there and has not ended.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, slot: u32, key: &Key, now_ns: u64) -> Option<&mut Entry<V>> {
+        self.slab.get_mut(slot).filter(|entry| entry.expires_ns > now_ns && entry.key == *key)
+    }
+
     /// The entry in a slot.
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&Entry<V>> {

@@ -220,12 +220,29 @@ impl Bindings {
     /// The session of a packet.
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &Key, from_inside: bool, now_ns: u64) -> Option<u32> {
-        let slot = if from_inside {
-            self.by_inside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.inside == *key))
-        } else {
-            self.by_outside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.outside == *key))
-        }?;
+        let slot = self.seek(hash, key, from_inside);
         self.sessions.get(slot).filter(|session| session.expires_ns > now_ns).map(|_| slot)
+    }
+
+    /// Where the session of a packet seems to be: for passes that bring sessions into the cache.
+    #[inline]
+    pub(super) fn seek(&self, hash: u32, key: &Key, from_inside: bool) -> u32 {
+        let session = |slot| self.sessions.get(slot);
+        let found = if from_inside {
+            self.by_inside.find(hash, |slot| session(slot).is_some_and(|s| s.inside == *key))
+        } else {
+            self.by_outside.find(hash, |slot| session(slot).is_some_and(|s| s.outside == *key))
+        };
+        found.unwrap_or(u32::MAX)
+    }
+
+    /// The session that [`Bindings::seek`] found, if it is still there and has not ended.
+    #[inline]
+    pub(super) fn at_mut(&mut self, slot: u32, key: &Key, from_inside: bool, now_ns: u64) -> Option<&mut Session> {
+        self.sessions.get_mut(slot).filter(|session| {
+            let own = if from_inside { &session.inside } else { &session.outside };
+            session.expires_ns > now_ns && own == key
+        })
     }
 
     #[inline]

@@ -75,9 +75,20 @@ pub struct Nat {
     bindings: Bindings,
     /// Which side of a fragmented packet changes, and to what address.
     fragments: FragmentTable<(bool, u128)>,
-    probes: Box<[(Probe, u32); BURST]>,
+    /// What the first passes over a burst found.
+    probed: Vec<Probed>,
     counters: Counters,
     reasons: Reasons,
+}
+
+/// What the first passes found out about a packet.
+#[derive(Clone, Copy, Default)]
+struct Probed {
+    probe: Probe,
+    from_inside: bool,
+    hash: u32,
+    /// Where its session seems to be.
+    slot: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +169,7 @@ impl NetworkFunction for Nat {
                 icmp_ns: seconds(config.timeouts.icmp_s),
             },
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
-            probes: Box::new([Default::default(); BURST]),
+            probed: vec![Probed::default(); BURST],
             scheme,
             counters,
             reasons,
@@ -167,33 +178,35 @@ impl NetworkFunction for Nat {
 
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
+        let mut probed = std::mem::take(&mut self.probed);
         for start in (0..burst.len()).step_by(BURST) {
             let count = (burst.len() - start).min(BURST);
-            // First pass: packets come into the cache side by side, and hashes are computed without waiting for tables.
-            for i in 0..count {
+            // First pass: packets come into the cache side by side. Second: sessions do. Third: translate.
+            for (i, probed) in probed.iter_mut().enumerate().take(count) {
                 if let Some(packet) = burst.get_mut(start + i) {
-                    let mut probe = Probe::of(packet.data());
-                    probe.key.rest &= !(0xffff << 16);
-                    let from_inside = self.is_inside[usize::from(packet.ingress().0)];
-                    self.probes[i] = (probe, self.bindings.hash(&probe.key, from_inside));
+                    probed.probe = Probe::of(packet.data());
+                    probed.probe.key.rest &= !(0xffff << 16);
+                    probed.from_inside = self.is_inside[usize::from(packet.ingress().0)];
+                    probed.hash = self.bindings.hash(&probed.probe.key, probed.from_inside);
                 }
             }
-            for i in 0..count {
-                let (probe, hash) = self.probes[i];
+            for probed in probed.iter_mut().take(count) {
+                probed.slot = self.bindings.seek(probed.hash, &probed.probe.key, probed.from_inside);
+            }
+            for (i, probed) in probed.iter().enumerate().take(count) {
                 let Some(mut packet) = burst.get_mut(start + i) else { break };
-                let from_inside = self.is_inside[usize::from(packet.ingress().0)];
-                let verdict = self.known(&mut packet, &probe, hash, from_inside, now_ns).unwrap_or_else(|| {
-                    if from_inside {
-                        self.outbound(&mut packet, &probe, now_ns)
-                    } else {
-                        self.inbound(&mut packet, &probe, now_ns)
-                    }
-                });
+                let (probe, from_inside) = (&probed.probe, probed.from_inside);
+                let verdict = match self.known(&mut packet, probed, now_ns) {
+                    Some(verdict) => verdict,
+                    None if from_inside => self.outbound(&mut packet, probe, now_ns),
+                    None => self.inbound(&mut packet, probe, now_ns),
+                };
                 if verdict != Verdict::Next {
                     packet.set_verdict(verdict);
                 }
             }
         }
+        self.probed = probed;
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
@@ -230,47 +243,41 @@ fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
 impl Nat {
     /// A TCP or UDP packet of a session in the table; `None` for all others.
     #[inline]
-    fn known(
-        &mut self,
-        packet: &mut Packet<'_>,
-        probe: &Probe,
-        hash: u32,
-        from_inside: bool,
-        now_ns: u64,
-    ) -> Option<Verdict> {
+    fn known(&mut self, packet: &mut Packet<'_>, probed: &Probed, now_ns: u64) -> Option<Verdict> {
+        let Probed { probe, from_inside, slot, .. } = probed;
         let protocol = probe.key.protocol();
         if probe.class != Class::Flow || probe.first_fragment || !matches!(protocol, protocol::TCP | protocol::UDP) {
             return None;
         }
-        let slot = self.bindings.find(hash, &probe.key, from_inside, now_ns)?;
-        self.by_session(packet, probe, slot, from_inside, now_ns)
+        let session = self.bindings.at_mut(*slot, &probe.key, *from_inside, now_ns)?;
+        let (side, address, port) = Self::by_session(session, probe, *from_inside, &self.timeouts, now_ns)?;
+        if !translate(packet.data_mut(), probe, side, address, port) {
+            return Some(self.untranslatable(DropReason::UNSUPPORTED));
+        }
+        if *from_inside { &self.counters.outbound } else { &self.counters.inbound }.inc();
+        Some(Verdict::Next)
     }
 
-    /// Translates by a session. `None` for hairpinned ones.
+    /// What a session makes of a packet. `None` for hairpinned ones.
     #[inline]
     fn by_session(
-        &mut self,
-        packet: &mut Packet<'_>,
+        session: &mut bindings::Session,
         probe: &Probe,
-        slot: u32,
         from_inside: bool,
+        timeouts: &Lifetimes,
         now_ns: u64,
-    ) -> Option<Verdict> {
-        let timeouts = self.timeouts;
-        let session = self.bindings.session_mut(slot)?;
+    ) -> Option<(Side, u128, u16)> {
         if session.hairpin {
             return None;
         }
-        refresh(session, probe, from_inside, &timeouts, now_ns);
-        let (side, address, port) = if from_inside {
+        refresh(session, probe, from_inside, timeouts, now_ns);
+        Some(if from_inside {
             (Side::Source, session.outside.b, session.outside.b_port())
         } else {
             (Side::Destination, session.inside.a, session.inside.a_port())
-        };
-        Some(self.translated(packet, probe, side, address, port, now_ns))
+        })
     }
 
-    #[inline]
     fn translated(
         &mut self,
         packet: &mut Packet<'_>,
@@ -323,10 +330,12 @@ impl Nat {
                 Err(verdict) => return verdict,
             },
         };
-        let Some(verdict) = self.by_session(packet, probe, slot, true, now_ns) else {
-            return self.hairpin(packet, probe, slot, now_ns);
-        };
-        verdict
+        let timeouts = self.timeouts;
+        let session = self.bindings.session_mut(slot);
+        match session.and_then(|session| Self::by_session(session, probe, true, &timeouts, now_ns)) {
+            Some((side, address, port)) => self.translated(packet, probe, side, address, port, now_ns),
+            None => self.hairpin(packet, probe, slot, now_ns),
+        }
     }
 
     fn begin(&mut self, data: &[u8], probe: &Probe, now_ns: u64) -> Result<u32, Verdict> {

@@ -55,9 +55,10 @@ impl Bucket {
         }
     }
 
-    /// When the bucket is full again, if nothing is taken: from then on it is as good as a new one.
+    /// A time by which the bucket is full again if nothing is taken: from then on it is as good as a new one. The exact time
+    /// would take a division per packet.
     #[inline]
-    pub(super) fn full_at_ns(&self, shape: &Shape) -> u64 {
-        self.at_ns.saturating_add((shape.full - self.units).div_ceil(shape.per_second))
+    pub(super) fn full_by_ns(&self, shape: &Shape) -> u64 {
+        self.at_ns.saturating_add(shape.fill_ns)
     }
 }

@@ -31,6 +31,7 @@ mod tests;
 
 use crate::flow_table::{Class, FlowTable, Key, Probe};
 use bucket::{Bucket, Shape};
+use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
 use quantity::Unit;
 use serde_json::{Value, json};
@@ -117,6 +118,15 @@ const fn buckets() -> usize {
     65_536
 }
 
+/// What the first passes over a burst found.
+#[derive(Clone, Copy, Default)]
+struct Probed {
+    key: Key,
+    hash: u32,
+    /// Where its bucket seems to be.
+    slot: u32,
+}
+
 /// See the module's documentation.
 pub struct RateLimiter {
     shape: Shape,
@@ -129,6 +139,7 @@ pub struct RateLimiter {
     limits: (bool, bool),
     shared: Bucket,
     buckets: FlowTable<Bucket>,
+    probed: Vec<Probed>,
     passed: Counter,
     limited: Counter,
     limited_bytes: Counter,
@@ -170,6 +181,7 @@ impl NetworkFunction for RateLimiter {
             limits: (config.direction != Direction::Reverse, config.direction != Direction::Forward),
             shared: Bucket::full(&shape, 0),
             buckets: FlowTable::new(if config.per == Per::All { 1 } else { config.buckets }),
+            probed: vec![Probed::default(); BURST],
             passed: init.counter("passed", "packets within the rate, or not limited"),
             limited: init.counter("limited", "packets dropped for exceeding the rate"),
             limited_bytes: init.counter("limited-bytes", "bytes of these packets"),
@@ -181,18 +193,36 @@ impl NetworkFunction for RateLimiter {
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = u64::try_from(burst.now().as_nanos()).unwrap_or(u64::MAX / 2);
         let mut passed = 0;
-        for packet in burst.iter_mut() {
-            let from_left = Some(packet.ingress()) == self.left;
-            let is_limited = if from_left { self.limits.0 } else { self.limits.1 };
-            let tokens = if self.unit == Unit::Bits { packet.len() as u64 * 8 } else { 1 };
-            if !is_limited || self.take(&packet, tokens, now_ns) {
-                passed += 1;
-            } else {
-                self.limited.inc();
-                self.limited_bytes.add(packet.len() as u64);
-                packet.drop(DropReason::RATE_EXCEEDED);
+        let mut probed = std::mem::take(&mut self.probed);
+        for start in (0..burst.len()).step_by(BURST) {
+            let count = (burst.len() - start).min(BURST);
+            if self.per != Per::All {
+                // Keys, then entries come into the cache side by side.
+                for (i, probed) in probed.iter_mut().enumerate().take(count) {
+                    if let Some(packet) = burst.get_mut(start + i) {
+                        probed.key = self.key(&Probe::of(packet.data()));
+                        probed.hash = self.buckets.seed().hash(&probed.key);
+                    }
+                }
+                for probed in probed.iter_mut().take(count) {
+                    probed.slot = self.buckets.seek(probed.hash, &probed.key);
+                }
+            }
+            for (i, probed) in probed.iter().enumerate().take(count) {
+                let Some(packet) = burst.get_mut(start + i) else { break };
+                let from_left = Some(packet.ingress()) == self.left;
+                let is_limited = if from_left { self.limits.0 } else { self.limits.1 };
+                let tokens = if self.unit == Unit::Bits { packet.len() as u64 * 8 } else { 1 };
+                if !is_limited || self.take(probed, tokens, now_ns) {
+                    passed += 1;
+                } else {
+                    self.limited.inc();
+                    self.limited_bytes.add(packet.len() as u64);
+                    packet.drop(DropReason::RATE_EXCEEDED);
+                }
             }
         }
+        self.probed = probed;
         self.passed.add(passed);
     }
 
@@ -218,23 +248,33 @@ impl NetworkFunction for RateLimiter {
 
 impl RateLimiter {
     #[inline]
-    fn take(&mut self, packet: &Packet<'_>, tokens: u64, now_ns: u64) -> bool {
+    fn take(&mut self, probed: &Probed, tokens: u64, now_ns: u64) -> bool {
         if self.per == Per::All {
             return self.shared.take(&self.shape, tokens, now_ns);
         }
-        let key = self.key(&Probe::of(packet.data()));
-        let hash = self.buckets.seed().hash(&key);
+        let Probed { key, hash, slot } = *probed;
+        if let Some(entry) = self.buckets.at_mut(slot, &key, now_ns) {
+            let passes = entry.value.take(&self.shape, tokens, now_ns);
+            entry.expires_ns = entry.value.full_by_ns(&self.shape);
+            return passes;
+        }
+        self.take_anew(key, hash, tokens, now_ns)
+    }
+
+    /// From a bucket that was not there when the burst began.
+    #[inline(never)]
+    fn take_anew(&mut self, key: Key, hash: u32, tokens: u64, now_ns: u64) -> bool {
         if let Some(slot) = self.buckets.find(hash, &key, now_ns)
             && let Some(entry) = self.buckets.get_mut(slot)
         {
             let passes = entry.value.take(&self.shape, tokens, now_ns);
-            entry.expires_ns = entry.value.full_at_ns(&self.shape);
+            entry.expires_ns = entry.value.full_by_ns(&self.shape);
             return passes;
         }
         let mut bucket = Bucket::full(&self.shape, now_ns);
         let passes = bucket.take(&self.shape, tokens, now_ns);
         // A bucket that ends when it is full: then a new one would be no different.
-        let expires_ns = bucket.full_at_ns(&self.shape);
+        let expires_ns = bucket.full_by_ns(&self.shape);
         if self.buckets.insert(hash, key, bucket, expires_ns, now_ns, false).is_some() {
             return passes;
         }
