@@ -39,20 +39,20 @@ mod reject;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 pub use config::{Config, Direction, Fragments, OneOrMany, Permission, Policy, RuleConfig, Term, Timeouts};
 
-use crate::flow_table::{Class, FlowTable, FragmentTable, Key, Probe};
+use crate::flow_table::{Class, FlowTable, FragmentTable, Icmp, Key, Probe};
 use classifier::Classifier;
-use connection::{Connection, Lifetimes, Segment, State, Step};
+use connection::{Connection, Lifetimes};
+use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
-use middlenet_sdk::wire::icmpv4::{self, icmpv4_type};
-use middlenet_sdk::wire::icmpv6::{self, icmpv6_type};
-use middlenet_sdk::wire::{FlowKey, Layers, Tcp, protocol};
-use middlenet_sdk::{BURST, wire};
+use middlenet_sdk::wire::{Layers, protocol};
 use reject::Rejecter;
 use rule::{Action, Subject};
 use serde_json::{Value, json};
+use tracking::segment;
 
 /// Packets that may be under way in fragments at once.
 const FRAGMENTED_PACKETS: usize = 4096;
@@ -351,7 +351,7 @@ impl Firewall {
         now_ns: u64,
     ) -> Decision {
         let data = packet.data();
-        let icmp = icmp_kind(probe, data);
+        let icmp = Icmp::of(probe, data);
         if icmp == Icmp::NeighbourDiscovery {
             return self.permit(self.arp);
         }
@@ -377,124 +377,6 @@ impl Firewall {
         self.first(packet, probe, icmp, key, turned, hash, now_ns)
     }
 
-    /// The first packet of a connection, or one of none.
-    #[allow(clippy::too_many_arguments, reason = "one caller; a struct would only rename them")]
-    fn first(
-        &mut self,
-        packet: &Packet<'_>,
-        probe: &Probe,
-        icmp: Icmp,
-        key: Key,
-        turned: bool,
-        hash: u32,
-        now_ns: u64,
-    ) -> Decision {
-        let ingress = packet.ingress().0;
-        let connection = match key.protocol() {
-            protocol::TCP => {
-                let segment = match segment(probe, packet.data()) {
-                    Some(segment) if segment.is_sane() => segment,
-                    _ => return self.invalid(DropReason::MALFORMED),
-                };
-                let flags = wire::TcpFlags(probe.tcp_flags);
-                let begins = flags.opens() || (self.tcp_loose && !flags.rst() && !flags.syn());
-                if !begins {
-                    return self.invalid(self.reasons.no_connection);
-                }
-                Connection::tcp(&segment, turned, ingress)
-            }
-            protocol::UDP => Connection::new(State::UdpUnreplied, turned, ingress),
-            _ if icmp == Icmp::Query => Connection::new(State::Icmp, turned, ingress),
-            _ if icmp == Icmp::Answer => return self.invalid(self.reasons.no_connection),
-            _ => Connection::new(State::Other, turned, ingress),
-        };
-        let decision = self.by_rules(packet, probe);
-        if decision != Decision::Pass {
-            return decision;
-        }
-        if self.connections.unanswered() >= self.half_open {
-            self.connections.evict_unanswered();
-        }
-        let expires_ns = now_ns.saturating_add(self.lifetimes[connection.state as usize]);
-        match self.connections.insert(hash, key, connection, expires_ns, now_ns, true) {
-            Some(_) => Decision::Pass,
-            None => Decision::Drop(DropReason::TABLE_FULL),
-        }
-    }
-
-    /// A packet of a connection in the table.
-    fn known(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, turned: bool, now_ns: u64) -> Decision {
-        let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
-        let side = usize::from(entry.value.turned != turned);
-        let ingress = packet.ingress().0;
-        if entry.value.ingress[side] != Some(ingress) {
-            return self.other_ingress(packet, probe, slot, side, now_ns);
-        }
-        self.step(packet, probe, slot, side, now_ns)
-    }
-
-    fn step(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, side: usize, now_ns: u64) -> Decision {
-        let Some(entry) = self.connections.get_mut(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
-        let connection = &mut entry.value;
-        let step = if probe.key.protocol() == protocol::TCP {
-            match segment(probe, packet.data()) {
-                Some(segment) if segment.is_sane() => connection.segment(side, &segment),
-                _ => return self.invalid(DropReason::MALFORMED),
-            }
-        } else {
-            connection.datagram(side);
-            Step::Valid
-        };
-        let state = connection.state;
-        match step {
-            Step::Valid => {
-                entry.expires_ns = now_ns.saturating_add(self.lifetimes[state as usize]);
-                if entry.is_unanswered() {
-                    let answered = match state {
-                        State::Established | State::FinWait | State::TimeWait => true,
-                        State::SynSent | State::SynReceived | State::Closed => false,
-                        _ => side == 1,
-                    };
-                    if answered {
-                        self.connections.answered(slot);
-                    }
-                }
-                self.counters.established.inc();
-                Decision::Pass
-            }
-            Step::Ignored => {
-                self.counters.established.inc();
-                Decision::Pass
-            }
-            Step::Invalid => self.invalid(self.reasons.invalid),
-            Step::Restart => {
-                self.connections.remove(slot);
-                let (key, turned) = probe.key.canonical();
-                let hash = self.connections.seed().hash(&key);
-                self.first(packet, probe, Icmp::None, key, turned, hash, now_ns)
-            }
-        }
-    }
-
-    /// A packet that came by another port than its side's packets before. The first answer teaches the port; a later change
-    /// must be allowed by the rules, or else anybody who knows the addresses could join from any port.
-    fn other_ingress(&mut self, packet: &Packet<'_>, probe: &Probe, slot: u32, side: usize, now_ns: u64) -> Decision {
-        let Some(entry) = self.connections.get(slot) else { return Decision::Drop(DropReason::UNSPECIFIED) };
-        if entry.value.ingress[side].is_some() {
-            let decision = self.by_rules(packet, probe);
-            if decision != Decision::Pass {
-                return decision;
-            }
-        }
-        let decision = self.step(packet, probe, slot, side, now_ns);
-        if decision == Decision::Pass
-            && let Some(entry) = self.connections.get_mut(slot)
-        {
-            entry.value.ingress[side] = Some(packet.ingress().0);
-        }
-        decision
-    }
-
     fn later_fragment(&mut self, packet: &Packet<'_>, probe: &Probe, now_ns: u64) -> Decision {
         match self.fragment_policy {
             Fragments::Allow => Decision::Pass,
@@ -509,15 +391,6 @@ impl Firewall {
                 }
             }
         }
-    }
-
-    /// Whether an ICMP error quotes a packet of a tracked connection, and goes to that packet's sender.
-    fn is_related(&self, data: &[u8], probe: &Probe, now_ns: u64) -> bool {
-        let Ok(layers) = Layers::parse(data) else { return false };
-        let Ok(quoted) = FlowKey::of_quoted(&layers, data) else { return false };
-        let quoted = Key::from(&quoted);
-        let (key, _) = quoted.canonical();
-        quoted.a == probe.key.b && self.connections.find(self.connections.seed().hash(&key), &key, now_ns).is_some()
     }
 
     fn by_rules(&mut self, packet: &Packet<'_>, probe: &Probe) -> Decision {
@@ -545,53 +418,5 @@ impl Firewall {
     fn invalid(&self, reason: DropReason) -> Decision {
         self.counters.invalid.inc();
         Decision::Drop(reason)
-    }
-}
-
-#[inline]
-fn segment(probe: &Probe, data: &[u8]) -> Option<Segment> {
-    let l4 = data.get(usize::from(probe.l4_offset)..usize::from(probe.end))?;
-    Tcp::parse(l4).ok().map(|tcp| Segment::of(&tcp))
-}
-
-/// What kind of ICMP a packet is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Icmp {
-    /// None at all.
-    None,
-    /// Echo or timestamp request.
-    Query,
-    /// Its answer.
-    Answer,
-    /// An error about another packet.
-    Error,
-    /// Router and neighbour discovery that has not been routed (RFC 4861).
-    NeighbourDiscovery,
-    /// Any other.
-    Other,
-}
-
-fn icmp_kind(probe: &Probe, data: &[u8]) -> Icmp {
-    let kind = data.get(usize::from(probe.l4_offset)).copied().unwrap_or(255);
-    match (probe.key.protocol(), probe.key.is_ipv6()) {
-        (protocol::ICMPV4, false) => match kind {
-            icmpv4_type::ECHO_REQUEST | icmpv4_type::TIMESTAMP => Icmp::Query,
-            icmpv4_type::ECHO_REPLY | icmpv4_type::TIMESTAMP_REPLY => Icmp::Answer,
-            // A redirect changes routes and a source quench is obsolete (RFC 6633): the rules decide.
-            icmpv4_type::REDIRECT | icmpv4_type::SOURCE_QUENCH => Icmp::Other,
-            kind if icmpv4::is_error(kind) => Icmp::Error,
-            _ => Icmp::Other,
-        },
-        (protocol::ICMPV6, true) => match kind {
-            icmpv6_type::ECHO_REQUEST => Icmp::Query,
-            icmpv6_type::ECHO_REPLY => Icmp::Answer,
-            icmpv6_type::ROUTER_SOLICIT..=icmpv6_type::NEIGHBOR_ADVERT => {
-                let hop_limit = data.get(usize::from(probe.l3_offset) + 7);
-                if hop_limit == Some(&255) { Icmp::NeighbourDiscovery } else { Icmp::Other }
-            }
-            kind if icmpv6::is_error(kind) => Icmp::Error,
-            _ => Icmp::Other,
-        },
-        _ => Icmp::None,
     }
 }

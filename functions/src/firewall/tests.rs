@@ -1,7 +1,7 @@
 use super::rule::Rule;
 use super::*;
 use middlenet_sdk::testkit::{Outcome, Testkit};
-use middlenet_sdk::wire::{Fragment, MacAddr, PacketBuilder, TcpFlags, VlanTag};
+use middlenet_sdk::wire::{FlowKey, Fragment, MacAddr, PacketBuilder, TcpFlags, VlanTag};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -7,6 +7,7 @@
 //! conversations.
 
 mod fragments;
+mod icmp;
 mod index;
 mod key;
 mod probe;
@@ -15,6 +16,7 @@ mod slab;
 mod tests;
 
 pub(crate) use fragments::FragmentTable;
+pub(crate) use icmp::Icmp;
 pub(crate) use index::Index;
 pub(crate) use key::{Key, Seed};
 pub(crate) use probe::{Class, Probe};

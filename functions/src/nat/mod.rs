@@ -37,26 +37,26 @@
 
 mod bindings;
 mod config;
+mod errors;
 mod neighbours;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod translate;
 
 pub use config::{Config, Filtering, Forward, Names, Timeouts, Transport, Unsolicited};
 
 use crate::firewall::prefix::{address_of, is_mapped};
-use crate::flow_table::{Class, FragmentTable, Key, Probe};
+use crate::flow_table::{Class, FragmentTable, Icmp, Key, Probe};
 use bindings::{Bindings, Refusal};
 use config::Scheme;
 use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
-use middlenet_sdk::wire::checksum::Delta;
-use middlenet_sdk::wire::icmpv4::{self, icmpv4_type};
-use middlenet_sdk::wire::icmpv6::{self, icmpv6_type};
 use middlenet_sdk::wire::rewrite::{self, Side};
-use middlenet_sdk::wire::{FlowKey, Layers, TcpFlags, protocol};
+use middlenet_sdk::wire::{Layers, TcpFlags, protocol};
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use translate::translate;
 
 /// Packets that may be under way in fragments at once.
 const FRAGMENTED_PACKETS: usize = 4096;
@@ -245,8 +245,7 @@ impl Nat {
     #[inline]
     fn known(&mut self, packet: &mut Packet<'_>, probed: &Probed, now_ns: u64) -> Option<Verdict> {
         let Probed { probe, from_inside, slot, .. } = probed;
-        let protocol = probe.key.protocol();
-        if probe.class != Class::Flow || probe.first_fragment || !matches!(protocol, protocol::TCP | protocol::UDP) {
+        if probe.class != Class::Flow || probe.first_fragment || !is_transport(&probe.key) {
             return None;
         }
         let session = self.bindings.at_mut(*slot, &probe.key, *from_inside, now_ns)?;
@@ -315,12 +314,14 @@ impl Nat {
         if probe.class == Class::LaterFragment {
             return self.later_fragment(packet, probe, now_ns);
         }
-        match kind(probe, packet.data()) {
-            Kind::Error => return self.outbound_error(packet, probe),
-            Kind::Query | Kind::Transport => {}
+        match Icmp::of(probe, packet.data()) {
+            Icmp::Error => return self.outbound_error(packet, probe),
+            Icmp::None if is_transport(&key) => {}
+            Icmp::Query => {}
             // An answer to a query from outside, which is never let in.
-            Kind::Answer => return self.no_session(),
-            Kind::Other => return self.untranslatable(DropReason::UNSUPPORTED),
+            Icmp::Answer => return self.no_session(),
+            Icmp::NeighbourDiscovery => return Verdict::Next,
+            Icmp::Other | Icmp::None => return self.untranslatable(DropReason::UNSUPPORTED),
         }
         let hash = self.bindings.hash(&key, true);
         let slot = match self.bindings.find(hash, &key, true, now_ns) {
@@ -375,8 +376,7 @@ impl Nat {
         let Some(session) = self.bindings.session_mut(slot) else { return Verdict::Drop(DropReason::UNSPECIFIED) };
         refresh(session, probe, true, &timeouts, now_ns);
         let source = (session.outside.b, session.outside.b_port());
-        let is_query = !matches!(probe.key.protocol(), protocol::TCP | protocol::UDP);
-        if probe.first_fragment || is_query {
+        if probe.first_fragment || !is_transport(&probe.key) {
             return self.untranslatable(DropReason::UNSUPPORTED);
         }
         let seen = Key::new(source.0, source.1, probe.key.b, probe.key.b_port(), probe.key.rest as u32);
@@ -440,66 +440,18 @@ impl Nat {
         if probe.class == Class::LaterFragment {
             return self.later_fragment(packet, probe, now_ns);
         }
-        match kind(probe, packet.data()) {
-            Kind::Error => return self.inbound_error(packet, probe, now_ns),
-            Kind::Transport | Kind::Answer => {}
+        match Icmp::of(probe, packet.data()) {
+            Icmp::Error => return self.inbound_error(packet, probe, now_ns),
+            Icmp::None if is_transport(&key) => {}
+            Icmp::Answer => {}
+            Icmp::NeighbourDiscovery => return Verdict::Next,
             // Never to inside hosts; the owner of the address may want it.
-            Kind::Query | Kind::Other => return self.stray(),
+            Icmp::Query | Icmp::Other | Icmp::None => return self.stray(),
         }
         match self.wanted(&key, probe, now_ns) {
             Some((address, port)) => self.translated(packet, probe, Side::Destination, address, port, now_ns),
             None => self.stray(),
         }
-    }
-
-    /// An ICMP error from inside about a packet that came in: it quotes an inside destination.
-    fn outbound_error(&mut self, packet: &mut Packet<'_>, probe: &Probe) -> Verdict {
-        let Ok(layers) = Layers::parse(packet.data()) else { return self.untranslatable(DropReason::MALFORMED) };
-        let Ok(quoted) = FlowKey::of_quoted(&layers, packet.data()) else {
-            return self.untranslatable(DropReason::MALFORMED);
-        };
-        let quoted = Key::from(&quoted);
-        let Some(mapping) = self.bindings.mapping_of(quoted.protocol(), (quoted.b, quoted.b_port())).copied() else {
-            return self.no_session();
-        };
-        // The error goes to the packet's sender, and to nobody else.
-        if quoted.a != probe.key.b {
-            return self.no_session();
-        }
-        let (address, port) = (address_of(mapping.outside.0), Some(mapping.outside.1));
-        let data = packet.data_mut();
-        let done = rewrite::quoted_endpoint(data, &layers, Side::Destination, address, port).is_ok()
-            && rewrite::endpoint(data, &layers, Side::Source, address, None).is_ok();
-        self.error_done(done)
-    }
-
-    /// An ICMP error from outside about a packet that went out: it quotes an outside source.
-    fn inbound_error(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
-        let Ok(layers) = Layers::parse(packet.data()) else { return self.untranslatable(DropReason::MALFORMED) };
-        let Ok(quoted) = FlowKey::of_quoted(&layers, packet.data()) else {
-            return self.untranslatable(DropReason::MALFORMED);
-        };
-        let mut seen = Key::from(&quoted).reverse();
-        seen.rest &= !(0xffff << 16);
-        let hash = self.bindings.hash(&seen, false);
-        // Only about a session there is (RFC 5508 REQ-4), and only to the sender of what it quotes.
-        let session = self.bindings.find(hash, &seen, false, now_ns).and_then(|slot| self.bindings.session_mut(slot));
-        let Some(session) = session.filter(|_| seen.b == probe.key.b) else {
-            return self.stray();
-        };
-        let (address, port) = (address_of(session.inside.a), Some(session.inside.a_port()));
-        let data = packet.data_mut();
-        let done = rewrite::quoted_endpoint(data, &layers, Side::Source, address, port).is_ok()
-            && rewrite::endpoint(data, &layers, Side::Destination, address, None).is_ok();
-        self.error_done(done)
-    }
-
-    fn error_done(&self, done: bool) -> Verdict {
-        if !done {
-            return self.untranslatable(DropReason::UNSUPPORTED);
-        }
-        self.counters.icmp_errors.inc();
-        Verdict::Next
     }
 
     fn later_fragment(&mut self, packet: &mut Packet<'_>, probe: &Probe, now_ns: u64) -> Verdict {
@@ -556,43 +508,10 @@ fn refresh(session: &mut bindings::Session, probe: &Probe, from_inside: bool, ti
     session.expires_ns = now_ns.saturating_add(lifetime_ns);
 }
 
-/// Sets address and port of one side, and every checksum that covers them. False when it cannot be done.
+/// Whether it is TCP or UDP.
 #[inline]
-fn translate(data: &mut [u8], probe: &Probe, side: Side, address: u128, port: u16) -> bool {
-    let is_plain = probe.l3_offset == 14 && probe.l4_offset == 34 && !probe.key.is_ipv6() && !probe.first_fragment;
-    match probe.key.protocol() {
-        protocol::TCP if is_plain => translate_plain::<50>(data, side, address as u32, port, false).is_some(),
-        protocol::UDP if is_plain => translate_plain::<40>(data, side, address as u32, port, true).is_some(),
-        _ => Layers::parse(data)
-            .and_then(|layers| rewrite::endpoint(data, &layers, side, address_of(address), Some(port)))
-            .is_ok(),
-    }
-}
-
-/// [`translate`] for untagged IPv4 without options, whose L4 checksum stands at byte `CHECKSUM`.
-#[inline]
-fn translate_plain<const CHECKSUM: usize>(
-    data: &mut [u8],
-    side: Side,
-    address: u32,
-    port: u16,
-    udp: bool,
-) -> Option<()> {
-    const IPV4_CHECKSUM: usize = 24;
-    let head = data.get_mut(..CHECKSUM + 2)?;
-    let (address_at, port_at) = if side == Side::Source { (26, 34) } else { (30, 36) };
-    let addresses = head.get_mut(address_at..)?.first_chunk_mut::<4>()?;
-    let delta = Delta::new().u32(u32::from_be_bytes(*addresses), address);
-    *addresses = address.to_be_bytes();
-    let checksum = head.get_mut(IPV4_CHECKSUM..)?.first_chunk_mut::<2>()?;
-    *checksum = delta.apply(u16::from_be_bytes(*checksum)).to_be_bytes();
-    let ports = head.get_mut(port_at..)?.first_chunk_mut::<2>()?;
-    let delta = delta.u16(u16::from_be_bytes(*ports), port);
-    *ports = port.to_be_bytes();
-    let checksum = head.get_mut(CHECKSUM..)?.first_chunk_mut::<2>()?;
-    let old = u16::from_be_bytes(*checksum);
-    *checksum = if udp { delta.apply_udp(old) } else { delta.apply(old) }.to_be_bytes();
-    Some(())
+fn is_transport(key: &Key) -> bool {
+    matches!(key.protocol(), protocol::TCP | protocol::UDP)
 }
 
 /// Whether it is an IPv6 packet with an IPv4-mapped address, which must not be seen on a wire and would pass for IPv4 here.
@@ -605,41 +524,5 @@ fn is_group(address: u128) -> bool {
     match address_of(address) {
         IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_multicast(),
-    }
-}
-
-/// What a packet is to a translator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// TCP or UDP.
-    Transport,
-    /// ICMP echo or timestamp request.
-    Query,
-    /// Its answer.
-    Answer,
-    /// ICMP error.
-    Error,
-    /// Anything else.
-    Other,
-}
-
-fn kind(probe: &Probe, data: &[u8]) -> Kind {
-    let icmp_type = data.get(usize::from(probe.l4_offset)).copied().unwrap_or(255);
-    match (probe.key.protocol(), probe.key.is_ipv6()) {
-        (protocol::TCP | protocol::UDP, _) => Kind::Transport,
-        (protocol::ICMPV4, false) => match icmp_type {
-            icmpv4_type::ECHO_REQUEST | icmpv4_type::TIMESTAMP => Kind::Query,
-            icmpv4_type::ECHO_REPLY | icmpv4_type::TIMESTAMP_REPLY => Kind::Answer,
-            icmpv4_type::REDIRECT | icmpv4_type::SOURCE_QUENCH => Kind::Other,
-            icmp_type if icmpv4::is_error(icmp_type) => Kind::Error,
-            _ => Kind::Other,
-        },
-        (protocol::ICMPV6, true) => match icmp_type {
-            icmpv6_type::ECHO_REQUEST => Kind::Query,
-            icmpv6_type::ECHO_REPLY => Kind::Answer,
-            icmp_type if icmpv6::is_error(icmp_type) => Kind::Error,
-            _ => Kind::Other,
-        },
-        _ => Kind::Other,
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use middlenet_sdk::testkit::{Outcome, Testkit};
-use middlenet_sdk::wire::{Fragment, MacAddr, PacketBuilder, TcpFlags, VlanTag};
+use middlenet_sdk::wire::{FlowKey, Fragment, MacAddr, PacketBuilder, TcpFlags, VlanTag};
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
