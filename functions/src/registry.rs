@@ -1,5 +1,6 @@
 //! Built-in functions by name.
 
+use crate::{firewall::Firewall, nat::Nat, rate_limiter::RateLimiter};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
 use middlenet_sdk::Registration;
 use std::sync::LazyLock;
@@ -8,10 +9,16 @@ use std::sync::LazyLock;
 pub fn registry() -> &'static [Registration] {
     static REGISTRY: LazyLock<Vec<Registration>> = LazyLock::new(|| {
         vec![
+            Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),
             Registration::named::<L2Bridge>("l2-bridge", "learning Ethernet bridge between the chain's ports"),
             Registration::named::<L2Forward>("l2-forward", "rewrites link addresses between two ports"),
             Registration::named::<L3Router>("l3-router", "routes IPv4 and IPv6 with ARP, ND and ICMP"),
             Registration::named::<Monitor>("monitor", "counts packets and bytes per flow, shows the top talkers"),
+            Registration::named::<Nat>("nat", "translates addresses and ports, forwards ports to inside hosts"),
+            Registration::named::<RateLimiter>(
+                "rate-limiter",
+                "drops what exceeds a rate, in all or per flow or prefix",
+            ),
         ]
     });
     &REGISTRY

@@ -54,6 +54,13 @@ impl Progress {
     /// A segment with these flags.
     #[inline]
     pub(super) fn segment(&mut self, flags: u8, from_inside: bool) {
+        // Nearly all segments: they change nothing.
+        if self.0 != Self::FROM_INSIDE | Self::FROM_OUTSIDE || flags & 7 != 0 {
+            self.unusual(flags, from_inside);
+        }
+    }
+
+    fn unusual(&mut self, flags: u8, from_inside: bool) {
         const FIN: u8 = 1;
         const SYN: u8 = 2;
         const RST: u8 = 4;
