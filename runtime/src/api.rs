@@ -101,7 +101,7 @@ pub struct Status {
     pub manifest: String,
     /// Process id of the supervisor.
     pub pid: u32,
-    /// `starting`, `running`, `degraded` (something is down), `stopping`.
+    /// `starting`, `running`, `degraded` (something is down), `stopping`, `stopped`.
     pub state: String,
     /// Seconds since the supervisor started.
     pub uptime_s: f64,

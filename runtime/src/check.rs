@@ -399,13 +399,15 @@ impl<'a> Checker<'a> {
         for (chain_id, Wired { chain, ports: chain_ports }) in wired.iter().enumerate() {
             let first = hops.len();
             let count = chain.functions.len();
+            // A function would blame its own configuration for ports that have been reported already.
+            let all_known = chain.form.as_ref().is_some_and(|f| f.ports.len() == chain_ports.len());
+            let init_ports = all_known.then(|| dummy_ports(chain_ports, ports));
             let hop_id = |i: usize| u16::try_from(first + i).unwrap_or(u16::MAX);
             for (i, entry) in chain.functions.iter().enumerate() {
                 self.check_entry(chain, entry);
                 let outputs = self.outputs(chain, entry, chain_ports, ports, first);
                 let placement = self.placement(chain, entry);
-                let init_ports = dummy_ports(chain_ports, ports);
-                self.check_function(entry, init_ports, outputs.iter().map(|(n, _)| n.clone()).collect());
+                self.check_function(entry, init_ports.clone(), outputs.iter().map(|(n, _)| n.clone()).collect());
                 let function = match &entry.options.run {
                     Some(run) => resolve(self.surroundings.folder(), run).to_string_lossy().into_owned(),
                     None => entry.function.clone(),

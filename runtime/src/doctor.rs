@@ -40,7 +40,13 @@ impl Finding {
         Self { subject: subject.into(), severity: Severity::Ok, finding: finding.into(), cost: None, remedy: None }
     }
 
-    fn bad(severity: Severity, subject: &str, finding: impl Into<String>, cost: &str, remedy: impl Into<String>) -> Self {
+    fn bad(
+        severity: Severity,
+        subject: &str,
+        finding: impl Into<String>,
+        cost: &str,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self {
             subject: subject.into(),
             severity,
@@ -156,7 +162,13 @@ fn cores(host: &Host) -> Finding {
     match host.machine.cores.len() {
         1 => {
             let cost = "the nf-manager and function processes take turns, which costs more than half of the rate";
-            Finding::bad(Severity::Costs, "cores", "1 core", cost, "give the host a second core, or place functions inline")
+            Finding::bad(
+                Severity::Costs,
+                "cores",
+                "1 core",
+                cost,
+                "give the host a second core, or place functions inline",
+            )
         }
         n => Finding::ok("cores", format!("{n} cores")),
     }
@@ -166,7 +178,13 @@ fn huge_pages(host: &Host) -> Finding {
     let free = host.machine.huge_pages;
     let cost = "packets lie in 4 KiB pages, so the CPU's TLB misses more often and the rate falls";
     match host.huge_pages_total {
-        None => Finding::bad(Severity::Costs, "hugepages", "the kernel has no 2 MiB pages", cost, "use a kernel with HUGETLBFS"),
+        None => Finding::bad(
+            Severity::Costs,
+            "hugepages",
+            "the kernel has no 2 MiB pages",
+            cost,
+            "use a kernel with HUGETLBFS",
+        ),
         Some(total) if free < 16 => {
             let found = format!("{free} of {total} pages of 2 MiB are free; a default run takes 16 and a few more");
             let remedy = format!("echo {} > /proc/sys/vm/nr_hugepages", total - free.min(total) + 64);
@@ -187,7 +205,11 @@ fn manager(host: &Host) -> Finding {
         }
         Err(reason) => {
             let found = format!("{} does not start: {reason}", host.manager.display());
-            let remedy = if reason.contains("shared librar") { "apt install libdpdk-dev dpdk" } else { "build it anew on this host" };
+            let remedy = if reason.contains("shared librar") {
+                "apt install libdpdk-dev dpdk"
+            } else {
+                "build it anew on this host"
+            };
             Finding::bad(Severity::Broken, subject, found, "nothing can be run", remedy)
         }
     }
@@ -196,11 +218,23 @@ fn manager(host: &Host) -> Finding {
 fn bpf(host: &Host) -> Finding {
     if !host.has_btf {
         let cost = "XDP programs may not load, so xdp and kernel ports fail";
-        return Finding::bad(Severity::Costs, "bpf", "the kernel has no BTF", cost, "use a kernel with CONFIG_DEBUG_INFO_BTF");
+        return Finding::bad(
+            Severity::Costs,
+            "bpf",
+            "the kernel has no BTF",
+            cost,
+            "use a kernel with CONFIG_DEBUG_INFO_BTF",
+        );
     }
     if !host.has_bpffs {
         let cost = "nothing now: XDP programs are held by links; tools that look for pinned programs find none";
-        return Finding::bad(Severity::Costs, "bpf", "no BPF file system is mounted", cost, "mount -t bpf none /sys/fs/bpf");
+        return Finding::bad(
+            Severity::Costs,
+            "bpf",
+            "no BPF file system is mounted",
+            cost,
+            "mount -t bpf none /sys/fs/bpf",
+        );
     }
     Finding::ok("bpf", "BTF and a BPF file system are there")
 }
@@ -210,7 +244,13 @@ fn xdp_sockets(host: &Host) -> Finding {
         return Finding::ok("af_xdp", "the kernel has XDP sockets");
     }
     let cost = "no xdp and kernel ports; DPDK and capture ports work";
-    Finding::bad(Severity::Broken, "af_xdp", "the kernel has no XDP sockets", cost, "use a kernel with CONFIG_XDP_SOCKETS")
+    Finding::bad(
+        Severity::Broken,
+        "af_xdp",
+        "the kernel has no XDP sockets",
+        cost,
+        "use a kernel with CONFIG_XDP_SOCKETS",
+    )
 }
 
 fn memlock(host: &Host) -> Finding {
@@ -218,7 +258,13 @@ fn memlock(host: &Host) -> Finding {
         // Root has CAP_IPC_LOCK, to which the limit does not apply.
         Some(bytes) if !host.is_root && bytes < 64 << 20 => {
             let found = format!("{} KiB of memory may be locked", bytes >> 10);
-            Finding::bad(Severity::Costs, "memlock", found, "AF_XDP cannot pin its buffers without root", "ulimit -l unlimited")
+            Finding::bad(
+                Severity::Costs,
+                "memlock",
+                found,
+                "AF_XDP cannot pin its buffers without root",
+                "ulimit -l unlimited",
+            )
         }
         _ => Finding::ok("memlock", "memory can be locked"),
     }
@@ -242,7 +288,13 @@ fn interface((name, mtu, queues, up): &(String, u32, usize, bool), host: &Host) 
     }
     if !up {
         let cost = "as an xdp port it would receive nothing";
-        return Finding::bad(Severity::Costs, &subject, format!("{found}, down"), cost, format!("ip link set {name} up"));
+        return Finding::bad(
+            Severity::Costs,
+            &subject,
+            format!("{found}, down"),
+            cost,
+            format!("ip link set {name} up"),
+        );
     }
     if *queues == 1 && host.machine.cores.len() > 2 {
         return Finding::ok(&subject, format!("{found}: one worker can receive from it"));
@@ -273,7 +325,13 @@ pub fn text(findings: &[Finding]) -> String {
         }
     }
     let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
-    let _ = writeln!(out, "\n{} fine, {} at a cost, {} broken", count(Severity::Ok), count(Severity::Costs), count(Severity::Broken));
+    let _ = writeln!(
+        out,
+        "\n{} fine, {} at a cost, {} broken",
+        count(Severity::Ok),
+        count(Severity::Costs),
+        count(Severity::Broken)
+    );
     out
 }
 

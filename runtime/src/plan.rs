@@ -213,10 +213,10 @@ impl Difference {
         let mut changes = Vec::new();
         compare_lists("function", &before, &after, &mut self.structural, |o, n| {
             let (a, b) = (&old.manager.hops[o], &new.manager.hops[n]);
-            let targets = |plan: &Plan, hop: &middlenet_plan::HopPlan| {
+            // Neighbours that come, go or move are told of by themselves.
+            let outputs = |plan: &Plan, hop: &middlenet_plan::HopPlan| {
                 let name = |t: &Target| plan.target_name(*t, "egress");
-                let outputs: Vec<_> = hop.outputs.iter().map(|(o, t)| (o.clone(), name(t))).collect();
-                (name(&hop.next_forward), name(&hop.next_reverse), outputs)
+                hop.outputs.iter().map(|(output, t)| (output.clone(), name(t))).collect::<Vec<_>>()
             };
             let processes = |plan: &Plan, id: usize| {
                 let of_hop = plan.runtime.processes.iter().filter(|p| usize::from(p.hop) == id);
@@ -224,7 +224,7 @@ impl Difference {
             };
             let same = (&a.function, a.placement, a.replicas, a.on_failure)
                 == (&b.function, b.placement, b.replicas, b.on_failure)
-                && targets(old, a) == targets(new, b)
+                && outputs(old, a) == outputs(new, b)
                 && processes(old, o) == processes(new, n);
             if same && a.config != b.config {
                 changes.push(Change { hop: a_id(o), label: after[n].clone(), config: b.config.clone() });

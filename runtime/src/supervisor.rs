@@ -23,8 +23,6 @@ mod process;
 mod server;
 mod signals;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::os::fd::BorrowedFd;

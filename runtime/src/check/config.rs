@@ -16,8 +16,8 @@ const OPTIONS: [&str; 5] = ["placement", "replicas", "on_failure", "cores", "out
 const PROBE_LIMIT: usize = 64;
 
 impl Checker<'_> {
-    /// Checks that the function is there and takes its configuration.
-    pub(super) fn check_function(&mut self, entry: &FunctionEntry, ports: Vec<PortInfo>, outputs: Vec<String>) {
+    /// Checks that the function is there and takes its configuration, as far as the chain's ports are known.
+    pub(super) fn check_function(&mut self, entry: &FunctionEntry, ports: Option<Vec<PortInfo>>, outputs: Vec<String>) {
         let empty = Node { span: entry.name_span.clone(), content: Content::Mapping(Vec::new()) };
         let config = entry.config.as_ref().unwrap_or(&empty);
         if let Some(run) = &entry.options.run {
@@ -35,6 +35,7 @@ impl Checker<'_> {
         if !self.check_schema(entry, config, &registration.schema()) {
             return;
         }
+        let Some(ports) = ports else { return };
         let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
             registration.create(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
         };
@@ -87,8 +88,10 @@ fn find(node: &Node, word: &str) -> Option<Span> {
     match &node.content {
         Content::Scalar(Value::String(text)) if text == word => Some(node.span.clone()),
         Content::Scalar(Value::String(_)) => None,
-        Content::Scalar(value) if value.to_string() == word => Some(node.span.clone()),
-        Content::Scalar(_) => None,
+        Content::Scalar(value) => {
+            let text = value.to_string();
+            (text == word).then(|| node.span.clone())
+        }
         Content::Sequence(items) => items.iter().find_map(|item| find(item, word)),
         Content::Mapping(entries) => {
             let key = entries.iter().find(|e| e.key == word).map(|e| e.key_span.clone());

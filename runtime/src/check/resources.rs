@@ -1,16 +1,19 @@
 //! Cores and memory: whether the host has what the manifest asks for.
 
-use middlenet_plan::{ManagerPlan, PortKind};
+use middlenet_plan::{ManagerPlan, PortKind, PortPlan};
 
 use super::Checker;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::{FunctionEntry, Hugepages};
 use crate::plan::ProcessPlan;
+use crate::supervisor::count;
 
 /// Workers of a manager: one eventfd each travels beside two regions, and a message carries sixteen descriptors.
 const WORKER_LIMIT: usize = 14;
-/// Buffers that a receive queue keeps posted.
-const BUFFERS_PER_QUEUE: u64 = 1024;
+/// Buffers that a queue of a DPDK port holds: descriptors posted for receiving, and on their way out.
+const BUFFERS_PER_DPDK_QUEUE: u64 = 1024;
+/// The same for a queue of an AF_XDP socket, whose fill ring is longer.
+const BUFFERS_PER_XDP_QUEUE: u64 = 2048;
 /// Buffers that a worker keeps at hand.
 const BUFFERS_PER_WORKER: u64 = 512;
 /// Buffers lent to a function process, per worker: empty ones, and one burst.
@@ -90,23 +93,24 @@ impl Checker<'_> {
             );
         }
         let workers = plan.workers.len() as u64;
-        let queues: u64 = plan
-            .ports
-            .iter()
-            .map(|port| match (&port.kind, port.queues) {
-                (PortKind::Pcap { .. }, _) => 0,
-                (_, 0) => workers,
-                (_, n) => u64::from(n),
-            })
-            .sum();
-        let least = queues * BUFFERS_PER_QUEUE
-            + workers * BUFFERS_PER_WORKER
-            + processes.len() as u64 * workers * BUFFERS_PER_PROCESS;
+        let of_port = |port: &PortPlan| {
+            let queues = if port.queues == 0 { workers } else { u64::from(port.queues) };
+            match &port.kind {
+                PortKind::Pcap { .. } => (0, 0),
+                PortKind::Dpdk { .. } => (queues, queues * BUFFERS_PER_DPDK_QUEUE),
+                PortKind::Xdp { .. } => (queues, queues * BUFFERS_PER_XDP_QUEUE),
+            }
+        };
+        let (queues, posted) = plan.ports.iter().map(of_port).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let processes = processes.len() as u64;
+        let least = posted + workers * BUFFERS_PER_WORKER + processes * workers * BUFFERS_PER_PROCESS;
         if u64::from(plan.buffers) < least {
             let message = format!("{} buffers are too few", plan.buffers);
             let hint = format!(
-                "{queues} receive queues, {workers} workers and {} function processes need at least {least}: write `buffers: {}`",
-                processes.len(),
+                "{}, {} and {} need at least {least}: write `buffers: {}`",
+                count(queues as usize, "receive queue"),
+                count(workers as usize, "worker"),
+                count(processes as usize, "function instance"),
                 least.next_power_of_two()
             );
             self.problem(buffers, message, Some(hint));

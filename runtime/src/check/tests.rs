@@ -295,7 +295,7 @@ fn memory_that_cannot_be_is_refused() {
     let cases = [
         (
             "memory: { buffers: 100 }\n",
-            "5:20 100 buffers are too few|2 receive queues, 1 workers and 1 function processes need at least 2688: write `buffers: 4096`",
+            "5:20 100 buffers are too few|2 receive queues, 1 worker and 1 function instance need at least 4736: write `buffers: 8192`",
         ),
         (
             "memory: { buffers: 16000000 }\n",

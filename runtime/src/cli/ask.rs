@@ -119,7 +119,10 @@ pub(super) fn apply(path: &Path, json: bool) -> Result<(), Failure> {
         Response::NeedsRestart { differences } => {
             let list: String = differences.iter().map(|d| format!("\n  {d}")).collect();
             let hint = "only configurations of functions change while a run goes on: stop it and start it anew";
-            return Err(Failure::new(format!("nothing was changed, because this needs a restart:{list}"), Some(hint.into())));
+            return Err(Failure::new(
+                format!("nothing was changed, because this needs a restart:{list}"),
+                Some(hint.into()),
+            ));
         }
         _ => return Err(Failure::new("the run gave an answer that fits no change", None)),
     }

@@ -44,7 +44,9 @@ impl Surroundings for Here {
         let shown = program.display();
         let Ok(metadata) = std::fs::metadata(program) else {
             let hint = match program.strip_prefix(&self.0) {
-                Ok(inner) if inner.exists() => "paths begin at the manifest's folder, not at the working directory".to_owned(),
+                Ok(inner) if inner.exists() => {
+                    "paths begin at the manifest's folder, not at the working directory".to_owned()
+                }
                 _ => "build it, or correct the path; paths begin at the manifest's folder".to_owned(),
             };
             return Err((format!("{shown} is not there"), Some(hint)));

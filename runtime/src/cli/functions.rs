@@ -112,8 +112,7 @@ fn kind(root: &Value, schema: &Value) -> String {
     }
     for key in ["oneOf", "anyOf"] {
         if let Some(branches) = schema[key].as_array() {
-            let mut kinds: Vec<String> =
-                branches.iter().map(|b| kind(root, b)).filter(|k| k != "null").collect();
+            let mut kinds: Vec<String> = branches.iter().map(|b| kind(root, b)).filter(|k| k != "null").collect();
             kinds.dedup();
             return kinds.join(" or ");
         }

@@ -44,9 +44,8 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         log(format_args!("note: {note}"));
     }
     let setup = Setup { manifest, middlenet: binaries::middlenet(), manager, machine, folder, kernel_ports };
-    let outcome = Supervisor::new(plan, setup)
-        .and_then(Supervisor::run)
-        .map_err(|e| Failure::new(e.message, e.hint))?;
+    let outcome =
+        Supervisor::new(plan, setup).and_then(Supervisor::run).map_err(|e| Failure::new(e.message, e.hint))?;
     if over_captures {
         let text = if json {
             format!("{:#}\n", status_json(&outcome.status, &Rates::default()))
@@ -123,7 +122,8 @@ fn check_privileges(plan: &mut Plan) -> Result<(), Failure> {
             _ => continue,
         };
         let message = format!("port `{}` needs root: it is {needs}", port.name);
-        let hint = "run it with sudo, or try the chain on a capture: `middlenet run --pcap in.pcap --write out.pcap ...`";
+        let hint =
+            "run it with sudo, or try the chain on a capture: `middlenet run --pcap in.pcap --write out.pcap ...`";
         return Err(Failure::new(message, Some(hint.into())));
     }
     plan.manager.unprivileged = true;

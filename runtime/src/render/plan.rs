@@ -81,12 +81,7 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
     }
     let mut processes = Table::new(["PROCESS", "PROGRAM", "CORES", "WAITS"]);
     let waits = |wait: middlenet_sdk::protocol::Wait| format!("{wait:?}").to_lowercase();
-    processes.row([
-        "nf-manager".into(),
-        "middlenet-nf-manager".into(),
-        ranges(&manager.workers),
-        waits(manager.wait),
-    ]);
+    processes.row(["nf-manager".into(), "middlenet-nf-manager".into(), ranges(&manager.workers), waits(manager.wait)]);
     for process in &plan.runtime.processes {
         let program = match &process.program {
             Program::BuiltIn(name) => format!("middlenet fn {name}"),

@@ -122,8 +122,9 @@ pub fn status_text(status: &Status, rates: &Rates) -> String {
 }
 
 fn ports(stats: &Stats, rates: &Rates) -> Table {
-    let mut table =
-        Table::new(["PORT", "KIND", ">RX PKTS", ">RX RATE", ">RX BITS", ">TX PKTS", ">TX RATE", ">TX BITS", ">MISSED", ">DROPS"]);
+    let mut table = Table::new([
+        "PORT", "KIND", ">RX PKTS", ">RX RATE", ">RX BITS", ">TX PKTS", ">TX RATE", ">TX BITS", ">MISSED", ">DROPS",
+    ]);
     for (i, port) in stats.ports.iter().enumerate() {
         let r = rates.ports.get(i).copied().unwrap_or_default();
         table.row([
@@ -369,7 +370,12 @@ mod tests {
             ],
             ..HopStats::default()
         };
-        let conservation = Conservation { received_pkts: packets, dropped_pkts: packets / 2, sent_pkts: packets / 2, ..Default::default() };
+        let conservation = Conservation {
+            received_pkts: packets,
+            dropped_pkts: packets / 2,
+            sent_pkts: packets / 2,
+            ..Default::default()
+        };
         Status {
             name: "edge".into(),
             state: "running".into(),
@@ -411,7 +417,12 @@ hop       transit/firewall  ring-full        7     0 pps
     fn a_status_names_everything_once() {
         let after = status(12.0, 5000);
         let text = status_text(&after, &Rates::between(&status(10.0, 1000), &after));
-        for part in ["edge: running for 1 h 2 min", "2.0 kpps", "nf-manager", "packets: 5 000 received + 0 made = 2 500 sent + 2 500 dropped + 0 held"] {
+        for part in [
+            "edge: running for 1 h 2 min",
+            "2.0 kpps",
+            "nf-manager",
+            "packets: 5 000 received + 0 made = 2 500 sent + 2 500 dropped + 0 held",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

@@ -41,9 +41,7 @@ impl Table {
     /// The lines of the table, each ending in a line break.
     pub fn render(&self) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
-        let width = |column: usize| {
-            lines().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
-        };
+        let width = |column: usize| lines().filter_map(|l| l.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let mut out = String::new();
         for line in lines() {
@@ -69,7 +67,7 @@ pub(super) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(c);

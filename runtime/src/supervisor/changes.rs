@@ -66,9 +66,9 @@ impl Supervisor {
         }
         let surroundings = Live(folder.into());
         let registry = middlenet_functions::registry();
-        let planned = Manifest::parse(manifest).map_err(|d| vec![d]).and_then(|m| {
-            check::plan(&m, registry, &self.setup.machine, &surroundings, &Traffic::Ports)
-        });
+        let planned = Manifest::parse(manifest)
+            .map_err(|d| vec![d])
+            .and_then(|m| check::plan(&m, registry, &self.setup.machine, &surroundings, &Traffic::Ports));
         let plan = match planned {
             Ok(plan) => plan,
             Err(problems) => {
@@ -119,7 +119,12 @@ impl Supervisor {
     }
 
     /// An instance, or the manager for an inline function, answered.
-    pub(super) fn change_taken(&mut self, hop: u16, instance: Option<u64>, answer: Result<(), (String, Option<String>)>) {
+    pub(super) fn change_taken(
+        &mut self,
+        hop: u16,
+        instance: Option<u64>,
+        answer: Result<(), (String, Option<String>)>,
+    ) {
         let Some(Job { kind: Kind::Reconfigure { awaited, refusal, .. }, .. }) = &mut self.job else { return };
         let Some(place) = awaited.iter().position(|a| *a == (hop, instance)) else { return };
         awaited.remove(place);
@@ -135,9 +140,12 @@ impl Supervisor {
         }
         let label = format!("{chain}/{function}");
         let chains = &self.plan.manager.chains;
-        let hop = self.plan.manager.hops.iter().position(|h| {
-            h.name == function && chains.get(usize::from(h.chain)).is_some_and(|c| c.name == chain)
-        });
+        let hop = self
+            .plan
+            .manager
+            .hops
+            .iter()
+            .position(|h| h.name == function && chains.get(usize::from(h.chain)).is_some_and(|c| c.name == chain));
         let Some(hop) = hop else { return Some(Response::failed(format!("there is no function `{label}`"))) };
         if self.plan.manager.hops[hop].placement == Placement::Inline {
             let message = format!("`{label}` runs inline: it has no process to replace");
@@ -191,8 +199,10 @@ impl Supervisor {
                     .filter_map(|s| s.current.as_ref().filter(|i| i.stage == Stage::Running))
                     .map(|i| (i.id, i.process.pid()))
                     .collect();
-                let pids: Vec<u32> =
-                    awaited.iter().filter_map(|id| current.iter().find(|(c, _)| c == id).map(|(_, pid)| *pid)).collect();
+                let pids: Vec<u32> = awaited
+                    .iter()
+                    .filter_map(|id| current.iter().find(|(c, _)| c == id).map(|(_, pid)| *pid))
+                    .collect();
                 if pids.len() == awaited.len() {
                     self.finish_replace(pids);
                 }

@@ -16,6 +16,9 @@ use super::process::{Process, describe_exit};
 use super::{Phase, RunError, Supervisor, log};
 use crate::plan::Program;
 
+/// Why an instance is started anew that has done no wrong.
+const PORTS_CHANGED: &str = "has ports that changed";
+
 /// How often heartbeats are looked at, at most and at least.
 const LOOK_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
@@ -100,7 +103,7 @@ impl Supervisor {
             }
             Stage::Ready if instance.ports != ports => {
                 // A restarted manager may have other link addresses: a function must not keep the old ones.
-                instance.kill("its ports have changed");
+                instance.kill(PORTS_CHANGED);
                 return;
             }
             Stage::Ready => {
@@ -137,10 +140,8 @@ impl Supervisor {
             }
             match instance.process.channel().receive::<FromFunction>() {
                 Ok((message, _)) => self.take_function_message(at, id, message),
-                Err(ChannelError::Closed) => {
-                    // It is about to exit; its pidfd says when.
-                    instance.deaf = true;
-                }
+                // It is about to exit, perhaps without having read everything; its pidfd says when.
+                Err(ChannelError::Closed | ChannelError::Io(_)) => instance.deaf = true,
                 Err(e) => {
                     instance.deaf = true;
                     instance.kill(format!("could not be understood: {e}"));
@@ -273,7 +274,11 @@ impl Supervisor {
             }
             return;
         }
-        let retry = slot.backoff.next(instance.process.started, now);
+        let retry = match reason {
+            // Not its fault.
+            PORTS_CHANGED => now,
+            _ => slot.backoff.next(instance.process.started, now),
+        };
         slot.retry = Some(retry);
         let pid = instance.process.pid();
         let wait = retry.saturating_duration_since(now);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::{Reply, Request};
-use middlenet_sdk::PortInfo;
+use middlenet_sdk::{ChannelError, PortInfo};
 use middlenet_shm::{Pages, Region, ShmError};
 
 use super::backoff::Backoff;
@@ -199,7 +199,7 @@ impl Supervisor {
             match process.channel().receive::<Reply>() {
                 Ok((reply, fds)) => self.take_reply(reply, fds),
                 // The pidfd says so as well, in a moment.
-                Err(middlenet_sdk::ChannelError::Closed) => return self.take_manager_exit(),
+                Err(ChannelError::Closed | ChannelError::Io(_)) => return self.take_manager_exit(),
                 Err(e) => {
                     log(format_args!("the nf-manager cannot be understood: {e}: killing it"));
                     if let Some(process) = &mut self.manager.process {
@@ -279,15 +279,12 @@ impl Supervisor {
 
     pub(super) fn take_manager_exit(&mut self) {
         let now = Instant::now();
-        let Some(process) = &mut self.manager.process else { return };
         // Its last words first: they may say why.
-        while process.channel().readable(Duration::ZERO).unwrap_or(false) {
+        while let Some(process) = &self.manager.process
+            && process.channel().readable(Duration::ZERO).unwrap_or(false)
+        {
             let Ok((reply, fds)) = process.channel().receive::<Reply>() else { break };
             self.take_reply(reply, fds);
-            match &mut self.manager.process {
-                Some(_) => break,
-                None => return,
-            }
         }
         let Some(process) = &mut self.manager.process else { return };
         let Some(status) = process.ended() else {

@@ -108,8 +108,8 @@ impl Drop for Process {
 pub(super) fn describe_exit(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => match nix::sys::signal::Signal::try_from(signal) {
-            Ok(name) => format!("killed by {}", name.as_str()),
-            Err(_) => format!("killed by signal {signal}"),
+            Ok(name) => format!("was killed by {}", name.as_str()),
+            Err(_) => format!("was killed by signal {signal}"),
         },
         (None, Some(0)) => "exited".into(),
         (None, Some(code)) => format!("exited with code {code}"),

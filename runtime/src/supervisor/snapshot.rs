@@ -48,9 +48,8 @@ impl Supervisor {
         let reporting = self.slots.iter().filter_map(|s| s.current.as_ref()).any(|i| i.reporting);
         let up = self.manager.is_up();
         let serial = self.stats_serial;
-        let done = |job: &StatusJob| {
-            now >= job.deadline || ((!up || serial > job.serial) && !(job.reports && reporting))
-        };
+        let done =
+            |job: &StatusJob| now >= job.deadline || ((!up || serial > job.serial) && !(job.reports && reporting));
         let (ready, waiting) = std::mem::take(&mut self.status_jobs).into_iter().partition(done);
         self.status_jobs = waiting;
         let ready: Vec<StatusJob> = ready;
@@ -101,14 +100,17 @@ impl Supervisor {
             Phase::Starting => "starting",
             Phase::Running if self.all_running() => "running",
             Phase::Running => "degraded",
-            Phase::Stopping(_) | Phase::Over => "stopping",
+            Phase::Stopping(_) => "stopping",
+            Phase::Over => "stopped",
         }
     }
 
     /// The manager numbers a function's own drop reasons; their names are known here.
     fn name_drops(&self, hop: usize, stats: &mut HopStats) {
         let slots = self.slots.iter().filter(|s| usize::from(s.plan.hop) == hop);
-        let Some(instance) = slots.filter_map(|s| s.current.as_ref()).find(|i| !i.drop_reasons.is_empty()) else { return };
+        let Some(instance) = slots.filter_map(|s| s.current.as_ref()).find(|i| !i.drop_reasons.is_empty()) else {
+            return;
+        };
         for (_, reason, _) in &mut stats.drops {
             let number = reason.strip_prefix('#').and_then(|n| n.parse::<usize>().ok());
             let own = number.and_then(|n| n.checked_sub(usize::from(DropReason::FIRST_OWN)));
