@@ -212,8 +212,12 @@ impl<'t> Worker<'t> {
     fn turn(&mut self) -> usize {
         let mut packets = 0;
         if self.receiving {
-            for at in 0..self.sources.len() {
+            // The port served first changes each turn: what a full chain still takes is shared by its ports.
+            let sources = self.sources.len();
+            let mut at = if sources > 1 { self.turns as usize % sources } else { 0 };
+            for _ in 0..sources {
                 packets += self.receive(at);
+                at = if at + 1 == sources { 0 } else { at + 1 };
             }
         }
         for lane in 0..self.lanes.len() {

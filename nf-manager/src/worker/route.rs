@@ -67,7 +67,7 @@ impl Worker<'_> {
             counters.latency.record(tsc::now() - began);
         }
         let emitted = !inline.state.emitted.is_empty();
-        if inline.state.spare.len() < INLINE_SPARE {
+        if inline.state.spare.len() < INLINE_SPARE / 2 {
             self.top_up(hop);
         }
         self.after(hop, burst);
@@ -79,18 +79,25 @@ impl Worker<'_> {
     /// Takes packets on from a hop by their verdicts.
     #[inline]
     pub(super) fn after(&mut self, hop: u16, burst: &mut [Descriptor]) {
-        let Some(first) = burst.first() else { return };
-        let source = first.source;
-        let mut odd = 0;
+        let Some(&first) = burst.first() else { return };
+        let fate = |d: &Descriptor| (u32::from(d.verdict) | u32::from(d.port) << 8, u32::from(d.argument) << 16 | u32::from(d.source));
+        let (ours, mut odd) = (fate(&first), 0);
         for descriptor in burst.iter() {
-            odd |= u16::from(descriptor.verdict) | (descriptor.source ^ source);
+            let its = fate(descriptor);
+            odd |= (its.0 ^ ours.0) | (its.1 ^ ours.1);
         }
         if odd == 0 {
-            self.counters.hops[usize::from(hop)].out_pkts.add(burst.len() as u64);
-            let reverse = Journey::of(first).reverse;
-            let target = self.shared.graph.next(hop, reverse);
-            let chain = self.hops[usize::from(hop)].chain;
-            return self.go(target, chain, burst);
+            let mut journey = Journey::of(&first);
+            let verdict = Verdict::decode(first.verdict, first.argument);
+            if let Step::To(target) = self.shared.graph.step(hop, verdict, &mut journey)
+                && target != Target::Drop
+            {
+                self.counters.hops[usize::from(hop)].out_pkts.add(burst.len() as u64);
+                let word = journey.pack();
+                burst.iter_mut().for_each(|descriptor| descriptor.source = word);
+                let chain = self.hops[usize::from(hop)].chain;
+                return self.go(target, chain, burst);
+            }
         }
         self.scatter(hop, burst);
     }
@@ -328,7 +335,8 @@ impl Worker<'_> {
     pub(super) fn top_up(&mut self, hop: u16) {
         let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
         let mut indices = [0; INLINE_SPARE];
-        let n = self.shared.pool.allocate(self.token, &mut indices);
+        let missing = INLINE_SPARE.saturating_sub(inline.state.spare.len());
+        let n = self.shared.pool.allocate(self.token, &mut indices[..missing]);
         self.counters.hops[usize::from(hop)].lent.add(n as u64);
         let journey = Journey { ingress: NO_PORT, egress: NO_PORT, reverse: false, hops: 0 };
         inline.state.spare.extend(indices[..n].iter().map(|&index| {
