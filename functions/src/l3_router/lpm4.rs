@@ -18,6 +18,19 @@ pub(super) struct Lpm4 {
     far: Vec<u16>,
 }
 
+/// The first level of a table.
+#[derive(Clone, Copy)]
+pub(super) struct Near<'a>(&'a [u8; NEAR * 2]);
+
+impl Near<'_> {
+    /// The entry of the address's /24; the memory access that is worth doing early.
+    #[inline(always)]
+    pub(super) fn entry(self, address: u32) -> u16 {
+        let at = (address >> 8) as usize * 2;
+        u16::from_ne_bytes([self.0[at], self.0[at + 1]])
+    }
+}
+
 /// The groups are used up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
@@ -31,27 +44,27 @@ impl Lpm4 {
         Ok(Self { near, far: Vec::new() })
     }
 
-    /// The entry of the first level; the memory access that is worth doing early.
-    #[inline(always)]
-    pub(super) fn near(&self, address: u32) -> u16 {
-        let at = (address >> 8) as usize * 2;
-        self.near.get(at..at + 2).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+    /// The first level, to look up many addresses in: an array of known size, so that no index needs a check. Never `None`,
+    /// for the mapping has that size.
+    #[inline]
+    pub(super) fn view(&self) -> Option<Near<'_>> {
+        self.near.first_chunk().map(Near)
     }
 
-    /// The value, from the entry that [`Lpm4::near`] gave.
+    /// The value, from the entry that [`Near::entry`] gave and the address's last byte.
     #[inline(always)]
-    pub(super) fn resolve(&self, near: u16, address: u32) -> u16 {
+    pub(super) fn resolve(&self, near: u16, last: u8) -> u16 {
         if near & GROUP == 0 {
             return near;
         }
-        let at = usize::from(near & !GROUP) << 8 | (address & 0xff) as usize;
+        let at = usize::from(near & !GROUP) << 8 | usize::from(last);
         self.far.get(at).copied().unwrap_or(0)
     }
 
     /// The value of the longest prefix that covers the address.
     #[inline]
     pub(super) fn lookup(&self, address: u32) -> u16 {
-        self.resolve(self.near(address), address)
+        self.resolve(self.view().map_or(0, |near| near.entry(address)), address as u8)
     }
 
     /// Adds a prefix. Prefixes must come in ascending order of length: a longer one overwrites its part of a shorter one.
@@ -83,7 +96,7 @@ impl Lpm4 {
 
     /// The group of the address's /24, made from what covered it until now if there is none.
     fn group(&mut self, address: u32) -> Result<usize, Full> {
-        let near = self.near(address);
+        let near = self.view().map_or(0, |near| near.entry(address));
         if near & GROUP != 0 {
             return Ok(usize::from(near & !GROUP));
         }

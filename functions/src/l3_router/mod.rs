@@ -57,6 +57,7 @@ pub use config::{Address, Config, Neighbour, RouteEntry, RouteFields, RoutesFile
 use config::Interface;
 use draft::{Allowance, Draft};
 use fib::Fib;
+use lpm4::Near;
 use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
 use neighbours::Neighbours;
@@ -113,17 +114,22 @@ struct Reasons {
     source_route: DropReason,
 }
 
-/// What the first pass found out about a packet: the table's entry, the packet's length and destination. A length of 0 sends
-/// it to the slow path.
+/// What the first pass found out about a packet.
 #[derive(Clone, Copy, Default)]
 struct Plain {
-    dst: u32,
-    near: u16,
+    /// The entry of the IPv4 table's first level, or the IPv6 next hop.
+    entry: u16,
+    /// Of the L3 packet, in bytes; 0 sends it to the slow path.
     length: u16,
+    /// The destination's last byte, which the second level of the IPv4 table needs.
+    last: u8,
+    is_ipv6: bool,
 }
 
 /// Frame bytes that the fast path reads: Ethernet and an IPv4 header without options.
 const PLAIN_BYTES: usize = 34;
+/// The same for IPv6.
+const PLAIN_IPV6_BYTES: usize = 54;
 
 impl NetworkFunction for L3Router {
     type Config = Config;
@@ -225,62 +231,75 @@ fn u64_of(mac: &[u8; 6]) -> u64 {
 }
 
 impl L3Router {
-    /// The two passes over at most [`BURST`] packets, and a third over what is left.
+    /// At most [`BURST`] packets: the two fast passes, then what they left.
     fn process_some(&mut self, burst: &mut Burst<'_>, start: usize, count: usize) {
-        let mut plain = [Plain::default(); BURST];
-        let plain = &mut plain[..count];
-        for (index, plain) in plain.iter_mut().enumerate() {
-            if let Some(packet) = burst.get_mut(start + index)
-                && let Some(head) = packet.data().first_chunk::<PLAIN_BYTES>()
-                && let Some((dst, length)) = self.plain_ipv4(head, packet.len(), packet.ingress())
-            {
-                *plain = Plain { dst, near: self.fib.v4.near(dst), length };
-            }
-        }
-        let mut slow = [0u8; BURST];
-        let mut slow_count = 0;
-        for (index, plain) in plain.iter().enumerate() {
-            let hop = self.fib.v4.resolve(plain.near, plain.dst);
-            if let Some(hop) = self.fib.hops.get(usize::from(hop))
-                && plain.length.wrapping_sub(1) < hop.ready_mtu
-                && let Some(mut packet) = burst.get_mut(start + index)
-                && let Some(head) = packet.data_mut().first_chunk_mut::<PLAIN_BYTES>()
-            {
-                head[..12].copy_from_slice(&hop.macs);
-                lower_ttl(head);
-                packet.to_port(Port(hop.port));
-            } else {
-                slow[slow_count] = index as u8;
-                slow_count += 1;
-            }
-        }
+        let mut slow = [0; BURST];
+        let slow_count = self.fast(burst, start, count, &mut slow);
         self.counters.forwarded.add((count - slow_count) as u64);
         for index in &slow[..slow_count] {
             self.slow(burst, start + usize::from(*index));
         }
     }
 
-    /// Destination and total length of an IPv4 packet without options, for us, that nothing speaks against; most packets.
-    #[inline(always)]
-    fn plain_ipv4(&self, head: &[u8; PLAIN_BYTES], frame_bytes: usize, ingress: Port) -> Option<(u32, u16)> {
-        let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let first = u64::from_le_bytes([head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]]);
-        let station = &self.stations[usize::from(ingress.0)];
-        let for_us = (first ^ station.want) & station.mask == 0;
-        // Ethertype, version and header length in one comparison.
-        let is_ipv4 = word(12) >> 8 == 0x0008_0045;
-        let length = u16::from_be_bytes([head[16], head[17]]);
-        let fits = usize::from(length).wrapping_sub(20) <= frame_bytes - PLAIN_BYTES;
-        let lives = head[22] > 1;
-        let (src, dst) = (word(26), word(30));
-        let ordinary = is_ordinary(src) & is_ordinary(dst);
-        let sum: u64 = [word(14), word(18), word(22), src, dst].into_iter().map(u64::from).sum();
-        // Five words: two foldings leave no carry, and the sum is not 0.
-        let sum = (sum & 0xffff_ffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let intact = sum == 0xffff;
-        (for_us & is_ipv4 & fits & lives & ordinary & intact).then_some((dst, length))
+    /// Forwards plain packets to ready next hops; the places of all others are listed in `slow`, and their number returned.
+    // A function of its own, so that the slow path's many variables do not take its registers.
+    #[inline(never)]
+    fn fast(&self, burst: &mut Burst<'_>, start: usize, count: usize, slow: &mut [u8; BURST]) -> usize {
+        let mut plain = [Plain::default(); BURST];
+        let plain = &mut plain[..count];
+        let Some(near) = self.fib.v4.view() else { return 0 };
+        let stations = &*self.stations;
+        // The look-ups of different packets do not wait for each other: the processor overlaps their memory accesses.
+        for (packet, plain) in burst.iter_mut().skip(start).zip(&mut *plain) {
+            let frame = packet.data();
+            if let Some(head) = frame.first_chunk::<PLAIN_BYTES>()
+                && stations[usize::from(packet.ingress().0)].takes(head)
+            {
+                // Ethertype, version and header length in one comparison.
+                if head[12..15] == [0x08, 0x00, 0x45] {
+                    examine_ipv4(head, frame.len(), near, plain);
+                } else {
+                    self.examine_ipv6(frame, plain);
+                }
+            }
+        }
+        let (hops, mut slow_count) = (self.fib.hops.as_slice(), 0);
+        for (index, (mut packet, plain)) in burst.iter_mut().skip(start).zip(&*plain).enumerate() {
+            let hop = self.fib.v4.resolve(plain.entry, plain.last);
+            if let Some(hop) = hops.get(usize::from(hop))
+                && plain.length.wrapping_sub(1) < hop.ready_mtu
+                && let Some(head) = packet.data_mut().first_chunk_mut::<PLAIN_BYTES>()
+            {
+                head[..12].copy_from_slice(&hop.macs);
+                if plain.is_ipv6 {
+                    head[21] = head[21].wrapping_sub(1);
+                } else {
+                    lower_ttl(head);
+                }
+                packet.to_port(Port(hop.port));
+            } else {
+                slow[slow_count % BURST] = index as u8;
+                slow_count += 1;
+            }
+        }
+        slow_count
+    }
+
+    #[inline(never)]
+    fn examine_ipv6(&self, frame: &[u8], plain: &mut Plain) {
+        let Some(head) = frame.first_chunk::<PLAIN_IPV6_BYTES>() else { return };
+        let payload = u16::from_be_bytes([head[18], head[19]]);
+        let is_ipv6 = (head[12] == 0x86) & (head[13] == 0xdd) & (head[14] >> 4 == 6);
+        let fits = usize::from(payload) <= frame.len() - PLAIN_IPV6_BYTES;
+        let lives = head[21] > 1;
+        // Global and unique local unicast: 2000::/3 and fc00::/7.
+        let ordinary = |first: u8| (first & 0xe0 == 0x20) | (first & 0xfe == 0xfc);
+        if is_ipv6 & fits & lives & ordinary(head[22]) & ordinary(head[38])
+            && let Some(dst) = head.last_chunk::<16>()
+        {
+            let entry = self.fib.v6.lookup(u128::from_be_bytes(*dst));
+            *plain = Plain { entry, length: payload.saturating_add(40), last: 0, is_ipv6: true };
+        }
     }
 
     /// The interface of a port.
@@ -289,10 +308,41 @@ impl L3Router {
     }
 }
 
-/// Whether an IPv4 address may be a unicast source or destination on a link: not in 0/8, 127/8, 224/4 or 240/4.
+impl Station {
+    /// Whether a frame that begins so is for this station.
+    #[inline(always)]
+    fn takes(&self, head: &[u8; PLAIN_BYTES]) -> bool {
+        let first = u64::from_le_bytes([head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7]]);
+        (first ^ self.want) & self.mask == 0
+    }
+}
+
+/// Fetches the table entry of an IPv4 packet that nothing speaks against. Whatever looks unusual is left to the slow path.
 #[inline(always)]
-fn is_ordinary(address: u32) -> bool {
-    let first = address >> 24;
+fn examine_ipv4(head: &[u8; PLAIN_BYTES], frame_bytes: usize, near: Near<'_>, plain: &mut Plain) {
+    let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let length = u16::from_be_bytes([head[16], head[17]]);
+    let fits = usize::from(length).wrapping_sub(20) <= frame_bytes - PLAIN_BYTES;
+    let lives = head[22] > 1;
+    let ordinary = is_ordinary(head[26]) & is_ordinary(head[30]);
+    let sum: u64 = [word(14), word(18), word(22), word(26), word(30)].into_iter().map(u64::from).sum();
+    if fits & lives & ordinary & is_multiple_of_65535(sum) {
+        let dst = u32::from_be(word(30));
+        *plain = Plain { entry: near.entry(dst), length, last: dst as u8, is_ipv6: false };
+    }
+}
+
+/// Whether a one's complement sum says that the header is intact: in either byte order the sum of its words is then a multiple
+/// of 2^16 - 1 (and not 0, which it cannot be). By the inverse modulo 2^64, which takes one multiplication.
+#[inline(always)]
+fn is_multiple_of_65535(sum: u64) -> bool {
+    sum.wrapping_mul(0xfffe_fffe_fffe_ffff) <= u64::MAX / 0xffff
+}
+
+/// Whether an IPv4 address that begins with this byte may be a unicast source or destination on a link: not in 0/8, 127/8,
+/// 224/4 or 240/4.
+#[inline(always)]
+fn is_ordinary(first: u8) -> bool {
     (first.wrapping_sub(1) < 223) & (first != 127)
 }
 

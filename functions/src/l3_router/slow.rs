@@ -32,6 +32,8 @@ pub(super) enum Fate {
 }
 
 impl L3Router {
+    #[cold]
+    #[inline(never)]
     pub(super) fn slow(&mut self, burst: &mut Burst<'_>, index: usize) {
         let now = burst.now();
         let Some(packet) = burst.get_mut(index) else { return };
@@ -70,13 +72,13 @@ impl L3Router {
             return Fate::Drop(DropReason::BAD_CHECKSUM);
         }
         let (src, dst) = (ip.src(), ip.dst());
-        if !is_ordinary(src.to_bits()) {
+        if !is_ordinary(src.octets()[0]) {
             return Fate::Drop(self.reasons.martian);
         }
         if group || dst.is_multicast() || dst.is_broadcast() {
             return Fate::Drop(self.reasons.group);
         }
-        if !is_ordinary(dst.to_bits()) {
+        if !is_ordinary(dst.octets()[0]) {
             return Fate::Drop(self.reasons.martian);
         }
         if names_route(ip.options()) {
