@@ -1,1 +1,33 @@
-//! The measuring harness of MiddleNet
+//! The measuring harness: runs the built programs as an operator would, against peers on the same host in the same run.
+//!
+//! ```text
+//!   l2l3, demo          what is measured or shown
+//!     run, testpmd, ring_pipeline, stage     a run of the runtime; peers; namespaces with traffic
+//!     input, sample, statistics              pure: packets and routes, counters to figures, repetitions to a value
+//!   outcome, table, charts                   results as JSON, for a terminal, as pictures
+//! ```
+//!
+//! **Architecture invariant:** nothing here reaches into the data plane. Figures come from `middlenet`'s status, from the
+//! kernel's counters and from the peers' own output.
+
+#![forbid(unsafe_code)]
+
+pub mod charts;
+pub mod cpu;
+pub mod demo;
+mod error;
+pub mod input;
+pub mod l2l3;
+pub mod outcome;
+pub mod programs;
+pub mod ring_pipeline;
+pub mod run;
+pub mod sample;
+pub mod sender;
+pub mod stage;
+pub mod statistics;
+pub mod table;
+pub mod testpmd;
+pub mod work_folder;
+
+pub use error::BenchError;

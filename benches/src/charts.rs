@@ -1,0 +1,140 @@
+//! Line charts as SVG and PNG, with a font of our own, so that they look alike on every host.
+
+use std::fs;
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+use crate::BenchError;
+
+const PIXELS: (u32, u32) = (960, 560);
+/// Dark enough on white, apart for those who see red and green alike (Okabe and Ito).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 86, 86),
+    RGBColor(230, 159, 0),
+];
+
+/// What a chart shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chart {
+    /// Name of its files, without an ending.
+    pub name: String,
+    /// In one line what is to be seen.
+    pub title: String,
+    /// Along the bottom, with its unit.
+    pub x: String,
+    /// Up the side, with its unit.
+    pub y: String,
+    /// The lines.
+    pub series: Vec<Series>,
+}
+
+/// A line through points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// In the legend.
+    pub name: String,
+    /// `(x, y)`, ascending in x.
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Chart {
+    /// Writes `NAME.svg` and `NAME.png` to a folder, which is made if it is not there. A chart without points writes nothing.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), BenchError> {
+        if self.series.iter().all(|s| s.points.is_empty()) {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(BenchError::file(folder))?;
+        let fail = |cause: String| BenchError::Chart { what: self.name.clone(), cause };
+        // It is there from the second chart on; both tell a font that is no font.
+        register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular())
+            .map_err(|_| fail("its font cannot be read".into()))?;
+        let svg = folder.join(format!("{}.svg", self.name));
+        self.draw(&SVGBackend::new(&svg, PIXELS).into_drawing_area()).map_err(fail)?;
+        let png = folder.join(format!("{}.png", self.name));
+        self.draw(&BitMapBackend::new(&png, PIXELS).into_drawing_area()).map_err(fail)
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let points = || self.series.iter().flat_map(|s| &s.points);
+        let top = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max) * 1.05;
+        let (x_end, y_end) = (top(&mut points().map(|p| p.0)), top(&mut points().map(|p| p.1)));
+        area.fill(&WHITE).map_err(|e| e.to_string())?;
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..x_end, 0.0..y_end)
+            .map_err(|e| e.to_string())?;
+        chart
+            .configure_mesh()
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .label_style(("sans-serif", 15))
+            .axis_desc_style(("sans-serif", 17))
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(|e| e.to_string())?;
+        for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
+            let line = LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)).point_size(4);
+            chart
+                .draw_series(line)
+                .map_err(|e| e.to_string())?
+                .label(&series.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(3)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK.mix(0.3))
+            .label_font(("sans-serif", 15))
+            .draw()
+            .map_err(|e| e.to_string())?;
+        area.present().map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work_folder::WorkFolder;
+
+    fn chart(points: Vec<(f64, f64)>) -> Chart {
+        Chart {
+            name: "test".into(),
+            title: "A test".into(),
+            x: "size, bytes".into(),
+            y: "rate, Mpps".into(),
+            series: vec![Series { name: "a line".into(), points }],
+        }
+    }
+
+    #[test]
+    fn both_files_are_pictures_of_the_series() {
+        let folder = WorkFolder::new().unwrap();
+        chart(vec![(64.0, 20.0), (1518.0, 9.0)]).write(folder.path()).unwrap();
+        let svg = fs::read_to_string(folder.path().join("test.svg")).unwrap();
+        assert!(svg.contains("<svg") && svg.contains("a line") && svg.contains("rate, Mpps"), "{svg}");
+        let png = fs::read(folder.path().join("test.png")).unwrap();
+        assert_eq!(png[..8], *b"\x89PNG\r\n\x1a\n");
+        assert!(png.len() > 5_000, "an empty picture compresses to less");
+    }
+
+    #[test]
+    fn nothing_is_drawn_of_nothing() {
+        let folder = WorkFolder::new().unwrap();
+        chart(Vec::new()).write(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,66 @@
+//! `middlenet-bench`: benchmarks and the demo. `cargo xtask bench` and `cargo xtask demo` build and start it.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use middlenet_bench::{BenchError, demo, l2l3, run};
+
+/// Measures MiddleNet beside its peers, and shows it at work.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// L2/L3 chains: throughput, latency, overload, idling, start and restart of functions.
+    L2l3(L2l3),
+    /// Three functions between a client and a server: real traffic, a blocked port, a killed function.
+    Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+struct L2l3 {
+    /// Fewer points, shorter: under a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the results as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also draw the results, as SVG and PNG.
+    #[arg(long, value_name = "FOLDER")]
+    charts: Option<PathBuf>,
+    /// Only cases whose name begins like this, such as `inline/router+l2fwd/64`.
+    #[arg(long, value_name = "CASE", default_value = "")]
+    only: String,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Also write what was seen as one JSON object.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run::catch_interrupts().and_then(|()| carry_out(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("middlenet-bench: {}", error.sentence());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<(), BenchError> {
+    match command {
+        Command::L2l3(L2l3 { quick, json, charts, only }) => l2l3::run(&l2l3::Options { quick, only, json, charts }),
+        Command::Demo(Demo { json }) => demo::run(json.as_deref()),
+    }
+}

@@ -1,0 +1,75 @@
+//! Three hosts on two cables, as namespaces: a client, a box that runs chains, a server.
+//!
+//! ```text
+//!   client eth0 ======= left  box  right ======= eth0 server
+//! ```
+
+use std::fs;
+use std::path::Path;
+
+use middlenet_tests::{End, Netns, Veth, may_build_namespaces};
+
+use crate::BenchError;
+
+/// The stage; it goes with everything on it when this goes.
+#[derive(Debug)]
+pub struct Stage {
+    /// Where traffic begins.
+    pub client: Netns,
+    /// Where the runtime runs, with the interfaces `left` and `right`.
+    pub middle: Netns,
+    /// Where traffic ends.
+    pub server: Netns,
+    _cables: [Veth; 2],
+}
+
+impl Stage {
+    /// Builds it. The client and the server get an address each, such as `10.1.0.2/24`, and no IPv6, so that there is no
+    /// traffic but what is wanted.
+    ///
+    /// # Errors
+    /// Without the privilege to make namespaces, or when a tool fails.
+    pub fn build(client_address: &str, server_address: &str) -> Result<Self, BenchError> {
+        if !may_build_namespaces() {
+            return Err(BenchError::Host("this needs root: it makes network namespaces".into()));
+        }
+        let (client, middle, server) = (Netns::new("client")?, Netns::new("box")?, Netns::new("server")?);
+        let host = |netns, address| End::new(netns, "eth0").address(address).without_ipv6();
+        let port = |device| End::new(&middle, device).without_ipv6();
+        let left = Veth::between(&host(&client, client_address), &port("left"))?;
+        let right = Veth::between(&port("right"), &host(&server, server_address))?;
+        Ok(Self { client, middle, server, _cables: [left, right] })
+    }
+}
+
+/// Packets that the kernel received on a device of a namespace. Costs no process, unlike [`Netns::statistic`], so it can stand
+/// beside a clock.
+///
+/// # Errors
+/// When the namespace or the device is not there.
+pub fn received_pkts(netns: &Netns, device: &str) -> Result<u64, BenchError> {
+    // `/proc/self` would be the namespace of the whole process.
+    let path = Path::new("/proc/thread-self/net/dev");
+    let text = netns.enter(|| fs::read_to_string(path))?.map_err(BenchError::file(path))?;
+    parse_received_pkts(&text, device).ok_or_else(|| BenchError::Failed(format!("there is no device `{device}`")))
+}
+
+/// The second column of a device's line.
+fn parse_received_pkts(text: &str, device: &str) -> Option<u64> {
+    let columns = text.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'))?;
+    columns.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn received_packets_are_the_second_column() {
+        let text = "Inter-|   Receive                  |  Transmit\n face |bytes    packets errs\n\
+                    \x20   lo:       7       1    0\n  eth0:12345    678    0    0 9 9\n eth01: 1 2\n";
+        assert_eq!(parse_received_pkts(text, "eth0"), Some(678));
+        assert_eq!(parse_received_pkts(text, "eth01"), Some(2));
+        assert_eq!(parse_received_pkts(text, "eth"), None);
+    }
+}
