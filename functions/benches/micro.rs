@@ -23,6 +23,9 @@ const FRAME_BYTES: usize = 60;
 const LEFT: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const RIGHT: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
+/// Name, functions with their configurations, packets.
+type Case<'a> = (&'a str, Vec<(&'a str, Value)>, &'a [Vec<u8>]);
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Without `--bench` it is a test run, which only shows that it works.
@@ -38,7 +41,7 @@ fn main() {
     let lines: Vec<String> = prefixes6().into_iter().map(|p| format!("{p} right")).collect();
     let router6 = json!({ "routes": lines, "resolve": false, "gateway_mac": "02:00:00:00:02:01" });
     let chain = vec![("l3-router", router.clone()), ("l2-forward", forward.clone())];
-    let cases: Vec<(&str, Vec<(&str, Value)>, &[Vec<u8>])> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("l2-forward", vec![("l2-forward", forward)], &routed),
         ("l3-router-ipv4", vec![("l3-router", router)], &routed),
         ("l3-router-ipv6", vec![("l3-router", router6)], &v6),

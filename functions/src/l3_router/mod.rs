@@ -179,7 +179,7 @@ impl NetworkFunction for L3Router {
             burst.resume(orphan).drop(DropReason::NO_NEIGHBOUR);
         }
         self.advance_neighbours(burst, now);
-        self.counters.neighbours.set(self.neighbours.known().0.len() as u64);
+        self.counters.neighbours.set(self.neighbours.known().count() as u64);
         self.counters.held.set(self.neighbours.held() as u64);
     }
 
@@ -198,13 +198,13 @@ impl NetworkFunction for L3Router {
     }
 
     fn report(&self) -> Value {
-        let (known, unanswered) = self.neighbours.known();
         let name = |port: u8| self.interfaces.iter().find(|i| i.port == port).map_or("", |i| i.name.as_str());
-        let shown: Vec<Value> = known
-            .iter()
+        let shown: Vec<Value> = self
+            .neighbours
+            .known()
             .take(SHOWN_NEIGHBOURS)
             .map(|((port, ip), mac)| {
-                json!({ "ip": ip, "port": name(*port), "mac": middlenet_sdk::wire::MacAddr(*mac).to_string() })
+                json!({ "ip": ip, "port": name(port), "mac": middlenet_sdk::wire::MacAddr(mac).to_string() })
             })
             .collect();
         let [prefixes, far_bytes, trie_bytes] = self.fib.size();
@@ -213,8 +213,8 @@ impl NetworkFunction for L3Router {
             "ipv4_group_bytes": far_bytes,
             "ipv6_trie_bytes": trie_bytes,
             "neighbours": shown,
-            "neighbours_known": known.len(),
-            "neighbours_unanswered": unanswered,
+            "neighbours_known": self.neighbours.known().count(),
+            "neighbours_unknown": self.neighbours.len() - self.neighbours.known().count(),
             "held": self.neighbours.held(),
         })
     }

@@ -266,14 +266,16 @@ impl Neighbours {
         self.held
     }
 
-    /// Neighbours whose link address is known, and how many have none.
-    pub(super) fn known(&self) -> (Vec<(Who, [u8; 6])>, usize) {
-        let mac = |entry: &Entry| match entry.state {
-            State::Ready { mac, .. } | State::Fixed { mac } => Some(mac),
+    /// Neighbours in the table, gateways that no packet has asked for yet included.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Neighbours whose link address is known.
+    pub(super) fn known(&self) -> impl Iterator<Item = (Who, [u8; 6])> + '_ {
+        self.entries.iter().filter_map(|(who, entry)| match entry.state {
+            State::Ready { mac, .. } | State::Fixed { mac } => Some((*who, mac)),
             _ => None,
-        };
-        let known: Vec<_> = self.entries.iter().filter_map(|(who, entry)| Some((*who, mac(entry)?))).collect();
-        let unknown = self.entries.len() - known.len();
-        (known, unknown)
+        })
     }
 }

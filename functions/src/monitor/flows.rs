@@ -26,6 +26,26 @@ pub(super) struct Flow {
     visited_bytes: u64,
 }
 
+impl Flow {
+    #[inline]
+    fn count(&mut self, bytes: u64, now: Duration) {
+        self.packets += 1;
+        self.bytes += bytes;
+        self.last = now;
+    }
+}
+
+/// What is known of a packet's flow before it is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// Of the key, from [`Flows::hash`].
+    pub(super) hash: u32,
+    /// Length of the packet.
+    pub(super) bytes: u32,
+    /// Where the flow probably is, from [`Flows::locate`].
+    pub(super) place: u32,
+}
+
 /// What a new flow took the place of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Displaced {
@@ -88,9 +108,27 @@ impl Flows {
         std::hint::black_box(self.tags[self.set(hash)][0]);
     }
 
+    /// The place whose tag says that it may be the flow, whose counts are fetched with it.
+    #[inline]
+    pub(super) fn locate(&self, hash: u32) -> u32 {
+        let set = self.set(hash);
+        let place = set * WAYS + (matches(&self.tags[set], hash).trailing_zeros() as usize).min(WAYS - 1);
+        std::hint::black_box(self.flows[place].as_ref().map(|flow| flow.bytes));
+        place as u32
+    }
+
     /// Counts one packet. For a new flow it says what had to make room.
     #[inline]
-    pub(super) fn add(&mut self, key: &FlowKey, hash: u32, bytes: u64, now: Duration) -> Option<Displaced> {
+    pub(super) fn add(&mut self, key: &FlowKey, found: Found, now: Duration) -> Option<Displaced> {
+        let Found { hash, bytes, place } = found;
+        let bytes = u64::from(bytes);
+        if let Some(Some(flow)) = self.flows.get_mut(place as usize)
+            && flow.key == *key
+        {
+            flow.count(bytes, now);
+            return None;
+        }
+        // Another flow with the same tag, or one that came or went since the place was looked for.
         let set = self.set(hash);
         let mut candidates = matches(&self.tags[set], hash);
         while candidates != 0 {
@@ -99,9 +137,7 @@ impl Flows {
             if let Some(flow) = &mut self.flows[place]
                 && flow.key == *key
             {
-                flow.packets += 1;
-                flow.bytes += bytes;
-                flow.last = now;
+                flow.count(bytes, now);
                 return None;
             }
         }

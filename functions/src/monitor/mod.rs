@@ -19,7 +19,7 @@
 
 mod flows;
 
-use flows::{Flow, Flows};
+use flows::{Flow, Flows, Found};
 use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::{FlowKey, Layers, protocol};
@@ -73,6 +73,10 @@ const KINDS: [(&str, &str); 6] = [
 ];
 const NOT_IP: usize = 4;
 const MALFORMED: usize = 5;
+
+/// What a place for a key holds before it holds one.
+const NO_KEY: FlowKey =
+    FlowKey { src: [0; 16], dst: [0; 16], src_port: 0, dst_port: 0, vid: 0, protocol: 0, is_ipv6: false };
 
 fn kind(protocol: u8) -> usize {
     match protocol {
@@ -139,36 +143,36 @@ impl NetworkFunction for Monitor {
 }
 
 impl Monitor {
-    /// Up to [`BURST`] packets from `start` on: first all keys, whose places in the table are fetched meanwhile, then the
-    /// counts. Returns how many packets that were.
+    /// Up to [`BURST`] packets from `start` on: first all keys, then all places in the table, then the counts, so that the
+    /// memory accesses of one packet overlap with those of the others. Returns how many packets that were.
     fn process_some(&mut self, burst: &mut Burst<'_>, start: usize) -> usize {
-        const NONE: Option<(FlowKey, u32, usize)> = None;
-        let mut found = [NONE; BURST];
+        let mut keys = [NO_KEY; BURST];
+        let mut found = [Found::default(); BURST];
         let mut kinds = [0u64; KINDS.len()];
-        let (mut bytes, mut count) = (0, 0);
-        for place in &mut found {
-            let Some(packet) = burst.get_mut(start + count) else { break };
+        let (mut bytes, mut count, mut keyed) = (0, 0, 0);
+        for packet in burst.iter_mut().skip(start).take(BURST) {
             let frame = packet.data();
             count += 1;
             bytes += frame.len() as u64;
-            let (kind, key) = match Layers::parse(frame) {
-                Ok(layers) if layers.is_ip() => match FlowKey::of(&layers, frame) {
-                    Ok(key) => (kind(layers.protocol), Some(key)),
-                    Err(_) => (MALFORMED, None),
-                },
-                Ok(_) => (NOT_IP, None),
-                Err(_) => (MALFORMED, None),
+            let kind = match FlowKey::parse(frame) {
+                Some(key) => {
+                    let hash = self.flows.hash(&key);
+                    self.flows.touch(hash);
+                    keys[keyed] = key;
+                    found[keyed] = Found { hash, bytes: frame.len() as u32, place: 0 };
+                    keyed += 1;
+                    kind(key.protocol)
+                }
+                None if Layers::parse(frame).is_ok_and(|layers| !layers.is_ip()) => NOT_IP,
+                None => MALFORMED,
             };
             kinds[kind] += 1;
-            if let Some(key) = key {
-                let hash = self.flows.hash(&key);
-                self.flows.touch(hash);
-                *place = Some((key, hash, frame.len()));
-            }
         }
-        for (key, hash, length) in found[..count].iter().flatten() {
-            let added = self.flows.add(key, *hash, *length as u64, self.last);
-            if let Some(displaced) = added {
+        for found in &mut found[..keyed] {
+            found.place = self.flows.locate(found.hash);
+        }
+        for (key, found) in keys[..keyed].iter().zip(&found[..keyed]) {
+            if let Some(displaced) = self.flows.add(key, *found, self.last) {
                 self.new_flows.inc();
                 match displaced {
                     flows::Displaced::Nothing => {}

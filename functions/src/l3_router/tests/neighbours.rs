@@ -222,7 +222,7 @@ fn a_scan_of_the_link_is_bounded() {
         tick_after(&mut kit, 100);
     }
     assert_eq!(
-        [kit.held(), kit.report()["neighbours_unanswered"].as_u64().unwrap() as usize],
+        [kit.held(), kit.report()["neighbours_unknown"].as_u64().unwrap() as usize],
         [0, 1],
         "the idle gateway is left"
     );
