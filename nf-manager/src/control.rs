@@ -3,25 +3,29 @@
 use crate::ManagerError;
 use crate::running::Running;
 use middlenet_plan::{Reply, Request, Stats};
-use middlenet_sdk::{Channel, ChannelError};
+use middlenet_sdk::{Channel, ChannelError, Registration};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How often a lockstep run is looked at for its end.
 const LOCKSTEP_LOOK: Duration = Duration::from_millis(2);
-/// How often anything else would be: never, the socket wakes us.
-const NO_LOOK: Duration = Duration::from_secs(3600);
+/// How often inline functions are looked at for one that panicked.
+const MEND_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves the runtime until it says stop or goes away; then every port is closed and every interface is as it was found.
+/// Inline functions are made from `registry`.
 ///
 /// # Errors
 /// When the socket fails. A request that cannot be carried out is answered with [`Reply::Failed`].
-pub fn serve(channel: &Channel) -> Result<(), ChannelError> {
+pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ChannelError> {
     let mut running: Option<Running> = None;
     let mut told_finished = false;
     loop {
+        if let Some(running) = &mut running {
+            running.mend();
+        }
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;
-        if !channel.readable(if lockstep { LOCKSTEP_LOOK } else { NO_LOOK })? {
+        if !channel.readable(if lockstep { LOCKSTEP_LOOK } else { MEND_LOOK })? {
             if lockstep && running.as_ref().is_some_and(Running::finished) {
                 told_finished = true;
                 channel.send(&Reply::Finished, &[])?;
@@ -44,7 +48,7 @@ pub fn serve(channel: &Channel) -> Result<(), ChannelError> {
             }
         };
         let stopping = matches!(request, Request::Stop { .. });
-        match carry_out(request, fds, &mut running) {
+        match carry_out(request, fds, &mut running, registry) {
             Ok(reply) => {
                 let events: Vec<BorrowedFd<'_>> = match &reply {
                     Reply::Started { .. } => running.as_ref().map(Running::events).unwrap_or_default(),
@@ -60,14 +64,19 @@ pub fn serve(channel: &Channel) -> Result<(), ChannelError> {
     }
 }
 
-fn carry_out(request: Request, fds: Vec<OwnedFd>, running: &mut Option<Running>) -> Result<Reply, ManagerError> {
+fn carry_out(
+    request: Request,
+    fds: Vec<OwnedFd>,
+    running: &mut Option<Running>,
+    registry: &'static [Registration],
+) -> Result<Reply, ManagerError> {
     let mut fds = fds.into_iter();
     if let Request::Start { plan } = request {
         if running.is_some() {
             return Err(ManagerError::new("the data plane runs already"));
         }
         let region = fds.next().ok_or_else(|| ManagerError::new("the start request came without its region"))?;
-        let started = Running::start(plan, region)?;
+        let started = Running::start(plan, region, registry)?;
         let reply = Reply::Started { ports: started.infos.clone(), notes: started.notes.clone() };
         *running = Some(started);
         return Ok(reply);

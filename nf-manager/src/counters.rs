@@ -83,6 +83,8 @@ pub(crate) struct HopCounters {
     pub(crate) by_function: Box<[Count]>,
     pub(crate) by_manager: Box<[Count]>,
     pub(crate) refused: Refused,
+    /// 1 while an inline function is out of service because it panicked.
+    pub(crate) failed: Count,
     pub(crate) latency: crate::latency::Histogram,
 }
 
@@ -99,6 +101,7 @@ impl HopCounters {
             by_function: counts(usize::from(DropReason::LIMIT)),
             by_manager: counts(HopDrop::ALL.len()),
             refused: Refused::default(),
+            failed: Count::default(),
             latency: crate::latency::Histogram::default(),
         }
     }
@@ -113,10 +116,6 @@ impl HopCounters {
     #[inline]
     pub(crate) fn drop(&self, reason: HopDrop, packets: u64) {
         self.by_manager[reason as usize].add(packets);
-    }
-
-    pub(crate) fn dropped_pkts(&self) -> u64 {
-        self.by_function.iter().chain(&self.by_manager).map(Count::get).sum()
     }
 }
 
@@ -139,7 +138,8 @@ pub(crate) struct PortCounters {
 }
 
 /// Ways to be lost before the chain, in the order of [`PortCounters::missed`].
-pub(crate) const MISSED: [&str; 4] = ["no-buffer-posted", "receive-queue-full", "bad-descriptor", "segmented"];
+pub(crate) const MISSED: [&str; 6] =
+    ["no-buffer-posted", "receive-queue-full", "bad-descriptor", "segmented", "too-long", "file-ends-in-a-record"];
 
 /// Everything one worker counts.
 #[derive(Debug)]

@@ -7,11 +7,15 @@ use middlenet_shm::{Descriptor, Meta};
 /// No egress port has been chosen.
 pub(crate) const NO_PORT: u8 = u8::MAX;
 
+/// Ingress of a packet that a function made, from when that function has let go of it: other functions hold it like any
+/// packet, and its buffer is no longer one that was lent empty.
+pub(crate) const MADE: u8 = NO_PORT - 1;
+
 /// What the manager knows of a packet between hops. While a function process holds the packet it is in the ledger; else it
 /// travels in the descriptor's `port` and `source` fields, which are the manager's while the manager has the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Journey {
-    /// Port it came in by.
+    /// Port it came in by, or [`MADE`].
     pub(crate) ingress: u8,
     /// Port that a function chose, or [`NO_PORT`].
     pub(crate) egress: u8,

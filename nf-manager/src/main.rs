@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match middlenet_nf_manager::serve(&socket) {
+    match middlenet_nf_manager::serve(&socket, middlenet_functions::registry()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("middlenet-nf-manager: {e}");

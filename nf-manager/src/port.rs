@@ -95,7 +95,11 @@ impl Queue {
         match self {
             Self::Dpdk { receive, .. } => counters.missed[3].set(receive.iter().map(RxQueue::segmented).sum()),
             Self::Xdp(queues) => XdpQueue::count(queues, counters),
-            Self::Capture(_) => {}
+            Self::Capture(capture) => {
+                let (too_long, cut_short) = capture.losses();
+                counters.missed[4].set(too_long);
+                counters.missed[5].set(u64::from(cut_short));
+            }
         }
     }
 }

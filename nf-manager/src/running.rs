@@ -10,7 +10,7 @@ use crate::{ManagerError, sentence};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use middlenet_dpdk::{Eal, EalConfig, Launched, LogLevel, Memory, Pool, PoolConfig, tsc};
 use middlenet_plan::{ManagerPlan, Placement, PortKind};
-use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo};
+use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration};
 use middlenet_shm::{Buffers, ControlGeometry, ControlRegion, Ledger, Region};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde_json::Value;
@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 const NO_HUGE_MIB: u32 = 256;
 /// How long a worker may take for a command. It answers between two bursts; more means that it is stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+
+/// Pauses between restarts of an inline function that panics again and again.
+const MEND_MIN: Duration = Duration::from_millis(100);
+const MEND_MAX: Duration = Duration::from_secs(5);
 
 /// The counters of one inline function on one worker.
 pub(crate) type InlineCounters = Vec<(CounterInfo, Counter)>;
@@ -51,13 +55,20 @@ pub(crate) struct Running {
     /// The ledger's name for each attached instance: by hop, then by replica.
     pub(crate) holders: Vec<Vec<Option<u16>>>,
     next_holder: u16,
+    registry: &'static [Registration],
+    /// When a hop whose inline function panicked may be mended next, and how long to wait after that.
+    mending: Vec<(Instant, Duration)>,
     threads: Vec<Thread>,
     eal: Eal,
 }
 
 impl Running {
     /// Opens everything and starts the workers.
-    pub(crate) fn start(plan: ManagerPlan, region: OwnedFd) -> Result<Self, ManagerError> {
+    pub(crate) fn start(
+        plan: ManagerPlan,
+        region: OwnedFd,
+        registry: &'static [Registration],
+    ) -> Result<Self, ManagerError> {
         let memory_error = |e| ManagerError::new(format!("the packets region cannot be used: {e}"));
         let region = Arc::new(Region::open(region).map_err(memory_error)?);
         let huge = region.page_bytes() > 4096;
@@ -95,6 +106,8 @@ impl Running {
             reasons: plan.hops.iter().map(|_| Vec::new()).collect(),
             holders: plan.hops.iter().map(|hop| vec![None; usize::from(hop.replicas)]).collect(),
             next_holder: 1,
+            registry,
+            mending: plan.hops.iter().map(|_| (Instant::now(), MEND_MIN)).collect(),
             threads: Vec::new(),
             eal,
             plan,
@@ -154,7 +167,8 @@ impl Running {
     fn make(&self, hop: usize, config: Value) -> Result<Made, ManagerError> {
         let plan = &self.plan.hops[hop];
         let chain = &self.plan.chains[usize::from(plan.chain)];
-        let registration = middlenet_functions::registry()
+        let registration = self
+            .registry
             .iter()
             .find(|r| r.name == plan.function)
             .ok_or_else(|| ManagerError::new(format!("there is no built-in function `{}`", plan.function)))?;
@@ -248,6 +262,23 @@ impl Running {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
             Ok(Command::Reconfigure { hop, made, done })
         })
+    }
+
+    /// Puts new instances in the place of inline functions that panicked, with growing pauses.
+    pub(crate) fn mend(&mut self) {
+        for hop in 0..self.plan.hops.len() {
+            let failed = self.counters.iter().any(|worker| worker.hops[hop].failed.get() > 0);
+            let (due, pause) = self.mending[hop];
+            if !failed || Instant::now() < due {
+                continue;
+            }
+            self.mending[hop] = (Instant::now() + pause, (pause * 2).min(MEND_MAX));
+            let config = self.plan.hops[hop].config.clone();
+            match self.reconfigure(hop as u16, &config) {
+                Ok(()) => eprintln!("middlenet-nf-manager: function `{}` restarted", self.plan.hops[hop].name),
+                Err(e) => eprintln!("middlenet-nf-manager: {e}"),
+            }
+        }
     }
 
     /// The reports of an inline function, by worker.

@@ -15,6 +15,7 @@ use middlenet_plan::{OnFailure, Target, Wait};
 use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init};
 use middlenet_shm::{Buffers, Descriptor, Ledger};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -321,7 +322,11 @@ impl<'t> Worker<'t> {
         let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
         let Some(function) = &mut inline.function else { return };
         inline.state.begin();
-        function.tick(&mut Burst::new(&self.buffers, &mut [], &mut inline.state));
+        let mut view = Burst::new(&self.buffers, &mut [], &mut inline.state);
+        if catch_unwind(AssertUnwindSafe(|| function.tick(&mut view))).is_err() {
+            inline.function = None;
+            self.counters.hops[usize::from(hop)].failed.set(1);
+        }
         self.top_up(hop);
         self.after_emission(hop);
         self.drop_abandoned(hop);
@@ -362,6 +367,7 @@ impl<'t> Worker<'t> {
         }
         made.init.continue_from(&inline.init);
         inline.init = made.init;
+        self.counters.hops[usize::from(hop)].failed.set(0);
         self.drop_abandoned(hop);
     }
 

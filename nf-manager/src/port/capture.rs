@@ -34,7 +34,8 @@ pub(crate) struct Capture {
     clock: Clock,
     /// Records that no buffer can hold.
     oversized: u64,
-    trouble: Option<String>,
+    /// The file ended in a record that is none.
+    cut_short: bool,
 }
 
 impl std::fmt::Debug for Capture {
@@ -59,7 +60,7 @@ impl Capture {
                 Some(reader.map_err(|e| format!("`{path}` is not a pcap file: {e}"))?)
             }
         };
-        let mut capture = Self { buffers, reader, next: None, writer, clock, oversized: 0, trouble: None };
+        let mut capture = Self { buffers, reader, next: None, writer, clock, oversized: 0, cut_short: false };
         capture.advance();
         Ok(capture)
     }
@@ -77,8 +78,8 @@ impl Capture {
         while let Some(reader) = &mut self.reader {
             match reader.next_packet() {
                 None => self.reader = None,
-                Some(Err(e)) => {
-                    self.trouble = Some(e.to_string());
+                Some(Err(_)) => {
+                    self.cut_short = true;
                     self.reader = None;
                 }
                 Some(Ok(packet)) => {
@@ -98,9 +99,9 @@ impl Capture {
         self.next.is_none()
     }
 
-    /// Packets of the file that were longer than a buffer, and why reading ended early, if it did.
-    pub(crate) fn losses(&self) -> (u64, Option<&str>) {
-        (self.oversized, self.trouble.as_deref())
+    /// Packets of the file that were longer than a buffer, and whether reading ended early at a bad record.
+    pub(crate) fn losses(&self) -> (u64, bool) {
+        (self.oversized, self.cut_short)
     }
 
     pub(crate) fn receive(&mut self, token: &Worker, pool: &Pool, out: &mut [Descriptor]) -> usize {
@@ -124,6 +125,7 @@ impl Capture {
     }
 
     pub(crate) fn send(&mut self, token: &Worker, pool: &Pool, burst: &[Descriptor]) -> usize {
+        let mut written = 0;
         if let Some(writer) = &self.writer
             && let Ok(mut writer) = writer.lock()
         {
@@ -131,12 +133,16 @@ impl Capture {
             for descriptor in burst {
                 let bytes = self.buffers.bytes(descriptor);
                 let packet = PcapPacket::new(time, bytes.len() as u32, bytes);
-                if let Err(e) = writer.write_packet(&packet) {
-                    self.trouble = Some(e.to_string());
+                // A full disk: what is not written is not sent.
+                if writer.write_packet(&packet).is_err() {
+                    break;
                 }
+                written += 1;
             }
+        } else {
+            written = burst.len();
         }
-        pool.free_descriptors(token, burst);
-        burst.len()
+        pool.free_descriptors(token, &burst[..written]);
+        written
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Place, Worker};
 use crate::counters::HopDrop;
-use crate::graph::{Journey, NO_PORT};
+use crate::graph::{Journey, MADE, NO_PORT};
 use crate::lane::{Draining, Lane};
 use crossbeam_channel::Sender;
 use middlenet_dpdk::tsc;
@@ -34,7 +34,7 @@ impl Worker<'_> {
             if !fits {
                 (descriptor.offset, descriptor.length) = (0, 0);
             }
-            let meta = match self.shared.ledger.take(descriptor, holder, self.id, &self.buffers) {
+            let mut meta = match self.shared.ledger.take(descriptor, holder, self.id, &self.buffers) {
                 Ok(meta) => meta,
                 Err(Reject::Index) => {
                     counters.refused.index.add(1);
@@ -51,6 +51,7 @@ impl Worker<'_> {
             };
             if meta.ingress == NO_PORT {
                 originated += 1;
+                meta.ingress = MADE;
             } else {
                 packets += 1;
             }

@@ -2,7 +2,7 @@
 
 use super::{INLINE_SPARE, Place, SAMPLE_TURNS, Worker};
 use crate::counters::HopDrop;
-use crate::graph::{Journey, NO_PORT, Step};
+use crate::graph::{Journey, MADE, NO_PORT, Step};
 use middlenet_dpdk::tsc;
 use middlenet_plan::{OnFailure, Target};
 use middlenet_sdk::{BURST, Burst, DropReason, Verdict};
@@ -60,6 +60,7 @@ impl Worker<'_> {
         let outcome = catch_unwind(AssertUnwindSafe(|| function.process(&mut view)));
         if outcome.is_err() {
             inline.function = None;
+            counters.failed.set(1);
             self.drop_abandoned(hop);
             return self.drop_all(hop, HopDrop::FunctionDied, burst);
         }
@@ -223,7 +224,8 @@ impl Worker<'_> {
     #[cold]
     fn no_egress(&mut self, burst: &mut [Descriptor]) {
         if let Some(first) = burst.first() {
-            let port = if first.port == NO_PORT { 0 } else { first.port };
+            // What a function made came in by no port.
+            let port = if first.port == MADE { 0 } else { first.port };
             self.counters.ports[usize::from(port)].no_egress.add(burst.len() as u64);
         }
         self.free(burst);
@@ -314,8 +316,9 @@ impl Worker<'_> {
         let Place::Inline(inline) = &mut self.hops[usize::from(hop)].place else { return };
         let mut emitted = std::mem::take(&mut inline.state.emitted);
         let counters = &self.counters.hops[usize::from(hop)];
-        for descriptor in &emitted {
+        for descriptor in &mut emitted {
             if descriptor.port == NO_PORT {
+                descriptor.port = MADE;
                 counters.originated_pkts.add(1);
                 counters.lent.add(u64::MAX);
             } else {
