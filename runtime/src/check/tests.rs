@@ -1,10 +1,14 @@
+use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
+use crate::machine::Description;
 use crate::plan::Difference;
+use middlenet_plan::{Placement, PortKind, Target};
 use middlenet_sdk::{Burst, ConfigError, Init, NetworkFunction};
 use proptest::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::path::Path;
 
 /// A function whose configuration can be wrong in every way.
 struct Gate;

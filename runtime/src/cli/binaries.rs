@@ -27,7 +27,7 @@ pub(super) fn middlenet() -> PathBuf {
 /// The manager's binary: where the variable says, or beside ours.
 pub(super) fn manager() -> PathBuf {
     match std::env::var_os(MANAGER_VARIABLE).filter(|p| !p.is_empty()) {
-        Some(path) => path.into(),
+        Some(path) => std::path::absolute(&path).unwrap_or_else(|_| path.into()),
         None => middlenet().parent().map_or_else(|| MANAGER.into(), |folder| folder.join(MANAGER)),
     }
 }

@@ -37,8 +37,10 @@ pub(super) fn read(path: &Path) -> Result<Source, Failure> {
     Ok(Source { shown: path.display().to_string(), folder, text })
 }
 
-/// Plans a manifest for this host.
+/// Plans a manifest for this host. From here on the working directory is the manifest's folder, so that files named in
+/// configurations of functions are found from there as well, by this process and by its children.
 pub(super) fn plan_source(source: &Source, machine: &Machine, traffic: &Traffic) -> Result<Plan, Refusal> {
+    let _ = std::env::set_current_dir(&source.folder);
     let refuse = |problems| Refusal::new(&source.shown, &source.text, problems);
     let manifest = Manifest::parse(&source.text).map_err(|d| refuse(vec![d]))?;
     plan(&manifest, middlenet_functions::registry(), machine, &Here(source.folder.clone()), traffic).map_err(refuse)

@@ -17,6 +17,8 @@ use crate::supervisor::{Setup, Supervisor, log};
 
 pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) -> Result<(), Failure> {
     let source = read(path)?;
+    let manifest = absolute(path).display().to_string();
+    let manager = binaries::manager();
     let machine = Machine::here();
     let traffic = if pcap.is_empty() {
         Traffic::Ports
@@ -24,13 +26,11 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         Traffic::Captures(Captures { read: by_port(pcap), write: by_port(write) })
     };
     let mut plan = plan_source(&source, &machine, &traffic).map_err(|refusal| report(&refusal))?;
-    let manager = binaries::manager();
     if !manager.is_file() {
         let hint = "install it beside `middlenet`, or name it in MIDDLENET_NF_MANAGER".to_owned();
         return Err(Failure::new(format!("the nf-manager is not there: {}", manager.display()), Some(hint)));
     }
     let over_captures = traffic != Traffic::Ports;
-    let manifest = std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string();
     let (folder, kernel_ports) = if over_captures {
         check_files(&plan)?;
         (None, KernelPorts::default())
@@ -69,10 +69,14 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
 /// `PORT=FILE` or `FILE`.
 fn by_port(arguments: &[String]) -> Vec<(Option<String>, PathBuf)> {
     let split = |argument: &String| match argument.split_once('=') {
-        Some((port, file)) if !port.contains('/') => (Some(port.to_owned()), file.into()),
-        _ => (None, argument.into()),
+        Some((port, file)) if !port.contains('/') => (Some(port.to_owned()), absolute(Path::new(file))),
+        _ => (None, absolute(Path::new(argument))),
     };
     arguments.iter().map(split).collect()
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 /// Whether the files, interfaces and devices that the plan names are there.

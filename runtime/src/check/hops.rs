@@ -1,0 +1,246 @@
+//! Functions: what each is, where it runs, and where its packets go.
+
+use middlenet_plan::{ChainPlan, HopPlan, Placement, PortPlan, Target};
+use middlenet_sdk::PortInfo;
+use middlenet_sdk::protocol::Wait;
+use std::path::Path;
+
+use super::{Checker, Traffic, Wired};
+use crate::diagnostic::{did_you_mean, one_of};
+use crate::machine::{Description, resolve};
+use crate::manifest::{Chain, FunctionEntry};
+use crate::plan::{ProcessPlan, Program};
+
+/// Functions of a run.
+const HOP_LIMIT: usize = 256;
+
+impl<'a> Checker<'a> {
+    pub(super) fn hops(&mut self, wired: &[Wired<'a>], ports: &[PortPlan]) -> Vec<HopPlan> {
+        let mut hops = Vec::new();
+        for (chain_id, Wired { chain, ports: chain_ports }) in wired.iter().enumerate() {
+            let first = hops.len();
+            let count = chain.functions.len();
+            // A function would blame its own configuration for ports that have been reported already.
+            let all_known = chain.form.as_ref().is_some_and(|f| f.ports.len() == chain_ports.len());
+            let init_ports = all_known.then(|| dummy_ports(chain_ports, ports));
+            let hop_id = |i: usize| u16::try_from(first + i).unwrap_or(u16::MAX);
+            for (i, entry) in chain.functions.iter().enumerate() {
+                self.check_entry(chain, entry);
+                let outputs = self.outputs(chain, entry, chain_ports, ports, first);
+                let placement = self.placement(chain, entry);
+                self.check_function(entry, init_ports.clone(), outputs.iter().map(|(n, _)| n.clone()).collect());
+                let function = match &entry.options.run {
+                    Some(run) => resolve(self.surroundings.folder(), run).to_string_lossy().into_owned(),
+                    None => entry.function.clone(),
+                };
+                hops.push(HopPlan {
+                    name: entry.name.clone(),
+                    function,
+                    config: entry.config_json(),
+                    placement,
+                    replicas: if placement == Placement::Inline { 1 } else { entry.options.replicas.unwrap_or(1) },
+                    on_failure: entry.options.on_failure.unwrap_or_default().into(),
+                    chain: u16::try_from(chain_id).unwrap_or(u16::MAX),
+                    next_forward: if i + 1 < count { Target::Hop(hop_id(i + 1)) } else { Target::Egress },
+                    next_reverse: if i > 0 { Target::Hop(hop_id(i - 1)) } else { Target::Egress },
+                    outputs,
+                });
+            }
+        }
+        if hops.len() > HOP_LIMIT {
+            let message = format!("{} functions, but a run has at most {HOP_LIMIT}", hops.len());
+            self.problem(self.manifest.key_span("chains"), message, None);
+        }
+        hops
+    }
+
+    pub(super) fn check_entry(&mut self, chain: &Chain, entry: &FunctionEntry) {
+        let twins = chain.functions.iter().filter(|f| f.name == entry.name);
+        if twins.take_while(|f| f.name_span != entry.name_span).next().is_some() {
+            let message = format!("the chain `{}` has two functions called `{}`", chain.name, entry.name);
+            let hint = format!(
+                "give this one a name of its own: `{}-2: {{ use: {}, config: {{ ... }} }}`",
+                entry.name, entry.function
+            );
+            self.problem(entry.name_span.clone(), message, Some(hint));
+        }
+        if chain.form.as_ref().is_some_and(|f| f.ports.contains(&entry.name)) {
+            let message = format!("`{}` is the name of a port of this chain as well", entry.name);
+            self.problem(
+                entry.name_span.clone(),
+                message,
+                Some("outputs could not tell them apart: rename one".into()),
+            );
+        }
+        let options = &entry.options;
+        let inline = options.placement.map(Placement::from) == Some(Placement::Inline);
+        if inline && options.run.is_some() {
+            let message = "a binary of your own cannot run inline";
+            self.problem(
+                entry.option_span(&["placement"]),
+                message,
+                Some("remove `placement`, it runs as a process".into()),
+            );
+        } else if self.placement(chain, entry) == Placement::Inline && !matches!(self.traffic, Traffic::Captures(_)) {
+            if options.replicas.is_some_and(|n| n > 1) {
+                let message = "replicas are processes, but this function is placed inline";
+                let hint = "add `placement: process`, or remove `replicas`";
+                self.problem(entry.option_span(&["replicas"]), message, Some(hint.into()));
+            }
+            if options.cores.is_some() {
+                let message = "an inline function runs on the manager's cores";
+                let hint = "add `placement: process`, or remove `cores`";
+                self.problem(entry.option_span(&["cores"]), message, Some(hint.into()));
+            }
+        }
+    }
+
+    pub(super) fn placement(&self, chain: &Chain, entry: &FunctionEntry) -> Placement {
+        if entry.options.run.is_some() {
+            return Placement::Process;
+        }
+        if matches!(self.traffic, Traffic::Captures(_)) {
+            return Placement::Inline;
+        }
+        let of_chain = chain.form.as_ref().and_then(|f| f.placement);
+        entry.options.placement.or(of_chain).unwrap_or(self.manifest.placement).into()
+    }
+
+    pub(super) fn outputs(
+        &mut self,
+        chain: &Chain,
+        entry: &FunctionEntry,
+        chain_ports: &[u8],
+        ports: &[PortPlan],
+        first: usize,
+    ) -> Vec<(String, Target)> {
+        let Some(node) = entry.body.as_ref().and_then(|b| b.get("outputs")) else { return Vec::new() };
+        let mut outputs = Vec::new();
+        for output in node.entries() {
+            let Some(name) = output.value.as_str() else { continue };
+            let hop = chain.functions.iter().position(|f| f.name == name);
+            let port = chain_ports.iter().find(|&&p| ports[usize::from(p)].name == name);
+            let target = match (name, hop, port) {
+                ("drop", ..) => Target::Drop,
+                (_, Some(at), _) => Target::Hop(u16::try_from(first + at).unwrap_or(u16::MAX)),
+                (_, _, Some(&port)) => Target::Port(port),
+                _ => {
+                    let functions = chain.functions.iter().map(|f| f.name.as_str()).filter(|f| *f != entry.name);
+                    let port_names = chain_ports.iter().map(|&p| ports[usize::from(p)].name.as_str());
+                    let known: Vec<&str> = functions.chain(port_names).chain(["drop"]).collect();
+                    let hint = did_you_mean(name, known.iter().copied())
+                        .unwrap_or_else(|| format!("it can lead to {}", one_of(known.iter().copied())));
+                    let message = format!(
+                        "the output `{}` leads to `{name}`, which is not in the chain `{}`",
+                        output.key, chain.name
+                    );
+                    self.problem(output.value.span.clone(), message, Some(hint));
+                    continue;
+                }
+            };
+            outputs.push((output.key.clone(), target));
+        }
+        outputs
+    }
+
+    pub(super) fn chains(&self, wired: &[Wired<'a>], hops: &[HopPlan]) -> Vec<ChainPlan> {
+        let of = |id: usize| {
+            let at = |h: &HopPlan| usize::from(h.chain) == id;
+            let first = hops.iter().position(at).and_then(|i| u16::try_from(i).ok());
+            let last = hops.iter().rposition(at).and_then(|i| u16::try_from(i).ok());
+            (first.map_or(Target::Egress, Target::Hop), last.map_or(Target::Egress, Target::Hop))
+        };
+        let chain = |(id, wired): (usize, &Wired<'a>)| {
+            let (entry_forward, entry_reverse) = of(id);
+            ChainPlan {
+                name: wired.chain.name.clone(),
+                left: wired.ports.first().copied().unwrap_or_default(),
+                right: wired.ports.get(1..).unwrap_or_default().to_vec(),
+                entry_forward,
+                entry_reverse,
+            }
+        };
+        wired.iter().enumerate().map(chain).collect()
+    }
+
+    pub(super) fn processes(
+        &mut self,
+        wired: &[Wired<'a>],
+        hops: &[HopPlan],
+        workers: &[usize],
+        notes: &mut Vec<String>,
+    ) -> Vec<ProcessPlan> {
+        let pool = self.function_cores(workers);
+        let mut given = 0;
+        let mut processes: Vec<ProcessPlan> = Vec::new();
+        let entries = wired.iter().flat_map(|w| w.chain.functions.iter().map(move |f| (w, f)));
+        for (id, ((wired, entry), hop)) in entries.zip(hops).enumerate() {
+            if hop.placement != Placement::Process {
+                continue;
+            }
+            let own_cores = self.entry_cores(entry);
+            for replica in 0..hop.replicas {
+                let cores = own_cores.clone().unwrap_or_else(|| {
+                    given += 1;
+                    vec![pool[(given - 1) % pool.len()]]
+                });
+                let number = if hop.replicas > 1 { format!("#{replica}") } else { String::new() };
+                processes.push(ProcessPlan {
+                    hop: u16::try_from(id).unwrap_or(u16::MAX),
+                    replica,
+                    label: format!("{}/{}{number}", wired.chain.name, hop.name),
+                    program: match entry.options.run {
+                        Some(_) => Program::External(hop.function.clone().into()),
+                        None => Program::BuiltIn(hop.function.clone()),
+                    },
+                    ports: wired.ports.clone(),
+                    wait: wired.chain.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait),
+                    cores,
+                    shares_core: false,
+                });
+            }
+        }
+        for i in 0..processes.len() {
+            let mine = &processes[i].cores;
+            let overlaps = |other: &[usize]| other.iter().any(|c| mine.contains(c));
+            let others = processes.iter().enumerate().filter(|(j, p)| *j != i && overlaps(&p.cores)).count();
+            processes[i].shares_core = overlaps(workers) || others >= mine.len();
+        }
+        if !processes.is_empty() && processes.iter().any(|p| p.cores.iter().any(|c| workers.contains(c))) {
+            notes.push(
+                "functions share a core with the manager: both yield to each other, which costs throughput".into(),
+            );
+        }
+        processes
+    }
+
+    /// Workers serve all chains: they wait as the most eager one asks.
+    pub(super) fn manager_wait(&self) -> Wait {
+        let of_chain = |c: &Chain| c.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait);
+        let mut waits: Vec<Wait> = self.manifest.chains.iter().map(of_chain).collect();
+        waits.sort_by_key(|wait| match wait {
+            Wait::Poll => 0,
+            Wait::Auto => 1,
+            Wait::Event => 2,
+        });
+        waits.first().copied().unwrap_or(self.manifest.wait)
+    }
+
+    /// What an external binary says of itself.
+    pub(super) fn describe(&mut self, entry: &FunctionEntry, program: &Path) -> Option<Description> {
+        match self.surroundings.describe(program) {
+            Ok(description) => Some(description),
+            Err((message, hint)) => {
+                self.problem(entry.option_span(&["run"]), message, hint);
+                None
+            }
+        }
+    }
+}
+
+/// Ports as a function will see them, before they are open.
+fn dummy_ports(ids: &[u8], ports: &[PortPlan]) -> Vec<PortInfo> {
+    let info =
+        |&id: &u8| PortInfo { id, name: ports[usize::from(id)].name.clone(), mac: [2, 0, 0, 0, 0, id], mtu: 1500 };
+    ids.iter().map(info).collect()
+}
