@@ -13,11 +13,13 @@
 #![forbid(unsafe_code)]
 
 pub mod charts;
+pub mod clock;
 pub mod cpu;
 pub mod demo;
 mod error;
 pub mod input;
 pub mod l2l3;
+pub mod lifetime;
 pub mod outcome;
 pub mod programs;
 pub mod ring_pipeline;

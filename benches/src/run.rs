@@ -1,7 +1,9 @@
 //! A run of the runtime, started and asked as an operator would.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use middlenet_plan::Stats;
@@ -38,8 +40,8 @@ pub fn catch_interrupts() -> Result<(), BenchError> {
     Ok(())
 }
 
-fn flag() -> std::sync::Arc<AtomicBool> {
-    static FLAG: std::sync::OnceLock<std::sync::Arc<AtomicBool>> = std::sync::OnceLock::new();
+fn flag() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(Default::default).clone()
 }
 
@@ -97,7 +99,8 @@ impl Run {
         let file = folder.write(&format!("{name}.yaml"), text.as_bytes())?;
         let middlenet = programs.path("middlenet")?;
         let mut command = netns.map_or_else(|| Command::new(&middlenet), |netns| netns.command(&middlenet));
-        let process = Process::spawn(command.arg("run").arg(file))?;
+        // A terminal's Ctrl-C is for us: we say when it stops.
+        let process = Process::spawn(command.arg("run").arg(file).process_group(0))?;
         let mut run = Self { name, process: Some(process), client: None };
         run.wait_until("a run with all functions attached", START_PATIENCE, |status| status.state == "running")?;
         Ok(run)
@@ -118,8 +121,19 @@ impl Run {
     /// # Errors
     /// When it does not answer.
     pub fn status(&mut self) -> Result<Status, BenchError> {
-        let answer = self.ask(&Request::Status { reports: false });
-        match answer? {
+        self.status_with(false)
+    }
+
+    /// The same, with what functions report of themselves.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status_with_reports(&mut self) -> Result<Status, BenchError> {
+        self.status_with(true)
+    }
+
+    fn status_with(&mut self, reports: bool) -> Result<Status, BenchError> {
+        match self.ask(&Request::Status { reports })? {
             Response::Status(status) => Ok(*status),
             other => Err(unexpected(&other)),
         }

@@ -49,6 +49,7 @@ pub fn number(value: f64) -> String {
     match value.abs() {
         v if v == 0.0 => "0".into(),
         v if v < 0.01 => format!("{value:.4}"),
+        v if v < 1.0 => format!("{value:.3}"),
         v if v < 10.0 => format!("{value:.2}"),
         v if v < 100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn numbers_keep_what_matters() {
         let texts: Vec<_> = [0.0, 0.001_23, 0.5, 21.44, 350.2, 12_345.0].into_iter().map(number).collect();
-        assert_eq!(texts, ["0", "0.0012", "0.50", "21.4", "350", "12345"]);
+        assert_eq!(texts, ["0", "0.0012", "0.500", "21.4", "350", "12345"]);
     }
 
     #[test]

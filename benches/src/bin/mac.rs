@@ -1,19 +1,24 @@
 //! A function that does as little as a function can: flips a bit in both link addresses, as `reference/ring_pipeline.c` does.
+//! It reports when its first packets were ready to go on, which is how long a function takes to attach.
 
 use middlenet_sdk::prelude::*;
+use serde_json::{Value, json};
 
 /// Nothing to configure.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Config {}
 
-struct MiddlenetBenchMac;
+#[derive(Default)]
+struct MiddlenetBenchMac {
+    first_packet_ns: Option<u64>,
+}
 
 impl NetworkFunction for MiddlenetBenchMac {
     type Config = Config;
 
     fn new(_: Config, _: &mut Init) -> Result<Self, ConfigError> {
-        Ok(Self)
+        Ok(Self::default())
     }
 
     fn process(&mut self, burst: &mut Burst<'_>) {
@@ -23,6 +28,13 @@ impl NetworkFunction for MiddlenetBenchMac {
                 ethernet[11] ^= 1;
             }
         }
+        if self.first_packet_ns.is_none() {
+            self.first_packet_ns = middlenet_bench::clock::now_ns();
+        }
+    }
+
+    fn report(&self) -> Value {
+        json!({ "first_packet_ns": self.first_packet_ns })
     }
 }
 

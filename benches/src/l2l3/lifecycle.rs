@@ -1,8 +1,8 @@
 //! `idle/auto`, `attach`, `restart`, `restart/kills`: what functions cost when there is nothing to do, and when they come and go.
 //!
 //! - `idle/auto`: processor time of supervisor, manager and two functions together, between two veth cables without traffic.
-//! - `attach`: from the request for a new instance of a function until its process has been started, attached, and has passed
-//!   packets on. Its predecessor may still have two rings full of packets, so only what comes after those counts.
+//! - `attach`: from the request for a new instance of a function, which starts its process, until that has handled its first
+//!   packets by its own clock. The predecessor works meanwhile.
 //! - `restart`: from SIGKILL until the function's successor passes packets on. Each function of the chain is killed once: a
 //!   function that dies again within 10 s is started again later, on purpose.
 //! - `restart/kills`: packet buffers that are not where they were after functions were killed under load, again and again.
@@ -12,28 +12,22 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::Conservation;
-use middlenet_runtime::api::Status;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::overload::{NOBODY, manifest as on_cables, stage, target};
 use super::subject::forwards;
 use super::{Bench, FUNCTION_CORE, MANAGER_CORE};
 use crate::BenchError;
-use crate::cpu;
-use crate::run::{Run, pause, running_pid};
+use crate::lifetime::{PATIENCE, gap_after_kill, kill_pid};
+use crate::run::{POLL, Run, pause, running_pid};
 use crate::sender::Sender;
 use crate::stage::Stage;
+use crate::{clock, cpu};
 
 /// The papers' systems poll; this is long enough that a timer which fires once a second shows.
 const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Functions in the chain that restarts are measured on; each gives one figure.
 const FUNCTIONS: usize = 5;
-/// Slots of a ring, and so the most packets a predecessor can still have in one.
-const RING_SLOTS: u64 = 1024;
-/// How long a function may take to come back.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Kills of one run; with each, a function is started again later.
 const KILLS_PER_RUN: usize = 50;
 /// Replicas of each of the two functions, so that many die in a short time.
@@ -79,28 +73,43 @@ fn between_null_devices(functions: Value) -> Value {
     json!({
         "ports": { "left": { "dpdk": "net_null0,size=60" }, "right": { "dpdk": "net_null1,no-rx=1" } },
         "cores": { "manager": [MANAGER_CORE], "functions": [FUNCTION_CORE] },
-        "ring_slots": RING_SLOTS,
         "chains": { "chain": { "ports": ["left", "right"], "functions": functions } },
     })
 }
 
 fn attach(bench: &mut Bench, case: &str) -> Result<(), BenchError> {
     let mut values = Vec::new();
-    let mut run = Run::start(&bench.programs, &bench.folder, None, between_null_devices(forwards(2)))?;
+    let function = json!({ "run": bench.programs.path("middlenet-bench-mac")?, "config": {} });
+    let functions = json!([{ "comes": function }, { "stays": { "use": "l2-forward", "config": {} } }]);
+    let mut run = Run::start(&bench.programs, &bench.folder, None, between_null_devices(functions))?;
     for repetition in 0..if bench.quick { 3 } else { 9 } {
         bench.progress(&format!("{case}, {}", repetition + 1));
         pause(bench.settle())?;
-        let start = Instant::now();
-        run.replace("chain", "hop0")?;
-        let passed = passed_by(&run.status()?, "hop0");
-        run.wait_until("packets through the new instance", PATIENCE, |status| {
-            passed_by(status, "hop0") > passed + 2 * RING_SLOTS
-        })?;
-        values.push(milliseconds(start.elapsed()));
+        let (Some(before), Some(start)) = (first_packet_ns(&mut run)?, clock::now_ns()) else {
+            return Err(BenchError::Failed("the function does not say when its first packet came".into()));
+        };
+        run.replace("chain", "comes")?;
+        let patience = Instant::now() + PATIENCE;
+        let first = loop {
+            match first_packet_ns(&mut run)? {
+                Some(first) if first != before => break first,
+                _ if Instant::now() >= patience => {
+                    return Err(BenchError::Failed("the new instance got no packets".into()));
+                }
+                _ => pause(POLL)?,
+            }
+        };
+        values.push(first.saturating_sub(start) as f64 / 1e6);
     }
     run.stop()?;
     bench.push(case, "time", "ms", &values);
     Ok(())
+}
+
+/// When the instance at work had passed its first packets.
+fn first_packet_ns(run: &mut Run) -> Result<Option<u64>, BenchError> {
+    let status = run.status_with_reports()?;
+    Ok(status.functions.iter().find(|f| f.name == "comes").and_then(|f| f.report["first_packet_ns"].as_u64()))
 }
 
 fn restart(bench: &mut Bench, case: &str) -> Result<(), BenchError> {
@@ -117,40 +126,6 @@ fn restart(bench: &mut Bench, case: &str) -> Result<(), BenchError> {
     }
     bench.push(case, "time", "ms", &values);
     Ok(())
-}
-
-/// Kills the only instance of a function; returns the time until packets come back from its successor.
-///
-/// # Errors
-/// When none comes back.
-pub(crate) fn gap_after_kill(run: &mut Run, function: &str) -> Result<Duration, BenchError> {
-    let old = pid_of(&run.status()?, function)
-        .ok_or_else(|| BenchError::Failed(format!("`{function}` does not run before it is killed")))?;
-    let killed = Instant::now();
-    kill_pid(old)?;
-    let mut passed_before = None;
-    run.wait_until(&format!("packets through the new `{function}`"), PATIENCE, |status| {
-        let is_back = pid_of(status, function).is_some_and(|pid| pid != old);
-        let passed = passed_by(status, function);
-        // Between two looks at a successor at work: so it is the successor that passed them.
-        is_back && *passed_before.get_or_insert(passed) < passed
-    })?;
-    Ok(killed.elapsed())
-}
-
-fn pid_of(status: &Status, function: &str) -> Option<u32> {
-    status.functions.iter().find(|f| f.name == function).and_then(running_pid)
-}
-
-fn passed_by(status: &Status, function: &str) -> u64 {
-    let hops = status.data_plane.iter().flat_map(|stats| &stats.hops);
-    hops.filter(|hop| hop.name == function).map(|hop| hop.out_pkts).sum()
-}
-
-fn kill_pid(pid: u32) -> Result<(), BenchError> {
-    // The pid of a child of a supervisor that we run; the kernel gives it to no other before the supervisor has reaped it.
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
-        .map_err(|e| BenchError::Failed(format!("process {pid} cannot be killed: {e}")))
 }
 
 fn milliseconds(time: Duration) -> f64 {

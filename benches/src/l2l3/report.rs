@@ -83,7 +83,7 @@ mod tests {
         let line =
             |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(text.lines().next(), Some("2 cores, virtual, CPU, Linux 6.18"));
-        assert_eq!(line("inline/x/64"), ["inline/x/64", "20.0", "100", "0.50", "testpmd-mac", "80.0", "0.25"]);
-        assert_eq!(line("attach"), ["attach", "time", "4.00", "0.50", "unit"]);
+        assert_eq!(line("inline/x/64"), ["inline/x/64", "20.0", "100", "0.500", "testpmd-mac", "80.0", "0.250"]);
+        assert_eq!(line("attach"), ["attach", "time", "4.00", "0.500", "unit"]);
     }
 }
