@@ -2,7 +2,7 @@
 
 use crate::ManagerError;
 use crate::running::Running;
-use middlenet_plan::{Reply, Request, Stats};
+use middlenet_plan::{Reply, Request};
 use middlenet_sdk::{Channel, ChannelError, Registration};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn carry_out(
     }
     let Some(at_work) = running.as_mut() else {
         return match request {
-            Request::Stop { .. } => Ok(Reply::Stopped(Box::new(Stats::default()))),
+            Request::Stop { .. } => Ok(Reply::Stopped(Box::default())),
             _ => Err(ManagerError::new("the data plane has not been started")),
         };
     };
@@ -98,7 +98,7 @@ fn carry_out(
         Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
         Request::Stop { drain_ms } => match running.take() {
             Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),
-            None => Ok(Reply::Stopped(Box::new(Stats::default()))),
+            None => Ok(Reply::Stopped(Box::default())),
         },
     }
 }

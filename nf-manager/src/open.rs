@@ -10,6 +10,9 @@ use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Fewer posted buffers than two bursts lose packets at the first hiccup.
+const FILL_MIN: u32 = 128;
+
 /// A port's control side. Dropping it leaves the device as it was found.
 pub(crate) enum Opened {
     Dpdk(Port),
@@ -45,16 +48,27 @@ pub(crate) struct Opener<'a> {
     pub(crate) umem: Arc<Umem>,
     pub(crate) clock: Clock,
     pub(crate) workers: usize,
+    /// Empty buffers that each AF_XDP queue keeps posted.
+    fill_slots: u32,
     writers: HashMap<String, SharedWriter>,
 }
 
 impl<'a> Opener<'a> {
     pub(crate) fn new(eal: &'a Eal, pool: &'a Arc<Pool>, workers: usize, clock: Clock) -> Self {
-        Self { eal, pool, umem: Umem::new(pool.buffers().clone()), clock, workers, writers: HashMap::new() }
+        Self {
+            eal,
+            pool,
+            umem: Umem::new(pool.buffers().clone()),
+            clock,
+            workers,
+            fill_slots: 0,
+            writers: HashMap::new(),
+        }
     }
 
     /// Opens every port, or none: what was opened before an error is closed again.
     pub(crate) fn open(mut self, plan: &ManagerPlan) -> Result<Ports, ManagerError> {
+        self.fill_slots = self.share_of_buffers(plan);
         let queues = (0..self.workers).map(|_| Vec::new()).collect();
         let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues };
         for (id, port) in (0..).zip(&plan.ports) {
@@ -69,6 +83,17 @@ impl<'a> Opener<'a> {
         Ok(ports)
     }
 
+    /// AF_XDP queues hold back what is posted to them, so that together they may have half of all buffers.
+    fn share_of_buffers(&self, plan: &ManagerPlan) -> u32 {
+        let queues = plan.ports.iter().filter_map(|port| match &port.kind {
+            PortKind::Xdp { interface, .. } => Interface::lookup(interface).ok(),
+            _ => None,
+        });
+        let queues = queues.map(|interface| interface.queues).sum::<u32>().max(1);
+        let share = (plan.buffers / 2 / queues).clamp(FILL_MIN, XskConfig::default().fill_slots);
+        1 << share.ilog2()
+    }
+
     fn open_dpdk(&self, id: u8, plan: &PortPlan, device: &str, ports: &mut Ports) -> Result<(), ManagerError> {
         let refuse = |e| sentence(&plan.name, &e);
         let workers = self.workers as u16;
@@ -77,7 +102,9 @@ impl<'a> Opener<'a> {
         let mut port = Port::open(self.eal, device, self.pool, &config).map_err(refuse)?;
         let started = port.start().map_err(|e| sentence(&plan.name, &e))?;
         if rx_queues > 1 && !port.capabilities().rss {
-            ports.notes.push(format!("port `{}`: its driver spreads no flows over queues; one of them gets all", plan.name));
+            ports
+                .notes
+                .push(format!("port `{}`: its driver spreads no flows over queues; one of them gets all", plan.name));
         }
         let mut receive: Vec<Vec<_>> = (0..self.workers).map(|_| Vec::new()).collect();
         for (queue, rx) in started.rx.into_iter().enumerate() {
@@ -129,10 +156,11 @@ impl<'a> Opener<'a> {
                 plan.name
             ));
         }
+        let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
         let mut dealt: Vec<Vec<XdpQueue>> = (0..self.workers).map(|_| Vec::new()).collect();
         for queue in 0..interface.queues {
-            let socket = XskQueue::bind(&self.umem, interface.ifindex, queue, &XskConfig::default())
-                .map_err(|e| sentence(&plan.name, &e))?;
+            let socket =
+                XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| sentence(&plan.name, &e))?;
             attachment.set_socket(queue, socket.fd()).map_err(|e| sentence(&plan.name, &e))?;
             dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
         }

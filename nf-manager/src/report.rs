@@ -3,9 +3,7 @@
 use crate::counters::{Count, HopDrop, MISSED};
 use crate::latency::Histogram;
 use crate::running::Running;
-use middlenet_plan::{
-    Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage,
-};
+use middlenet_plan::{Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage};
 use middlenet_sdk::DropReason;
 
 impl Running {
@@ -34,13 +32,7 @@ impl Running {
             buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum(),
             buffers_lent: self.hop_sum(|hop| hop.lent.get()),
         };
-        Stats {
-            uptime_s: self.started.elapsed().as_secs_f64(),
-            ports,
-            hops,
-            workers: workers.collect(),
-            conservation,
-        }
+        Stats { uptime_s: self.started.elapsed().as_secs_f64(), ports, hops, workers: workers.collect(), conservation }
     }
 
     fn hop_sum(&self, count: impl Fn(&crate::counters::HopCounters) -> u64) -> u64 {

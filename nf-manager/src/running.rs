@@ -80,7 +80,8 @@ impl Running {
         let Ports { opened, infos, mut notes, queues } =
             Opener::new(&eal, &pool, plan.workers.len(), Arc::clone(&clock)).open(&plan)?;
         if !huge && !plan.unprivileged {
-            notes.push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
+            notes
+                .push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
         }
         let shared = Arc::new(Shared {
             ledger: Ledger::new(pool.count()),
@@ -199,7 +200,10 @@ impl Running {
     }
 
     /// Sends a command to every worker and waits until all have carried it out.
-    fn all(&self, mut command: impl FnMut(usize, Sender<()>) -> Result<Command, ManagerError>) -> Result<(), ManagerError> {
+    fn all(
+        &self,
+        mut command: impl FnMut(usize, Sender<()>) -> Result<Command, ManagerError>,
+    ) -> Result<(), ManagerError> {
         let mut answers = Vec::new();
         for worker in 0..self.threads.len() {
             let (done, answer) = bounded(1);
@@ -362,8 +366,7 @@ fn start_eal(plan: &ManagerPlan, huge: bool) -> Result<Eal, ManagerError> {
         log_level: LogLevel::Error,
     };
     Eal::init(&config).map_err(|e| {
-        ManagerError::new(format!("DPDK does not start: {e}"))
-            .hint("`middlenet doctor` tells what the host lacks")
+        ManagerError::new(format!("DPDK does not start: {e}")).hint("`middlenet doctor` tells what the host lacks")
     })
 }
 

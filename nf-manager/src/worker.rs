@@ -128,10 +128,8 @@ impl<'t> Worker<'t> {
                 Some(Source { port, chain: shared.graph.chain_of_port(port)?, open: false, target, journey })
             })
             .collect();
-        let awaited = (0..)
-            .zip(&hops)
-            .flat_map(|(hop, parts)| (0..parts.processes).map(move |replica| (hop, replica)))
-            .collect();
+        let awaited =
+            (0..).zip(&hops).flat_map(|(hop, parts)| (0..parts.processes).map(move |replica| (hop, replica))).collect();
         let hops = (0..)
             .zip(hops)
             .map(|(id, parts)| Hop {

@@ -14,10 +14,7 @@ fn function(name: &str) -> &'static middlenet_sdk::Registration {
 
 #[test]
 fn inline_functions_between_null_ports_conserve_packets() {
-    let hops = vec![
-        hop("l2-forward", Placement::Inline, json!({})),
-        hop("monitor", Placement::Inline, json!({})),
-    ];
+    let hops = vec![hop("l2-forward", Placement::Inline, json!({})), hop("monitor", Placement::Inline, json!({}))];
     let manager = Manager::start(plan(null(0, 64), null(1, 64), hops));
     std::thread::sleep(Duration::from_millis(500));
     let stats = manager.stop();
@@ -28,10 +25,7 @@ fn inline_functions_between_null_ports_conserve_packets() {
 
 #[test]
 fn function_processes_conserve_packets() {
-    let hops = vec![
-        hop("l2-forward", Placement::Process, json!({})),
-        hop("l2-forward", Placement::Process, json!({})),
-    ];
+    let hops = vec![hop("l2-forward", Placement::Process, json!({})), hop("l2-forward", Placement::Process, json!({}))];
     let manager = Manager::start(plan(null(0, 64), null(1, 64), hops));
     let first = manager.function(0, 0, function("l2-forward"), json!({}), vec![1]);
     let second = manager.function(1, 0, function("l2-forward"), json!({}), vec![1]);

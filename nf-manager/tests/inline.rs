@@ -46,9 +46,11 @@ fn catalogue() -> &'static [Registration] {
 fn a_panic_costs_one_burst_and_the_function_comes_back() {
     let (ours, theirs) = Channel::pair().unwrap();
     let manager = std::thread::spawn(move || middlenet_nf_manager::serve(&theirs, catalogue()));
-    let mut plan = plan(null(0, 64), PortKind::Dpdk { device: "net_null1,no-rx=1".into() }, vec![
-        hop("fragile", Placement::Inline, json!({})),
-    ]);
+    let mut plan = plan(
+        null(0, 64),
+        PortKind::Dpdk { device: "net_null1,no-rx=1".into() },
+        vec![hop("fragile", Placement::Inline, json!({}))],
+    );
     plan.chains[0].name = "fragile".into();
     let region = Region::create("packets", (plan.buffers * plan.buffer_bytes) as usize, Pages::Small).unwrap();
     ours.send(&Request::Start { plan }, &[region.fd()]).unwrap();

@@ -84,7 +84,8 @@ fn forged_descriptors_are_refused_and_counted() {
     ]);
     wait("the manager to read them", || {
         let hop = &manager.stats().hops[0];
-        hop.refused_descriptors.iter().map(|(_, n)| n).sum::<u64>() + hop.drops.iter().map(|(.., n)| n).sum::<u64>() >= 6
+        hop.refused_descriptors.iter().map(|(_, n)| n).sum::<u64>() + hop.drops.iter().map(|(.., n)| n).sum::<u64>()
+            >= 6
     });
     let stats = manager.stats();
     let refused = |why: &str| stats.hops[0].refused_descriptors.iter().find(|(w, _)| w == why).map_or(0, |(_, n)| *n);

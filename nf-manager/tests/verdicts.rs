@@ -54,7 +54,10 @@ fn read(path: &str) -> Vec<Vec<u8>> {
 fn run(name: &str, packets: &[Vec<u8>], processes: u16) -> (Vec<Vec<Vec<u8>>>, Stats) {
     let folder = Folder::new(name);
     write(&folder.file("in"), packets);
-    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap { read: read.map(|f| folder.file(f)), write: Some(folder.file(out)) };
+    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap {
+        read: read.map(|f| folder.file(f)),
+        write: Some(folder.file(out)),
+    };
     let hops = (0..processes).map(|_| hop("opcode", Placement::Process, json!({}))).collect();
     let mut plan = plan(pcap(Some("in"), "left"), pcap(None, "right"), hops);
     plan.ports.push(PortPlan { name: "dmz".into(), kind: pcap(None, "dmz"), queues: 1 });
@@ -109,8 +112,12 @@ fn what_a_function_still_holds_at_the_end_is_counted() {
     let packets = [packet(b'h', 0), packet(b'h', 1), packet(b'n', 2)];
     let folder = Folder::new("hold");
     write(&folder.file("in"), &packets);
-    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap { read: read.map(|f| folder.file(f)), write: Some(folder.file(out)) };
-    let mut plan = plan(pcap(Some("in"), "left"), pcap(None, "right"), vec![hop("opcode", Placement::Process, json!({}))]);
+    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap {
+        read: read.map(|f| folder.file(f)),
+        write: Some(folder.file(out)),
+    };
+    let mut plan =
+        plan(pcap(Some("in"), "left"), pcap(None, "right"), vec![hop("opcode", Placement::Process, json!({}))]);
     plan.lockstep = false;
     let manager = Manager::start(plan);
     let function = manager.function(0, 0, &Registration::of::<Opcode>(), json!({}), Vec::new());
@@ -128,7 +135,10 @@ fn a_function_that_sends_to_and_fro_runs_into_the_hop_limit() {
     // Both functions reply to every packet: without a limit it would bounce for ever.
     let folder = Folder::new("bounce");
     write(&folder.file("in"), &[packet(b'b', 1)]);
-    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap { read: read.map(|f| folder.file(f)), write: Some(folder.file(out)) };
+    let pcap = |read: Option<&str>, out: &str| PortKind::Pcap {
+        read: read.map(|f| folder.file(f)),
+        write: Some(folder.file(out)),
+    };
     let hops = vec![hop("a", Placement::Process, json!({})), hop("b", Placement::Process, json!({}))];
     let mut plan = plan(pcap(Some("in"), "left"), pcap(None, "right"), hops);
     plan.hops[0].outputs = vec![("other".into(), Target::Hop(1))];

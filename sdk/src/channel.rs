@@ -72,7 +72,8 @@ impl Channel {
             return Ok(shm::send(self.fd(), &bytes, fds)?);
         }
         let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
-        let mut file = File::from(nix::sys::memfd::memfd_create(c"middlenet-message", flags).map_err(std::io::Error::from)?);
+        let mut file =
+            File::from(nix::sys::memfd::memfd_create(c"middlenet-message", flags).map_err(std::io::Error::from)?);
         file.write_all(&bytes[1..])?;
         let mut all = vec![file.as_fd()];
         all.extend_from_slice(fds);

@@ -75,6 +75,8 @@ impl<F: NetworkFunction> DynFunction for Erased<F> {
     }
 }
 
+type Create = fn(Value, &mut Init) -> Result<Box<dyn DynFunction>, ConfigError>;
+
 /// A function the runtime can make by name.
 #[derive(Clone)]
 pub struct Registration {
@@ -83,7 +85,7 @@ pub struct Registration {
     /// One line for `middlenet functions`.
     pub summary: &'static str,
     schema: fn() -> Value,
-    create: fn(Value, &mut Init) -> Result<Box<dyn DynFunction>, ConfigError>,
+    create: Create,
 }
 
 impl Registration {

@@ -138,7 +138,7 @@ impl Host<'_> {
                 slept = true;
             }
             let called = attachment.called();
-            if !(slept || called || turns % TURNS_PER_CLOCK == 0) {
+            if !(slept || called || turns.is_multiple_of(TURNS_PER_CLOCK)) {
                 continue;
             }
             let now = Instant::now();

@@ -14,15 +14,15 @@
 //! #     }
 //! # }
 //! let mut kit = Testkit::<DropRunts>::new(serde_json::json!({}));
-//! let outcomes = kit.run("left", &[&[0; 60], &[0; 3]]);
+//! let outcomes = kit.run("left", &[vec![0; 60], vec![0; 3]]);
 //! assert_eq!(outcomes[0].verdict, Verdict::Next);
 //! assert_eq!(outcomes[1].verdict, Verdict::Drop(DropReason::MALFORMED));
 //! assert_eq!(kit.counter("runts"), 1);
 //! ```
 
 use crate::{
-    BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo, Registration,
-    Verdict,
+    BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo,
+    Registration, Verdict,
 };
 use middlenet_shm::{Buffers, Descriptor, Pages, Region};
 use serde_json::Value;
@@ -171,7 +171,8 @@ impl<F: NetworkFunction> Testkit<F> {
 
     /// The name of a drop reason, the function's own included.
     pub fn reason(&self, reason: DropReason) -> String {
-        let own = reason.0.checked_sub(DropReason::FIRST_OWN).and_then(|i| self.init.drop_reasons().get(usize::from(i)));
+        let own =
+            reason.0.checked_sub(DropReason::FIRST_OWN).and_then(|i| self.init.drop_reasons().get(usize::from(i)));
         let common = || DropReason::COMMON.iter().find(|(r, ..)| *r == reason).map(|(_, name, _)| (*name).to_owned());
         own.map(|info| info.name.clone()).or_else(common).unwrap_or_else(|| format!("{}", reason.0))
     }
@@ -213,7 +214,11 @@ impl<F: NetworkFunction> Testkit<F> {
         }
         self.state.begin();
         let mut burst = Burst::new(&self.buffers, descriptors, &mut self.state);
-        if tick { self.function.tick(&mut burst) } else { self.function.process(&mut burst) }
+        if tick {
+            self.function.tick(&mut burst)
+        } else {
+            self.function.process(&mut burst)
+        }
         self.collect_abandoned();
     }
 

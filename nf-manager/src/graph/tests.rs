@@ -4,11 +4,7 @@ use middlenet_sdk::Output;
 
 /// left(0) - hop 0 - hop 1 - {right(1), dmz(2)}; hop 0 has an output to the dmz and one to nowhere. Port 3 is another chain's.
 fn graph() -> Graph {
-    let port = |name: &str| PortPlan {
-        name: name.into(),
-        kind: PortKind::Pcap { read: None, write: None },
-        queues: 1,
-    };
+    let port = |name: &str| PortPlan { name: name.into(), kind: PortKind::Pcap { read: None, write: None }, queues: 1 };
     let hop = |name: &str, forward, reverse, outputs| HopPlan {
         name: name.into(),
         function: name.into(),

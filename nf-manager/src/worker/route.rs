@@ -81,7 +81,9 @@ impl Worker<'_> {
     #[inline]
     pub(super) fn after(&mut self, hop: u16, burst: &mut [Descriptor]) {
         let Some(&first) = burst.first() else { return };
-        let fate = |d: &Descriptor| (u32::from(d.verdict) | u32::from(d.port) << 8, u32::from(d.argument) << 16 | u32::from(d.source));
+        let fate = |d: &Descriptor| {
+            (u32::from(d.verdict) | u32::from(d.port) << 8, u32::from(d.argument) << 16 | u32::from(d.source))
+        };
         let (ours, mut odd) = (fate(&first), 0);
         for descriptor in burst.iter() {
             let its = fate(descriptor);

@@ -51,7 +51,8 @@ impl Idleness {
 impl Worker<'_> {
     /// Sleeps until a port or a function has something, a command comes, or the next tick is due.
     pub(super) fn sleep(&mut self, cycles_to_tick: u64) {
-        let to_tick = Duration::from_nanos(cycles_to_tick.saturating_mul(1000) / (self.shared.tsc_hz / 1_000_000).max(1));
+        let to_tick =
+            Duration::from_nanos(cycles_to_tick.saturating_mul(1000) / (self.shared.tsc_hz / 1_000_000).max(1));
         let blind = self.receiving && self.queues.iter().flatten().any(|q| !q.wakes() && !q.at_end());
         let limit = if blind { BLIND_SLEEP_MAX.min(to_tick) } else { to_tick }.max(SLEEP_MIN);
         for lane in &self.lanes {

@@ -26,7 +26,8 @@ pub fn plan(left: PortKind, right: PortKind, hops: Vec<HopPlan>) -> ManagerPlan 
         hop.next_forward = if at + 1 < last { Target::Hop(at + 1) } else { Target::Egress };
         hop.next_reverse = if at > 0 { Target::Hop(at - 1) } else { Target::Egress };
     }
-    let (first, end) = if last == 0 { (Target::Egress, Target::Egress) } else { (Target::Hop(0), Target::Hop(last - 1)) };
+    let (first, end) =
+        if last == 0 { (Target::Egress, Target::Egress) } else { (Target::Hop(0), Target::Hop(last - 1)) };
     let port = |name: &str, kind| PortPlan { name: name.into(), kind, queues: 1 };
     ManagerPlan {
         name: "test".into(),
@@ -38,7 +39,13 @@ pub fn plan(left: PortKind, right: PortKind, hops: Vec<HopPlan>) -> ManagerPlan 
         ring_slots: SLOTS,
         ports: vec![port("left", left), port("right", right)],
         hops,
-        chains: vec![ChainPlan { name: "chain".into(), left: 0, right: vec![1], entry_forward: first, entry_reverse: end }],
+        chains: vec![ChainPlan {
+            name: "chain".into(),
+            left: 0,
+            right: vec![1],
+            entry_forward: first,
+            entry_reverse: end,
+        }],
         lockstep: false,
         unprivileged: true,
     }
@@ -96,8 +103,7 @@ impl Manager {
         let region = Region::create("packets", bytes, Pages::Auto).unwrap();
         let (buffer_bytes, workers) = (plan.buffer_bytes, plan.workers.len() as u16);
         channel.send(&Request::Start { plan }, &[region.fd()]).unwrap();
-        let mut manager =
-            Self {
+        let mut manager = Self {
             child,
             channel,
             region,
@@ -169,7 +175,14 @@ impl Manager {
     }
 
     /// Runs a function on a thread, attached to a hop.
-    pub fn function(&self, hop: u16, replica: u16, registration: &Registration, config: Value, cores: Vec<usize>) -> Function {
+    pub fn function(
+        &self,
+        hop: u16,
+        replica: u16,
+        registration: &Registration,
+        config: Value,
+        cores: Vec<usize>,
+    ) -> Function {
         let (channel, theirs) = Channel::pair().unwrap();
         let registration = registration.clone();
         let thread = std::thread::spawn(move || host::run(&registration, theirs.into_fd()));

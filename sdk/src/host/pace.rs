@@ -47,7 +47,7 @@ impl Pace {
         if self.idle_turns == 1 {
             self.idle_since = None;
         }
-        if self.idle_turns % TURNS_PER_CLOCK != 0 {
+        if !self.idle_turns.is_multiple_of(TURNS_PER_CLOCK) {
             return false;
         }
         let now = Instant::now();

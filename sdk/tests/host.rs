@@ -1,0 +1,215 @@
+//! A function process against a manager played by the test: the protocol, the rings, and their bad days.
+
+use middlenet_sdk::prelude::*;
+use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION, Wait};
+use middlenet_sdk::{Channel, Registration, host};
+use middlenet_shm::{Buffers, Consumer, ControlGeometry, ControlRegion, Descriptor, Pages, Producer, Region};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Adds `step` to the first byte of each packet; remembers how many it saw across changes of configuration.
+struct Adder {
+    step: u8,
+    seen: u64,
+    packets: Counter,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Config {
+    step: u8,
+}
+
+impl NetworkFunction for Adder {
+    type Config = Config;
+
+    fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+        if config.step == 0 {
+            return Err(ConfigError::new("a step of 0 does nothing").with_hint("use 1"));
+        }
+        Ok(Self { step: config.step, seen: 0, packets: init.counter("packets", "packets seen") })
+    }
+
+    fn process(&mut self, burst: &mut Burst<'_>) {
+        for mut packet in burst.iter_mut() {
+            self.seen += 1;
+            self.packets.inc();
+            if let Some(byte) = packet.data_mut().first_mut() {
+                *byte = byte.wrapping_add(self.step);
+            }
+        }
+    }
+
+    fn inherit(&mut self, previous: Self) {
+        self.seen = previous.seen;
+    }
+
+    fn report(&self) -> Value {
+        json!({ "seen": self.seen })
+    }
+}
+
+struct Peer {
+    channel: Channel,
+    buffers: Buffers,
+    control: ControlRegion,
+    to: Producer,
+    from: Consumer,
+    thread: JoinHandle<Result<(), host::HostError>>,
+}
+
+fn start_message(config: Value) -> ToFunction {
+    ToFunction::Start(Start {
+        version: VERSION,
+        name: "adder".into(),
+        config,
+        ports: Vec::new(),
+        outputs: Vec::new(),
+        wait: Wait::Auto,
+        cores: Vec::new(),
+        shares_core: false,
+        logical_clock: false,
+    })
+}
+
+impl Peer {
+    fn start(config: Value) -> Result<Self, FromFunction> {
+        let (channel, theirs) = Channel::pair().unwrap();
+        let thread = std::thread::spawn(move || host::run(&Registration::of::<Adder>(), theirs.into_fd()));
+        channel.send(&start_message(config), &[]).unwrap();
+        let (ready, _) = channel.receive_within(PATIENCE).unwrap();
+        if !matches!(ready, FromFunction::Ready { .. }) {
+            assert!(thread.join().unwrap().is_err());
+            return Err(ready);
+        }
+        let (buffers, control, to, from) = Self::attach(&channel);
+        Ok(Self { channel, buffers, control, to, from, thread })
+    }
+
+    fn attach(channel: &Channel) -> (Buffers, ControlRegion, Producer, Consumer) {
+        let region = Arc::new(Region::create("packets", 64 * 2048, Pages::Small).unwrap());
+        let control = ControlRegion::create("control", ControlGeometry { workers: 1, slots: 64 }).unwrap();
+        channel.send(&ToFunction::Attach { buffer_bytes: 2048 }, &[region.fd(), control.fd()]).unwrap();
+        let (attached, _) = channel.receive_within::<FromFunction>(PATIENCE).unwrap();
+        assert!(matches!(attached, FromFunction::Attached), "{attached:?}");
+        let (to, from) = (control.to_function_producer(0).unwrap(), control.from_function_consumer(0).unwrap());
+        (Buffers::new(region, 2048).unwrap(), control, to, from)
+    }
+
+    /// Sends one packet of one byte through; returns the byte.
+    fn pass(&mut self, byte: u8) -> u8 {
+        let mut descriptor = Descriptor { index: 3, offset: 128, length: 1, generation: 9, ..Descriptor::default() };
+        self.buffers.bytes_mut(&mut descriptor)[0] = byte;
+        assert_eq!(self.to.enqueue(&[descriptor]), 1);
+        self.control.function_doorbell().ring();
+        let deadline = Instant::now() + PATIENCE;
+        let mut back = [Descriptor::default()];
+        while self.from.dequeue(&mut back) == 0 {
+            assert!(Instant::now() < deadline, "the packet did not come back");
+            std::thread::yield_now();
+        }
+        assert_eq!((back[0].index, back[0].generation, back[0].verdict), (3, 9, 0));
+        self.buffers.bytes(&back[0])[0]
+    }
+
+    fn ask(&self, message: &ToFunction) -> FromFunction {
+        self.channel.send(message, &[]).unwrap();
+        self.channel.receive_within(PATIENCE).unwrap().0
+    }
+}
+
+#[test]
+fn packets_pass_and_the_function_wakes_from_sleep() {
+    let mut peer = Peer::start(json!({ "step": 2 })).unwrap();
+    assert_eq!(peer.pass(40), 42);
+    // Long enough for the function to have gone to sleep.
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(peer.pass(50), 52);
+    assert!(peer.control.heartbeat().load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_new_configuration_keeps_state_and_counters() {
+    let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
+    peer.pass(0);
+    peer.pass(0);
+    assert!(matches!(peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 10 }) }), FromFunction::Reconfigured));
+    assert_eq!(peer.pass(0), 10);
+    let FromFunction::Report { value } = peer.ask(&ToFunction::Report) else { panic!("no report") };
+    assert_eq!(value, json!({ "seen": 3 }));
+    let deadline = Instant::now() + PATIENCE;
+    while peer.control.counters()[0].load(Ordering::Relaxed) != 3 {
+        assert!(Instant::now() < deadline, "the counter goes on from the old instance's value");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_refused_configuration_leaves_the_old_one_at_work() {
+    let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
+    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 0 }) });
+    let FromFunction::Refused { message, hint } = answer else { panic!("{answer:?}") };
+    assert_eq!((message.as_str(), hint.as_deref()), ("a step of 0 does nothing", Some("use 1")));
+    assert_eq!(peer.pass(7), 8);
+}
+
+#[test]
+fn a_process_that_cannot_start_says_why() {
+    for (config, what) in
+        [(json!({ "step": 0 }), "does nothing"), (json!({ "stop": 1 }), "step"), (Value::Null, "step")]
+    {
+        let refused = Peer::start(config).err().expect("refused");
+        let FromFunction::Refused { message, .. } = &refused else { panic!("{refused:?}") };
+        assert!(message.contains(what), "{message}");
+    }
+}
+
+#[test]
+fn new_regions_replace_the_old_without_a_restart() {
+    let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
+    peer.pass(1);
+    (peer.buffers, peer.control, peer.to, peer.from) = Peer::attach(&peer.channel);
+    assert_eq!(peer.pass(1), 2);
+    let FromFunction::Report { value } = peer.ask(&ToFunction::Report) else { panic!("no report") };
+    assert_eq!(value, json!({ "seen": 2 }), "the instance is the same");
+}
+
+#[test]
+fn it_ends_when_told_and_when_the_runtime_is_gone() {
+    let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
+    peer.pass(1);
+    peer.channel.send(&ToFunction::Stop, &[]).unwrap();
+    peer.thread.join().unwrap().unwrap();
+
+    let peer = Peer::start(json!({ "step": 1 })).unwrap();
+    drop(peer.channel);
+    assert!(peer.thread.join().unwrap().is_err(), "the closed socket ends it");
+}
+
+#[test]
+fn long_configurations_travel_too() {
+    let (a, b) = Channel::pair().unwrap();
+    let long: Vec<u32> = (0..200_000).collect();
+    a.send(&json!(long), &[]).unwrap();
+    let (back, fds) = b.receive_within::<Vec<u32>>(PATIENCE).unwrap();
+    assert_eq!((back, fds.len()), (long, 0));
+}
+
+#[test]
+fn noise_on_the_socket_is_an_error_and_no_panic() {
+    let (a, b) = Channel::pair().unwrap();
+    for noise in [&b""[..], b"x", b"i{", b"m", b"i\xff\xfe", b"iiiiii"] {
+        if noise.is_empty() {
+            continue;
+        }
+        middlenet_shm::send(a.fd(), noise, &[]).unwrap();
+        assert!(b.receive_within::<FromFunction>(PATIENCE).is_err(), "{noise:?}");
+    }
+    let thread = std::thread::spawn(move || host::run(&Registration::of::<Adder>(), b.into_fd()));
+    a.send(&ToFunction::Report, &[]).unwrap();
+    assert!(thread.join().unwrap().is_err(), "a message before `start` breaks the protocol");
+}
