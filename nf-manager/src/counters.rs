@@ -51,7 +51,7 @@ manager_reasons! {
     BadVerdict = "hop" / "bad-verdict";
     /// The packet left its buffer: offset and length do not fit.
     OutOfBounds = "hop" / "out-of-bounds";
-    /// The packet visited too many hops: functions send it to and fro.
+    /// Functions sent it to and fro too often.
     HopLimit = "hop" / "hop-limit";
     /// The manifest connects this output with `drop`.
     Output = "hop" / "output-to-drop";

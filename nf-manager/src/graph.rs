@@ -21,20 +21,18 @@ pub(crate) struct Journey {
     pub(crate) egress: u8,
     /// From right to left.
     pub(crate) reverse: bool,
-    /// Hops visited.
-    pub(crate) hops: u8,
+    /// Times that a function sent it elsewhere than to the next hop. Going on to the next hop ends by itself.
+    pub(crate) turns: u8,
 }
 
 impl Journey {
     const REVERSE: u16 = 1 << 8;
-    const HOPS_SHIFT: u32 = 9;
-    /// What one more hop adds to a packed journey.
-    pub(crate) const ONE_HOP: u16 = 1 << Self::HOPS_SHIFT;
+    const TURNS_SHIFT: u32 = 9;
 
     /// The word that descriptors carry in `source`.
     #[inline]
     pub(crate) fn pack(self) -> u16 {
-        u16::from(self.egress) | if self.reverse { Self::REVERSE } else { 0 } | u16::from(self.hops) << Self::HOPS_SHIFT
+        u16::from(self.egress) | if self.reverse { Self::REVERSE } else { 0 } | u16::from(self.turns) << Self::TURNS_SHIFT
     }
 
     #[inline]
@@ -43,24 +41,26 @@ impl Journey {
             ingress: descriptor.port,
             egress: descriptor.source as u8,
             reverse: descriptor.source & Self::REVERSE != 0,
-            hops: (descriptor.source >> Self::HOPS_SHIFT) as u8,
+            turns: (descriptor.source >> Self::TURNS_SHIFT) as u8,
         }
     }
 
+    /// Writes it into a descriptor that goes on; the verdict has been carried out.
     #[inline]
     pub(crate) fn write(self, descriptor: &mut Descriptor) {
         descriptor.port = self.ingress;
         descriptor.source = self.pack();
+        (descriptor.verdict, descriptor.argument) = (0, 0);
     }
 
     #[inline]
     pub(crate) fn from_meta(meta: Meta) -> Self {
-        Self { ingress: meta.ingress, egress: meta.egress, reverse: meta.reverse, hops: meta.hops }
+        Self { ingress: meta.ingress, egress: meta.egress, reverse: meta.reverse, turns: meta.hops }
     }
 
     #[inline]
     pub(crate) fn to_meta(self, sampled: bool) -> Meta {
-        Meta { ingress: self.ingress, egress: self.egress, reverse: self.reverse, sampled, hops: self.hops }
+        Meta { ingress: self.ingress, egress: self.egress, reverse: self.reverse, sampled, hops: self.turns }
     }
 }
 
@@ -129,7 +129,7 @@ impl Graph {
         let chain = &self.chains[usize::from(self.chain_of_port(port)?)];
         let reverse = port != chain.left;
         let target = if reverse { chain.entry_reverse } else { chain.entry_forward };
-        Some((target, Journey { ingress: port, egress: NO_PORT, reverse, hops: 0 }))
+        Some((target, Journey { ingress: port, egress: NO_PORT, reverse, turns: 0 }))
     }
 
     /// Where a packet without another verdict goes on from a hop.
@@ -151,6 +151,7 @@ impl Graph {
             Some(Verdict::Reply) => self.towards(hop, journey.ingress, journey),
             Some(Verdict::Port(Port(port))) => self.towards(hop, port, journey),
             Some(Verdict::Output(output)) => {
+                journey.turns += 1;
                 edges.outputs.get(usize::from(output.0)).map_or(Step::Refuse, |target| Step::To(*target))
             }
             None => Step::Refuse,
@@ -167,6 +168,7 @@ impl Graph {
         // A chain of one port has both its ends there; its packets run forward only.
         journey.reverse = port == chain.left && !chain.right.is_empty();
         journey.egress = port;
+        journey.turns += 1;
         Step::To(self.next(hop, journey.reverse))
     }
 

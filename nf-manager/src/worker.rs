@@ -268,7 +268,7 @@ impl<'t> Worker<'t> {
         if self.shared.lockstep {
             self.set_clock();
         }
-        self.go(target, chain, burst);
+        self.go(target, chain, burst, true);
         n
     }
 

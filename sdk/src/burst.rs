@@ -17,12 +17,10 @@ pub struct Burst<'a> {
 }
 
 impl<'a> Burst<'a> {
-    /// For hosts: a burst over descriptors this side holds. Their verdicts are reset to [`Verdict::Next`].
+    /// For hosts: a burst over descriptors this side holds, whose verdicts are [`Verdict::Next`].
     #[inline]
     pub fn new(buffers: &'a Buffers, descriptors: &'a mut [Descriptor], state: &'a mut BurstState) -> Self {
-        for descriptor in descriptors.iter_mut() {
-            (descriptor.verdict, descriptor.argument) = (0, 0);
-        }
+        debug_assert!(descriptors.iter().all(|d| (d.verdict, d.argument) == Verdict::Next.encode()));
         Self { buffers, descriptors, state }
     }
 

@@ -120,8 +120,8 @@ fn flooding_leaves_out_the_ingress() {
 #[test]
 fn a_journey_survives_its_packing() {
     for journey in [
-        Journey { ingress: 0, egress: NO_PORT, reverse: false, hops: 0 },
-        Journey { ingress: 255, egress: 3, reverse: true, hops: Meta::MAX_HOPS },
+        Journey { ingress: 0, egress: NO_PORT, reverse: false, turns: 0 },
+        Journey { ingress: 255, egress: 3, reverse: true, turns: Meta::MAX_HOPS },
     ] {
         let mut descriptor = Descriptor::default();
         journey.write(&mut descriptor);

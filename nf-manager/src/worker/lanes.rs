@@ -58,7 +58,8 @@ impl Worker<'_> {
             if meta.sampled {
                 counters.latency.record(tsc::now() - self.given_at[descriptor.index as usize]);
             }
-            Journey::from_meta(meta).write(descriptor);
+            let journey = Journey::from_meta(meta);
+            (descriptor.port, descriptor.source) = (journey.ingress, journey.pack());
             if !fits || descriptor.length == 0 {
                 counters.drop(HopDrop::OutOfBounds, 1);
                 self.shared.pool.free(self.token, &[descriptor.index]);

@@ -10,39 +10,20 @@ use middlenet_shm::{Descriptor, Meta};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Worker<'_> {
-    /// Moves a burst to a target. All packets have the same target; the worker holds them.
+    /// Moves a burst to a target. All packets have the same target and the verdict `Next`; the worker holds them.
+    /// `alike`: their journeys are the same too.
     #[inline]
-    pub(super) fn go(&mut self, target: Target, chain: u16, burst: &mut [Descriptor]) {
+    pub(super) fn go(&mut self, target: Target, chain: u16, burst: &mut [Descriptor], alike: bool) {
         match target {
-            Target::Hop(hop) => self.enter(hop, burst),
-            Target::Egress => self.leave(chain, burst),
+            Target::Hop(hop) => match self.hops[usize::from(hop)].place {
+                Place::Inline(_) => self.call(hop, burst),
+                Place::Process(_) => self.hand_over(hop, burst),
+            },
+            Target::Egress => self.leave(chain, burst, alike),
             Target::Port(port) => self.transmit(port, burst),
             // Only a function's output leads here, and the step from its hop has counted the drop.
             Target::Drop => self.free(burst),
         }
-    }
-
-    #[inline]
-    fn enter(&mut self, hop: u16, burst: &mut [Descriptor]) {
-        let mut most = 0;
-        for descriptor in burst.iter_mut() {
-            descriptor.source += Journey::ONE_HOP;
-            most = most.max(descriptor.source);
-        }
-        if most >= u16::from(Meta::MAX_HOPS) * Journey::ONE_HOP {
-            return self.too_many_hops(hop, burst);
-        }
-        match self.hops[usize::from(hop)].place {
-            Place::Inline(_) => self.call(hop, burst),
-            Place::Process(_) => self.hand_over(hop, burst),
-        }
-    }
-
-    #[cold]
-    fn too_many_hops(&mut self, hop: u16, burst: &mut [Descriptor]) {
-        // Those that have not gone round lose one burst with those that have: functions that send packets to and fro
-        // are broken anyway.
-        self.drop_all(hop, HopDrop::HopLimit, burst);
     }
 
     /// Calls an inline function.
@@ -81,28 +62,29 @@ impl Worker<'_> {
     #[inline]
     pub(super) fn after(&mut self, hop: u16, burst: &mut [Descriptor]) {
         let Some(&first) = burst.first() else { return };
-        let fate = |d: &Descriptor| {
-            (u32::from(d.verdict) | u32::from(d.port) << 8, u32::from(d.argument) << 16 | u32::from(d.source))
-        };
-        let (ours, mut odd) = (fate(&first), 0);
+        let mut odd = 0;
         for descriptor in burst.iter() {
-            let its = fate(descriptor);
-            odd |= (its.0 ^ ours.0) | (its.1 ^ ours.1);
+            odd |= u32::from(descriptor.verdict ^ first.verdict)
+                | u32::from(descriptor.port ^ first.port)
+                | u32::from(descriptor.argument ^ first.argument)
+                | u32::from(descriptor.source ^ first.source);
         }
-        if odd == 0 {
-            let mut journey = Journey::of(&first);
-            let verdict = Verdict::decode(first.verdict, first.argument);
-            if let Step::To(target) = self.shared.graph.step(hop, verdict, &mut journey)
-                && target != Target::Drop
-            {
+        if odd != 0 {
+            return self.scatter(hop, burst);
+        }
+        let mut journey = Journey::of(&first);
+        let verdict = Verdict::decode(first.verdict, first.argument);
+        match self.shared.graph.step(hop, verdict, &mut journey) {
+            Step::To(target) if target != Target::Drop && journey.turns <= Meta::MAX_HOPS => {
+                if first.verdict != 0 {
+                    burst.iter_mut().for_each(|descriptor| journey.write(descriptor));
+                }
                 self.counters.hops[usize::from(hop)].out_pkts.add(burst.len() as u64);
-                let word = journey.pack();
-                burst.iter_mut().for_each(|descriptor| descriptor.source = word);
                 let chain = self.hops[usize::from(hop)].chain;
-                return self.go(target, chain, burst);
+                self.go(target, chain, burst, true);
             }
+            _ => self.scatter(hop, burst),
         }
-        self.scatter(hop, burst);
     }
 
     /// [`Worker::after`] for packets that do not all go on alike: works out each one's step, then moves those with the same
@@ -136,7 +118,7 @@ impl Worker<'_> {
             }
             rest = &mut rest[..left];
             rest_targets = &mut rest_targets[..left];
-            self.go(target, chain, &mut group[..taken]);
+            self.go(target, chain, &mut group[..taken], false);
         }
     }
 
@@ -146,6 +128,7 @@ impl Worker<'_> {
         let verdict = Verdict::decode(descriptor.verdict, descriptor.argument);
         let counters = &self.counters.hops[usize::from(hop)];
         match self.shared.graph.step(hop, verdict, &mut journey) {
+            Step::To(_) if journey.turns > Meta::MAX_HOPS => counters.drop(HopDrop::HopLimit, 1),
             Step::To(Target::Drop) => counters.drop(HopDrop::Output, 1),
             Step::To(target) => {
                 journey.write(descriptor);
@@ -157,6 +140,7 @@ impl Worker<'_> {
                 return None;
             }
             Step::Hold | Step::Refuse => counters.drop(HopDrop::BadVerdict, 1),
+            Step::Flood if journey.turns >= Meta::MAX_HOPS => counters.drop(HopDrop::HopLimit, 1),
             Step::Flood => return self.flood(hop, descriptor, journey),
         }
         self.free(std::slice::from_ref(descriptor));
@@ -193,7 +177,7 @@ impl Worker<'_> {
             counters.out_pkts.add(1);
             let chain = self.hops[usize::from(hop)].chain;
             if let Step::To(target) = step {
-                self.go(target, chain, std::slice::from_mut(&mut copy));
+                self.go(target, chain, std::slice::from_mut(&mut copy), true);
             }
         }
         let mut way = journey;
@@ -207,10 +191,8 @@ impl Worker<'_> {
 
     /// The end of a chain: out of the port a function chose, else the only one at that end.
     #[inline]
-    fn leave(&mut self, chain: u16, burst: &mut [Descriptor]) {
+    fn leave(&mut self, chain: u16, burst: &mut [Descriptor], alike: bool) {
         let Some(first) = burst.first() else { return };
-        let word = first.source & !(Journey::ONE_HOP * u16::from(Meta::MAX_HOPS));
-        let alike = burst.iter().all(|d| d.source & !(Journey::ONE_HOP * u16::from(Meta::MAX_HOPS)) == word);
         if alike {
             match self.shared.graph.egress(chain, Journey::of(first)) {
                 Some(port) => self.transmit(port, burst),
@@ -218,8 +200,17 @@ impl Worker<'_> {
             }
             return;
         }
-        for at in 0..burst.len() {
-            self.leave(chain, &mut burst[at..=at]);
+        let mut rest = burst;
+        while let Some(first) = rest.first() {
+            let egress = self.shared.graph.egress(chain, Journey::of(first));
+            let same = |d: &Descriptor| self.shared.graph.egress(chain, Journey::of(d)) == egress;
+            let run = rest.iter().take_while(|d| same(d)).count();
+            let (now, later) = rest.split_at_mut(run);
+            match egress {
+                Some(port) => self.transmit(port, now),
+                None => self.no_egress(now),
+            }
+            rest = later;
         }
     }
 
@@ -281,7 +272,6 @@ impl Worker<'_> {
                 sampled = false;
             }
             descriptor.generation = self.shared.ledger.give(descriptor.index, lane.holder, self.id, meta);
-            descriptor.argument = hop;
         }
         let n = lane.give(burst);
         self.in_flight[usize::from(self.hops[usize::from(hop)].chain)] += n as u32;
@@ -307,7 +297,7 @@ impl Worker<'_> {
                 for at in 0..burst.len() {
                     let one = &mut burst[at..=at];
                     let target = self.shared.graph.next(hop, Journey::of(&one[0]).reverse);
-                    self.go(target, chain, one);
+                    self.go(target, chain, one, true);
                 }
             }
         }
@@ -343,7 +333,7 @@ impl Worker<'_> {
         let missing = INLINE_SPARE.saturating_sub(inline.state.spare.len());
         let n = self.shared.pool.allocate(self.token, &mut indices[..missing]);
         self.counters.hops[usize::from(hop)].lent.add(n as u64);
-        let journey = Journey { ingress: NO_PORT, egress: NO_PORT, reverse: false, hops: 0 };
+        let journey = Journey { ingress: NO_PORT, egress: NO_PORT, reverse: false, turns: 0 };
         inline.state.spare.extend(indices[..n].iter().map(|&index| {
             let mut descriptor = Descriptor { index, ..Descriptor::default() };
             journey.write(&mut descriptor);
