@@ -59,6 +59,22 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A run did not answer as its interface promises.
+    #[error("the run `{name}`: {what}")]
+    Run {
+        /// The run.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A socket inside a namespace did not work.
+    #[error("cannot {what}")]
+    Socket {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// A program of this workspace has not been built.
     #[error("{} is not there; build it with `cargo build --profile fast -p middlenet-runtime -p middlenet-nf-manager`", path.display())]
     NotBuilt {

@@ -17,18 +17,32 @@
 #![forbid(unsafe_code)]
 
 mod binary;
+mod capture;
+mod echo;
 mod error;
+mod line;
 mod name;
 mod netns;
 mod process;
+mod raw;
 mod require;
+mod run_status;
+mod runtime;
+mod scratch;
 mod veth;
 mod wait;
 
-pub use binary::binary;
+pub use binary::{binary, example};
+pub use capture::{read_capture, write_capture};
+pub use echo::{Conversation, Echo};
 pub use error::Error;
+pub use line::Line;
 pub use netns::Netns;
 pub use process::{Output, Process};
+pub use raw::{RawSocket, random_frame};
 pub use require::{may_build_namespaces, skip};
+pub use run_status::{Conservation, RunStatus};
+pub use runtime::{Command, Runtime, Summary, middlenet};
+pub use scratch::Scratch;
 pub use veth::{End, Veth, unique_device_name};
 pub use wait::wait_until;

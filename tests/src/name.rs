@@ -25,6 +25,13 @@ pub(crate) fn namespace_owner(name: &str) -> Option<u32> {
     parts.next().map(|_| pid)
 }
 
+/// The pid in a folder name `mn-scratch-PID-N`; `None` if the name is not one of ours.
+pub(crate) fn scratch_owner(name: &str) -> Option<u32> {
+    let (pid, number) = name.strip_prefix("mn-scratch-")?.split_once('-')?;
+    number.parse::<u32>().ok()?;
+    pid.parse().ok()
+}
+
 /// The pid in a device name `mnvPID.N`; `None` if the name is not one of ours.
 pub(crate) fn device_owner(name: &str) -> Option<u32> {
     let (pid, number) = name.strip_prefix("mnv")?.split_once('.')?;
@@ -50,6 +57,13 @@ mod tests {
         assert_eq!(device_owner("mnv4194304.12"), Some(4_194_304));
         assert_eq!(device_owner("mnv.1"), None);
         assert_eq!(device_owner("veth0"), None);
+    }
+
+    #[test]
+    fn the_owner_of_a_folder_is_read_from_its_name() {
+        assert_eq!(scratch_owner("mn-scratch-77-3"), Some(77));
+        assert_eq!(scratch_owner("mn-scratch-77"), None);
+        assert_eq!(scratch_owner("mn-client-77-3"), None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub struct End<'a> {
     mac: Option<String>,
     ipv6: bool,
     offloads: bool,
+    queues: u16,
 }
 
 impl<'a> End<'a> {
@@ -36,7 +37,15 @@ impl<'a> End<'a> {
     /// An end in the namespace of the test itself; give it a name of [`unique_device_name`].
     #[must_use]
     pub fn on_host(device: &str) -> Self {
-        Self { netns: None, device: device.to_owned(), addresses: Vec::new(), mac: None, ipv6: true, offloads: false }
+        Self {
+            netns: None,
+            device: device.to_owned(),
+            addresses: Vec::new(),
+            mac: None,
+            ipv6: true,
+            offloads: false,
+            queues: 1,
+        }
     }
 
     /// Adds an IPv4 or IPv6 address with its prefix length, such as `10.0.0.1/24` or `fd00::1/64`.
@@ -68,6 +77,14 @@ impl<'a> End<'a> {
     #[must_use]
     pub fn with_offloads(mut self) -> Self {
         self.offloads = true;
+        self
+    }
+
+    /// Gives the end this many receive and transmit queues; one otherwise. What the peer sends on its queue `q` arrives on
+    /// queue `q` here.
+    #[must_use]
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = queues;
         self
     }
 
@@ -127,10 +144,13 @@ impl Veth {
     ///
     /// If `ip` or `ethtool` fails; nothing is left on the host then.
     pub fn with_mtu(a: &End<'_>, b: &End<'_>, mtu_bytes: u32) -> Result<Self, Error> {
+        let queues = [a, b].map(|end| end.queues.to_string());
         let mut arguments: Vec<&str> = vec!["link", "add", "name", &a.device];
         arguments.extend(a.netns.iter().flat_map(|netns| ["netns", netns.name()]));
-        arguments.extend(["type", "veth", "peer", "name", &b.device]);
+        arguments.extend(["numrxqueues", &queues[0], "numtxqueues", &queues[0], "type", "veth"]);
+        arguments.extend(["peer", "name", &b.device]);
         arguments.extend(b.netns.iter().flat_map(|netns| ["netns", netns.name()]));
+        arguments.extend(["numrxqueues", &queues[1], "numtxqueues", &queues[1]]);
         ip(arguments)?;
         let on_host = [a, b].into_iter().find(|end| end.netns.is_none()).map(|end| end.device.clone());
         let veth = Self { on_host };
