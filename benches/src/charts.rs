@@ -66,8 +66,9 @@ impl Chart {
 
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
         let points = || self.series.iter().flat_map(|s| &s.points);
-        let top = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max) * 1.05;
-        let (x_end, y_end) = (top(&mut points().map(|p| p.0)), top(&mut points().map(|p| p.1)));
+        let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MIN_POSITIVE, f64::max);
+        // Above the lines there is room for the legend.
+        let (x_end, y_end) = (1.05 * most(&mut points().map(|p| p.0)), 1.35 * most(&mut points().map(|p| p.1)));
         area.fill(&WHITE).map_err(|e| e.to_string())?;
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 22))

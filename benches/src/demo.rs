@@ -128,7 +128,7 @@ fn play(stage: &Stage, programs: &Programs, seen: &mut Value) -> Result<(), Benc
     seen["hops"] = json!(stats.hops);
     seen["conservation"] = json!(stats.conservation);
 
-    heading("stop: packets under way leave, the interfaces get their own drivers back");
+    heading("stop: packets under way leave, the XDP programs are detached, the memory is given back");
     run.stop()?;
     for device in ["left", "right"] {
         let link = stage.middle.exec("ip", ["-details", "link", "show", "dev", device])?.stdout;
@@ -169,7 +169,7 @@ fn ping(stage: &Stage) -> Result<Value, BenchError> {
 }
 
 fn transfers(stage: &Stage) -> Result<Value, BenchError> {
-    heading("iperf3: what three processes carry between copies of each packet from and to the kernel");
+    heading("iperf3: through three processes without a copy between them; the kernel copies on entry and on exit");
     let server = iperf_server(stage)?;
     let tcp = Transfer::run(stage, &["-t", "3"])?;
     say(format_args!("TCP  {:.2} Gb/s received, {} segments sent again", tcp.received_bps / 1e9, count(tcp.resent)));

@@ -47,7 +47,7 @@ impl Table {
 /// A number with as many decimals as three or four digits need.
 pub fn number(value: f64) -> String {
     match value.abs() {
-        v if v == 0.0 => "0".into(),
+        0.0 => "0".into(),
         v if v < 0.01 => format!("{value:.4}"),
         v if v < 1.0 => format!("{value:.3}"),
         v if v < 10.0 => format!("{value:.2}"),

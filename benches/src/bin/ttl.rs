@@ -1,20 +1,26 @@
 //! A function that does as little as a function can: lowers the TTL and flips a bit of the destination, unchecked, as
-//! `reference/ring_pipeline.c` does.
+//! `reference/ring_pipeline.c` does. Or one that costs as much as it is told to.
 
 use middlenet_sdk::prelude::*;
+use std::hint::black_box;
 
-/// Nothing to configure.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Config {}
+/// Nothing needs to be configured.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    /// Multiplications per packet, each waiting for the one before: about four cycles.
+    rounds: u32,
+}
 
-struct MiddlenetBenchTtl;
+struct MiddlenetBenchTtl {
+    rounds: u32,
+}
 
 impl NetworkFunction for MiddlenetBenchTtl {
     type Config = Config;
 
-    fn new(_: Config, _: &mut Init) -> Result<Self, ConfigError> {
-        Ok(Self)
+    fn new(config: Config, _: &mut Init) -> Result<Self, ConfigError> {
+        Ok(Self { rounds: config.rounds })
     }
 
     fn process(&mut self, burst: &mut Burst<'_>) {
@@ -22,6 +28,11 @@ impl NetworkFunction for MiddlenetBenchTtl {
             if let Some(ip) = packet.data_mut().get_mut(14..34) {
                 ip[8] = ip[8].wrapping_sub(1);
                 ip[19] ^= 1;
+            }
+            if self.rounds > 0 {
+                black_box(
+                    (0..self.rounds).fold(black_box(3u64), |product, _| black_box(product.wrapping_mul(product))),
+                );
             }
         }
     }

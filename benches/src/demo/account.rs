@@ -13,6 +13,9 @@ pub(super) fn text(stats: &Stats) -> String {
             text.push('\n');
         }
     }
+    text.push_str(
+        "  p50 and p99: how long a function kept a packet, from hand-over to return, waiting in its ring included\n",
+    );
     let sums = &stats.conservation;
     text.push_str(&format!(
         "  {} received + {} made by functions = {} sent + {} dropped + {} held: {}\n",

@@ -57,7 +57,7 @@ fn charts(entries: &[Entry]) -> Vec<Chart> {
             "Delivered by offered load, manager and two functions on one core",
             "offered, Mpps",
             "delivered, Mpps",
-            vec![overload(entries)],
+            overload(entries).into(),
         ),
     ]
 }
@@ -83,12 +83,14 @@ fn references(entries: &[Entry]) -> Vec<Series> {
     peers.map(line).into_iter().filter(|s| !s.points.is_empty()).collect()
 }
 
-fn overload(entries: &[Entry]) -> Series {
+/// What is delivered, and what would be if nothing were lost.
+fn overload(entries: &[Entry]) -> [Series; 2] {
     let offered = entries.iter().filter(|e| e.metric == "offered");
     let delivered = |case: &str| entries.iter().find(|e| e.case == case && e.metric == "throughput").map(|e| e.value);
     let mut points: Vec<(f64, f64)> = offered.filter_map(|e| Some((e.value, delivered(&e.case)?))).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    Series { name: "delivered".into(), points }
+    let all = points.iter().map(|(offered, _)| (*offered, *offered)).collect();
+    [Series { name: "delivered".into(), points }, Series { name: "offered".into(), points: all }]
 }
 
 #[cfg(test)]

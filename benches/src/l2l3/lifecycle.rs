@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use middlenet_plan::Conservation;
 use serde_json::{Value, json};
 
-use super::overload::{NOBODY, manifest as on_cables, stage, target};
-use super::subject::forwards;
+use super::overload::{manifest as on_cables, stage, target};
+use super::subject::{NOBODY, forwards};
 use super::{Bench, FUNCTION_CORE, MANAGER_CORE};
 use crate::BenchError;
 use crate::lifetime::{PATIENCE, gap_after_kill, kill_pid};
@@ -48,7 +48,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<(), BenchError> {
 
 fn idle(bench: &mut Bench, case: &str) -> Result<(), BenchError> {
     let stage = stage()?;
-    let mut run = Run::start(&bench.programs, &bench.folder, Some(&stage.middle), on_cables(FUNCTION_CORE))?;
+    let mut run = Run::start(&bench.programs, &bench.folder, Some(&stage.middle), on_cables(forwards(2)))?;
     let pids = run.pids()?;
     let mut values = Vec::new();
     for repetition in 0..bench.repetitions() {

@@ -10,6 +10,8 @@ use crate::work_folder::WorkFolder;
 
 /// RFC 2544's sizes up to the MTU, with FCS.
 const SIZES: [usize; 6] = [64, 128, 256, 512, 1024, 1518];
+/// The link address that everything is sent to: no station's, so a kernel behind a cable counts its frames and drops them.
+pub(super) const NOBODY: &str = "02:00:00:00:00:99";
 /// Longest chain.
 const LONGEST: usize = 6;
 
@@ -128,11 +130,12 @@ impl Subject {
 /// A router without neighbours to resolve.
 fn router() -> Value {
     let routes: Vec<String> = input::routes().into_iter().map(|route| format!("{route} right")).collect();
-    json!({ "resolve": false, "accept_any_mac": true, "gateway_mac": "02:00:00:00:00:fe", "routes": routes })
+    json!({ "resolve": false, "accept_any_mac": true, "gateway_mac": NOBODY, "routes": routes })
 }
 
-fn forward() -> Value {
-    json!({ "src": "port", "dst": "02:00:00:00:00:fe" })
+/// Configuration of `l2-forward`.
+pub(super) fn forward() -> Value {
+    json!({ "src": "port", "dst": NOBODY })
 }
 
 /// A chain of so many functions that rewrite link addresses.
