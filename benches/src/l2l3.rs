@@ -36,6 +36,9 @@ const MANAGER_CORE: usize = 0;
 /// Core of function processes.
 const FUNCTION_CORE: usize = 1;
 
+/// Load of a host on which a figure means something.
+const QUIET_LOAD: f64 = 0.5;
+
 /// What is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -57,6 +60,8 @@ struct Bench {
     only: String,
     entries: Vec<Entry>,
     failures: Vec<(String, String)>,
+    /// Repetitions in which others took the worker's core.
+    disturbed: usize,
     start: Instant,
 }
 
@@ -76,16 +81,26 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
         only: options.only.clone(),
         entries: Vec::new(),
         failures: Vec::new(),
+        disturbed: 0,
         start: Instant::now(),
     };
+    if host.load > QUIET_LOAD {
+        bench.progress(&format!(
+            "the host is not quiet (load {}): expect figures that are low and far apart",
+            host.load
+        ));
+    }
     throughput::measure(&mut bench)?;
     overload::measure(&mut bench)?;
     lifecycle::measure(&mut bench)?;
     if bench.entries.is_empty() && bench.failures.is_empty() {
         return Err(BenchError::Failed(format!("no case begins with `{}`", options.only)));
     }
-    let Bench { entries, failures, start, .. } = bench;
+    let Bench { entries, failures, disturbed, start, .. } = bench;
     println!("{}", report::text(&host, &entries));
+    if disturbed > 0 {
+        println!("{disturbed} repetitions were disturbed: other programs ran on the worker's core");
+    }
     eprintln!("measured in {:.0} s", start.elapsed().as_secs_f64());
     let outcome = Outcome { host, versions: Versions::here(), results: entries };
     if let Some(path) = &options.json {

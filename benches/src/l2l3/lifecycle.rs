@@ -18,11 +18,12 @@ use super::overload::{manifest as on_cables, stage, target};
 use super::subject::{NOBODY, forwards};
 use super::{Bench, FUNCTION_CORE, MANAGER_CORE};
 use crate::BenchError;
+use crate::clock;
+use crate::cpu::CpuTime;
 use crate::lifetime::{PATIENCE, gap_after_kill, kill_pid};
 use crate::run::{POLL, Run, pause, running_pid};
 use crate::sender::Sender;
 use crate::stage::Stage;
-use crate::{clock, cpu};
 
 /// The papers' systems poll; this is long enough that a timer which fires once a second shows.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ fn idle(bench: &mut Bench, case: &str) -> Result<(), BenchError> {
     for repetition in 0..bench.repetitions() {
         bench.progress(&format!("{case}, {} of {}", repetition + 1, bench.repetitions()));
         pause(bench.settle())?;
-        let busy = || pids.iter().map(|&pid| cpu::busy_ns(pid)).sum::<Option<u64>>();
+        let busy = || pids.iter().map(|&pid| CpuTime::of(pid).map(|time| time.busy_ns)).sum::<Option<u64>>();
         let (start, before) = (Instant::now(), busy());
         pause(IDLE_TIME)?;
         let (elapsed, after) = (start.elapsed(), busy());

@@ -78,6 +78,7 @@ mod tests {
             memory_mib: 1,
             hugepages_2mib: 0,
             virtualised: true,
+            load: 0.0,
         };
         let text = text(&host, &entries);
         let line =

@@ -3,12 +3,19 @@
 use super::subject::{Reference, Subject};
 use super::{BENCH, Bench};
 use crate::BenchError;
+use crate::cpu::CpuTime;
 use crate::outcome::Entry;
 use crate::ring_pipeline::RingPipeline;
 use crate::run::{Run, pause};
 use crate::sample::Interval;
 use crate::statistics::Figure;
 use crate::testpmd;
+
+/// Share of an interval for which the worker may wait for its core before it counts as disturbed: the kernel's own housekeeping
+/// is below.
+const DISTURBED: f64 = 0.02;
+/// How often a disturbed repetition is measured.
+const ATTEMPTS: usize = 3;
 
 /// References that are prepared once.
 #[derive(Default)]
@@ -34,7 +41,7 @@ fn measure_one(bench: &mut Bench, subject: &Subject, peers: &mut Peers) -> Resul
     let mut references = Vec::new();
     for repetition in 0..bench.repetitions() {
         bench.progress(&format!("{case}, {} of {}", repetition + 1, bench.repetitions()));
-        intervals.push(one_run(bench, subject)?);
+        intervals.push(undisturbed_run(bench, subject)?);
         if let Some(reference) = subject.reference {
             references.push(one_reference(bench, subject, reference, peers)? / 1e6);
         }
@@ -59,13 +66,35 @@ fn measure_one(bench: &mut Bench, subject: &Subject, peers: &mut Peers) -> Resul
     Ok(())
 }
 
-fn one_run(bench: &Bench, subject: &Subject) -> Result<Interval, BenchError> {
+/// The least disturbed of a few attempts, the first if nobody disturbed it.
+fn undisturbed_run(bench: &mut Bench, subject: &Subject) -> Result<Interval, BenchError> {
+    let attempts = if bench.quick { 1 } else { ATTEMPTS };
+    let mut best: Option<(f64, Interval)> = None;
+    for _ in 0..attempts {
+        let (waited, interval) = one_run(bench, subject)?;
+        if best.as_ref().is_none_or(|(least, _)| waited < *least) {
+            best = Some((waited, interval));
+        }
+        if waited <= DISTURBED {
+            break;
+        }
+        bench.progress(&format!("the worker had to wait for its core for {:.0} % of the time", 100.0 * waited));
+    }
+    let (waited, interval) = best.ok_or_else(|| BenchError::Failed("nothing was attempted".into()))?;
+    bench.disturbed += usize::from(waited > DISTURBED);
+    Ok(interval)
+}
+
+/// What happened in the interval, and for which share of it the manager's threads had to wait for a core.
+fn one_run(bench: &Bench, subject: &Subject) -> Result<(f64, Interval), BenchError> {
     let manifest = subject.manifest(&bench.programs, &bench.folder)?;
     let mut run = Run::start(&bench.programs, &bench.folder, None, manifest)?;
+    let manager = run.status()?.manager.pid;
     pause(bench.settle())?;
-    let before = run.stats()?;
+    let waited_ns = || manager.and_then(CpuTime::of).map_or(0, |time| time.waiting_ns);
+    let (waited_before, before) = (waited_ns(), run.stats()?);
     pause(bench.interval())?;
-    let after = run.stats()?;
+    let (after, waited_after) = (run.stats()?, waited_ns());
     run.stop()?;
     let interval = Interval::between(&before, &after);
     // A chain that drops is not measured by what it sends: something is wrong with the case.
@@ -73,7 +102,7 @@ fn one_run(bench: &Bench, subject: &Subject) -> Result<Interval, BenchError> {
         let (sent, dropped) = (interval.sent_pkts, interval.dropped_pkts);
         return Err(BenchError::Failed(format!("{sent} packets were sent and {dropped} dropped")));
     }
-    Ok(interval)
+    Ok((waited_after.saturating_sub(waited_before) as f64 / 1e9 / interval.seconds, interval))
 }
 
 /// Packets per second of the reference, on the same devices.

@@ -19,6 +19,8 @@ pub struct Host {
     pub hugepages_2mib: u64,
     /// Whether a hypervisor is underneath: then other guests take part in every figure.
     pub virtualised: bool,
+    /// Threads that wanted to run in the last minute, on average, before anything was measured: 0 is a quiet host.
+    pub load: f64,
 }
 
 /// The programs.
@@ -38,10 +40,11 @@ impl Host {
     /// This one.
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        Self::from_texts(&read("/proc/cpuinfo"), &read("/proc/meminfo"), &read("/proc/sys/kernel/osrelease"))
+        let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
+        Self::from_texts(&cpuinfo, &meminfo, &read("/proc/sys/kernel/osrelease"), &read("/proc/loadavg"))
     }
 
-    fn from_texts(cpuinfo: &str, meminfo: &str, release: &str) -> Self {
+    fn from_texts(cpuinfo: &str, meminfo: &str, release: &str, load: &str) -> Self {
         let memory = |key: &str| field(meminfo, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
         let flags = field(cpuinfo, "flags").unwrap_or_default();
         Self {
@@ -51,6 +54,7 @@ impl Host {
             memory_mib: memory("MemTotal").unwrap_or(0) / 1024,
             hugepages_2mib: memory("HugePages_Total").unwrap_or(0),
             virtualised: flags.split_whitespace().any(|flag| flag == "hypervisor"),
+            load: load.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0.0),
         }
     }
 }
@@ -94,13 +98,14 @@ mod tests {
             memory_mib: 24000,
             hugepages_2mib: 512,
             virtualised: true,
+            load: 0.25,
         };
-        assert_eq!(Host::from_texts(cpuinfo, meminfo, "6.18.0\n"), expected);
+        assert_eq!(Host::from_texts(cpuinfo, meminfo, "6.18.0\n", "0.25 1.00 2.00 1/78 99\n"), expected);
     }
 
     #[test]
     fn an_unknown_host_is_said_to_be_unknown() {
-        let host = Host::from_texts("", "", "");
+        let host = Host::from_texts("", "", "", "");
         assert_eq!((host.cpu.as_str(), host.cores, host.virtualised), ("unknown", 0, false));
     }
 }
