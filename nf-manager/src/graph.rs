@@ -29,6 +29,15 @@ impl Journey {
     const REVERSE: u16 = 1 << 8;
     const TURNS_SHIFT: u32 = 9;
 
+    /// What decides where a packet goes on: ingress, journey and verdict in one word. Packets with the same go together.
+    #[inline]
+    pub(crate) fn fate(descriptor: &Descriptor) -> u64 {
+        /// Where the generation is in the descriptor's second half.
+        const GENERATION: u64 = 0xffff << 32;
+        let [_, fate]: [u64; 2] = zerocopy::transmute!(*descriptor);
+        fate & !GENERATION
+    }
+
     /// The word that descriptors carry in `source`.
     #[inline]
     pub(crate) fn pack(self) -> u16 {

@@ -19,6 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Packets taken from a port at once. Half a [`BURST`]: with more, what drivers touch per packet falls out of the first-level
+/// cache (measured: 64 instead of 32 costs a tenth of the rate with `net_pcap`).
+const RECEIVE_BURST: usize = 32;
 /// Turns between two samples of hop latency.
 const SAMPLE_TURNS: u64 = 64;
 /// Turns between two looks at device counters.
@@ -248,7 +251,7 @@ impl<'t> Worker<'t> {
             counters.held_back_polls.add(1);
             return 0;
         }
-        let mut descriptors = [Descriptor::default(); BURST];
+        let mut descriptors = [Descriptor::default(); RECEIVE_BURST];
         let Some(queue) = &mut self.queues[usize::from(port)] else { return 0 };
         let n = queue.receive(self.token, &self.shared.pool, &mut descriptors);
         if n == 0 {

@@ -62,14 +62,8 @@ impl Worker<'_> {
     #[inline]
     pub(super) fn after(&mut self, hop: u16, burst: &mut [Descriptor]) {
         let Some(&first) = burst.first() else { return };
-        let mut odd = 0;
-        for descriptor in burst.iter() {
-            odd |= u32::from(descriptor.verdict ^ first.verdict)
-                | u32::from(descriptor.port ^ first.port)
-                | u32::from(descriptor.argument ^ first.argument)
-                | u32::from(descriptor.source ^ first.source);
-        }
-        if odd != 0 {
+        let fate = Journey::fate(&first);
+        if burst.iter().fold(0, |odd, descriptor| odd | (Journey::fate(descriptor) ^ fate)) != 0 {
             return self.scatter(hop, burst);
         }
         let mut journey = Journey::of(&first);

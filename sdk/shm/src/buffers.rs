@@ -96,14 +96,14 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts_mut(self.first(d.index), 1 << self.shift) }
     }
 
-    /// Asks the processor to load the first line of the packet; does nothing when it does not fit.
+    /// Asks the processor to load the first line of the packet. A descriptor that fits no buffer costs a useless request.
     #[inline(always)]
     pub fn prefetch(&self, d: &Descriptor) {
         #[cfg(target_arch = "x86_64")]
-        if self.fits(d) {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: the address lies inside the mapping; SSE is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.first(d.index).add(d.offset.into()).cast()) };
+            // SAFETY: a hint that accesses nothing and faults at no address; SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.first(d.index).wrapping_add(d.offset.into()).cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = d;
