@@ -40,10 +40,12 @@ pub fn read_capture(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
         source: std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned()),
     };
     let bytes = fs::read(path).map_err(|source| Error::File { path: path.into(), source })?;
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    if !matches!(word(0), Some(MAGIC_NS | MAGIC_US)) {
-        return Err(bad("not a little-endian pcap file"));
-    }
+    let four = |at: usize| bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());
+    // Whoever wrote it chose the byte order.
+    let order = [u32::from_le_bytes as fn([u8; 4]) -> u32, u32::from_be_bytes];
+    let is_ours = |order: &fn([u8; 4]) -> u32| matches!(four(0).map(order), Some(MAGIC_NS | MAGIC_US));
+    let order = order.into_iter().find(is_ours).ok_or_else(|| bad("not a pcap file"))?;
+    let word = |at: usize| four(at).map(order);
     let mut frames = Vec::new();
     let mut at = 24;
     while at < bytes.len() {

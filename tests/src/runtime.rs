@@ -73,7 +73,7 @@ impl Runtime {
     pub fn prepare(manifest: &str) -> Result<Self, Error> {
         let name = format!("test-{}-{}", std::process::id(), name::next());
         let scratch = Scratch::new()?;
-        let manifest = scratch.write("manifest.yaml", format!("name: {name}\n{manifest}"))?;
+        let manifest = scratch.write("manifest.yaml", named(&name, manifest))?;
         Ok(Self { name, manifest, process: None, scratch })
     }
 
@@ -203,7 +203,7 @@ impl Runtime {
     ///
     /// If the command cannot be run.
     pub fn apply(&self, manifest: &str) -> Result<Output, Error> {
-        let path = self.scratch.write("next.yaml", format!("name: {}\n{manifest}", self.name))?;
+        let path = self.scratch.write("next.yaml", named(&self.name, manifest))?;
         middlenet(&["apply", &path.display().to_string()])
     }
 
@@ -253,6 +253,13 @@ impl Drop for Runtime {
             }
         }
     }
+}
+
+/// A manifest with its name. Unless it says otherwise, functions may be silent for long: on a busy host one may wait for its
+/// core for longer than the default allows.
+fn named(name: &str, manifest: &str) -> String {
+    let heartbeat = if manifest.contains("heartbeat_ms:") { "" } else { "heartbeat_ms: 10000\n" };
+    format!("name: {name}\n{heartbeat}{manifest}")
 }
 
 /// `stopped: 4 received + 0 made = 3 sent + 1 dropped + 0 held`.

@@ -49,8 +49,8 @@ fn mistakes_in_a_manifest_are_placed_and_exit_with_2() -> Result<(), Error> {
         (good.replace("[wan, lan]", "[wan, laan]"), "7:18", "lan"),
         (good.replace("xdp: wan", "xpd: wan"), "3:10", "xdp"),
         (good.replace("- monitor", "- monitor: { top: -3 }"), "9:25", "top"),
-        (good.replace("name: wrong", "name: [1"), ":", ""),
-        (String::new(), ":", "empty"),
+        (good.replace("name: wrong", "name: [1"), "", "YAML"),
+        (String::new(), "1:1", "empty"),
     ] {
         let path = scratch.write("m.yaml", &wrong)?.display().to_string();
         for command in ["check", "run"] {

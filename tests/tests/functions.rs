@@ -18,7 +18,7 @@ chains:
     ports: [lan, out]
     functions:
       - l3-router: { addresses: [{ address: 10.1.0.1/24, port: lan }, { address: 10.2.0.1/24, port: out }] }
-      - nat: { inside: lan, pool: 10.2.0.1, unsolicited: pass,
+      - nat: { inside: lan, sources: [10.1.0.0/24], pool: 10.2.0.1, unsolicited: pass,
           forwards: [{ proto: tcp, outside: '10.2.0.1:8080', inside: '10.1.0.2:7000' }] }
 "
     .into()
@@ -176,6 +176,9 @@ fn a_router_tells_hosts_what_is_wrong_with_their_packets() -> Result<(), Error> 
         all.extend(arguments);
         Ok(client.spawn("ping", all)?.wait(SOON)?.stdout)
     };
+    // What may be cut in pieces is, and arrives. The host learns the smaller MTU only later.
+    let said = ping(&["-M", "dont", "-s", "1400", "10.2.0.2"])?;
+    assert!(said.contains(" 0% packet loss"), "{said}");
     let said = ping(&["-t", "1", "10.2.0.2"])?;
     assert!(said.contains("From 10.1.0.1") && said.contains("Time to live exceeded"), "{said}");
     let said = ping(&["-t", "1", "fd02::2"])?;
@@ -188,9 +191,6 @@ fn a_router_tells_hosts_what_is_wrong_with_their_packets() -> Result<(), Error> 
     assert!(said.contains("From 10.1.0.1") && said.contains("Net Unreachable"), "{said}");
     let said = ping(&["-W", "4", "10.2.0.77"])?;
     assert!(said.contains("Host Unreachable") || said.contains("100% packet loss"), "{said}");
-    // What may be cut in pieces is, and arrives.
-    let said = ping(&["-M", "dont", "-s", "1400", "10.2.0.2"])?;
-    assert!(said.contains(" 0% packet loss"), "{said}");
 
     let summary = run.stop()?;
     assert!(summary.status.counter("l3-router", "icmp-errors") >= 6);

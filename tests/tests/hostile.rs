@@ -61,7 +61,11 @@ fn garbage_through_firewall_limiter_and_router() -> Result<(), Error> {
 #[test]
 fn garbage_through_router_and_nat() -> Result<(), Error> {
     require_root!(Ok(()));
-    nothing_dies(&[Line::ROUTER, "nat: { inside: wan, pool: 10.2.0.1, unsolicited: pass, proxy_arp: true }", "monitor"])
+    nothing_dies(&[
+        Line::ROUTER,
+        "nat: { inside: wan, sources: [10.1.0.0/24], pool: 10.2.0.1, unsolicited: pass, proxy_arp: true }",
+        "monitor",
+    ])
 }
 
 #[test]
@@ -81,9 +85,8 @@ fn garbage_through_inline_functions() -> Result<(), Error> {
 fn garbage_through_layer_two() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = Line::new()?;
-    for (host, own, other) in [(&line.client, "10.4.0.1", "10.4.0.2"), (&line.server, "10.4.0.2", "10.4.0.1")] {
-        host.exec("ip", ["addr", "add", &format!("{own}/24"), "dev", "eth0"])?;
-        let _ = other;
+    for (host, address) in [(&line.client, "10.4.0.1/24"), (&line.server, "10.4.0.2/24")] {
+        host.exec("ip", ["addr", "add", address, "dev", "eth0"])?;
     }
     let run = Runtime::start(
         &line.middle,
