@@ -184,7 +184,8 @@ fn killing_run(bench: &Bench, stage: &Stage) -> Result<Killed, BenchError> {
     drop(senders);
     let restarted = run.wait_until("a run with all functions back", PATIENCE, |s| s.state == "running")?;
     if restarted.manager.pid != manager || restarted.manager.restarts > 0 {
-        return Err(BenchError::Failed("the manager did not survive the deaths of functions".into()));
+        let why = restarted.manager.last_exit.unwrap_or_else(|| "of unknown causes".into());
+        return Err(BenchError::Failed(format!("the manager did not survive the deaths of functions: it was {why}")));
     }
     // What is under way leaves; then every buffer is in one of the places that are counted.
     let quiet = |c: &Conservation| c.held_pkts == 0 && c.packets_balance() && missing(c) == 0;
