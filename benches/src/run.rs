@@ -243,6 +243,8 @@ impl Drop for Run {
             // Killed after its patience, which is all that can be done here.
             let _ = process.stop(STOP_PATIENCE);
         }
+        // The runtime keeps the lock's file for the next run of the name; of ours there is none.
+        let _ = std::fs::remove_file(run_folder::path().join(format!("{}.lock", self.name)));
     }
 }
 
