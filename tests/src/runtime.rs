@@ -252,6 +252,11 @@ impl Drop for Runtime {
                 eprintln!("its status: {:#}", status.0["data_plane"]);
             }
         }
+        // Nobody runs under this name again, to clean up after a run that was killed.
+        self.process = None;
+        for kind in ["lock", "json", "sock"] {
+            let _ = std::fs::remove_file(format!("/run/middlenet/{}.{kind}", self.name));
+        }
     }
 }
 
