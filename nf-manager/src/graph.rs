@@ -41,7 +41,9 @@ impl Journey {
     /// The word that descriptors carry in `source`.
     #[inline]
     pub(crate) fn pack(self) -> u16 {
-        u16::from(self.egress) | if self.reverse { Self::REVERSE } else { 0 } | u16::from(self.turns) << Self::TURNS_SHIFT
+        u16::from(self.egress)
+            | if self.reverse { Self::REVERSE } else { 0 }
+            | u16::from(self.turns) << Self::TURNS_SHIFT
     }
 
     #[inline]

@@ -1,6 +1,8 @@
 //! A function that does as little as a function can: flips a bit in both link addresses, as `reference/ring_pipeline.c` does.
 //! It reports when its first packets were ready to go on, which is how long a function takes to attach.
 
+#![forbid(unsafe_code)]
+
 use middlenet_sdk::prelude::*;
 use serde_json::{Value, json};
 

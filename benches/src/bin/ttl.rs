@@ -1,6 +1,8 @@
 //! A function that does as little as a function can: lowers the TTL and flips a bit of the destination, unchecked, as
 //! `reference/ring_pipeline.c` does. Or one that costs as much as it is told to.
 
+#![forbid(unsafe_code)]
+
 use middlenet_sdk::prelude::*;
 use std::hint::black_box;
 
