@@ -7,15 +7,14 @@ use middlenet_shm::{Descriptor, Meta};
 /// No egress port has been chosen.
 pub(crate) const NO_PORT: u8 = u8::MAX;
 
-/// Ingress of a packet that a function made, from when that function has let go of it: other functions hold it like any
-/// packet, and its buffer is no longer one that was lent empty.
+/// Ingress of a packet that a function made, until its first verdict says which way it travels.
 pub(crate) const MADE: u8 = NO_PORT - 1;
 
 /// What the manager knows of a packet between hops. While a function process holds the packet it is in the ledger; else it
 /// travels in the descriptor's `port` and `source` fields, which are the manager's while the manager has the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Journey {
-    /// Port it came in by, or [`MADE`].
+    /// Port it came in by; of a packet that a function made: a port at whose side it might have, or [`MADE`] at first.
     pub(crate) ingress: u8,
     /// Port that a function chose, or [`NO_PORT`].
     pub(crate) egress: u8,
@@ -155,7 +154,10 @@ impl Graph {
     pub(crate) fn step(&self, hop: u16, verdict: Option<Verdict>, journey: &mut Journey) -> Step {
         let edges = &self.hops[usize::from(hop)];
         match verdict {
-            Some(Verdict::Next) => Step::To(self.next(hop, journey.reverse)),
+            Some(Verdict::Next) => {
+                self.settle(hop, journey);
+                Step::To(self.next(hop, journey.reverse))
+            }
             Some(Verdict::Drop(reason)) => Step::Drop(reason),
             Some(Verdict::Hold) => Step::Hold,
             Some(Verdict::Flood) => Step::Flood,
@@ -163,10 +165,22 @@ impl Graph {
             Some(Verdict::Port(Port(port))) => self.towards(hop, port, journey),
             Some(Verdict::Output(output)) => {
                 journey.turns += 1;
+                self.settle(hop, journey);
                 edges.outputs.get(usize::from(output.0)).map_or(Step::Refuse, |target| Step::To(*target))
             }
             None => Step::Refuse,
         }
+    }
+
+    /// Gives a packet that a function made the ingress of one that travels as it does: later functions tell directions by
+    /// that.
+    #[inline]
+    fn settle(&self, hop: u16, journey: &mut Journey) {
+        if journey.ingress != MADE {
+            return;
+        }
+        let chain = &self.chains[usize::from(self.chain_of_hop(hop))];
+        journey.ingress = if journey.reverse { chain.right.first().copied().unwrap_or(chain.left) } else { chain.left };
     }
 
     /// Heads a packet for a port of the hop's chain.
@@ -180,6 +194,7 @@ impl Graph {
         journey.reverse = port == chain.left && !chain.right.is_empty();
         journey.egress = port;
         journey.turns += 1;
+        self.settle(hop, journey);
         Step::To(self.next(hop, journey.reverse))
     }
 

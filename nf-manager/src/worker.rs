@@ -117,6 +117,8 @@ pub(crate) struct Worker<'t> {
     /// Instances that have not come yet for the first time. Their chains do not receive until then, so that no packet passes
     /// a chain that is half there.
     awaited: Vec<(u16, u16)>,
+    /// A function has used an empty buffer it was lent.
+    supply_due: bool,
     /// When a sampled packet was handed over, by buffer.
     given_at: Vec<u64>,
     turns: u64,
@@ -166,6 +168,7 @@ impl<'t> Worker<'t> {
             lanes: Vec::new(),
             in_flight: vec![0; chains],
             awaited,
+            supply_due: false,
             given_at,
             turns: 0,
             receiving: true,
@@ -241,6 +244,9 @@ impl<'t> Worker<'t> {
                     break;
                 }
             }
+        }
+        if self.supply_due {
+            self.supply_lanes();
         }
         for lane in &mut self.lanes {
             lane.ring();

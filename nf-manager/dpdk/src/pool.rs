@@ -59,7 +59,7 @@ const COLOUR_BYTES: u32 = 64;
 /// How many shifts there are. What the largest takes is lost to every buffer, and 2 KiB have to hold a full Ethernet frame
 /// with room to grow.
 fn colours(buffer_bytes: u32) -> u32 {
-    if buffer_bytes < 4096 { 7 } else { 15 }
+    if buffer_bytes < 4096 { 5 } else { 15 }
 }
 
 /// How buffers and mbuf headers lie in memory.

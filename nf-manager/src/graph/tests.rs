@@ -111,6 +111,18 @@ fn the_end_of_a_chain_needs_a_port() {
 }
 
 #[test]
+fn a_made_packet_looks_as_if_it_had_come_from_behind() {
+    let graph = graph();
+    let made = Journey { ingress: MADE, egress: NO_PORT, reverse: false, turns: 0 };
+    for (verdict, ingress) in [(Verdict::Next, 0), (Verdict::Port(Port(2)), 0), (Verdict::Port(Port(0)), 1)] {
+        let mut journey = made;
+        assert!(matches!(graph.step(1, Some(verdict), &mut journey), Step::To(_)));
+        assert_eq!(journey.ingress, ingress, "{verdict:?}");
+    }
+    assert_eq!(graph.step(1, Some(Verdict::Reply), &mut made.clone()), Step::Refuse, "it came from nowhere");
+}
+
+#[test]
 fn flooding_leaves_out_the_ingress() {
     let graph = graph();
     assert_eq!(graph.flood_ports(0, 1).collect::<Vec<_>>(), [0, 2]);

@@ -68,7 +68,11 @@ impl Capture {
     /// Creates a file to write to.
     pub(crate) fn create(path: &str) -> Result<SharedWriter, String> {
         let file = File::create(path).map_err(|e| format!("cannot write `{path}`: {e}"))?;
-        let header = PcapHeader { ts_resolution: pcap_file::TsResolution::NanoSecond, ..PcapHeader::default() };
+        let header = PcapHeader {
+            ts_resolution: pcap_file::TsResolution::NanoSecond,
+            endianness: pcap_file::Endianness::native(),
+            ..PcapHeader::default()
+        };
         let writer = PcapWriter::with_header(BufWriter::new(file), header);
         Ok(Arc::new(Mutex::new(writer.map_err(|e| format!("cannot write `{path}`: {e}"))?)))
     }

@@ -74,12 +74,14 @@ impl Worker<'_> {
         counters.originated_pkts.add(u64::from(originated));
         let chain = usize::from(self.hops[usize::from(hop)].chain);
         self.in_flight[chain] -= packets;
+        self.supply_due |= originated > 0;
         self.after(hop, &mut descriptors[..kept]);
         n
     }
 
     /// Lends empty buffers to functions that have used theirs.
     pub(super) fn supply_lanes(&mut self) {
+        self.supply_due = false;
         for lane in &mut self.lanes {
             let mut indices = [0; BURST];
             let n = self.shared.pool.allocate(self.token, &mut indices[..lane.wants_supply()]);

@@ -70,7 +70,7 @@ impl Worker<'_> {
         let verdict = Verdict::decode(first.verdict, first.argument);
         match self.shared.graph.step(hop, verdict, &mut journey) {
             Step::To(target) if target != Target::Drop && journey.turns <= Meta::MAX_HOPS => {
-                if first.verdict != 0 {
+                if first.verdict != 0 || first.port == MADE {
                     burst.iter_mut().for_each(|descriptor| journey.write(descriptor));
                 }
                 self.counters.hops[usize::from(hop)].out_pkts.add(burst.len() as u64);

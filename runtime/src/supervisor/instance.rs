@@ -63,7 +63,7 @@ impl Instance {
             counters: Vec::new(),
             drop_reasons: Vec::new(),
             ports: Vec::new(),
-            pulse: Pulse { beats: 0, since: now },
+            pulse: Pulse { beats: 0, since: now, ran_ns: None },
             reporting: false,
             report: Value::Null,
             deaf: false,
@@ -113,12 +113,14 @@ impl Instance {
 pub(super) struct Pulse {
     beats: u64,
     since: Instant,
+    /// CPU time it had at the last look while it was silent, in ns.
+    ran_ns: Option<u64>,
 }
 
 impl Pulse {
     /// Begins to listen.
     pub(super) fn reset(&mut self, beats: u64, now: Instant) {
-        *self = Self { beats, since: now };
+        *self = Self { beats, since: now, ran_ns: None };
     }
 
     /// Takes a reading; for how long there has been no change.
@@ -128,6 +130,26 @@ impl Pulse {
         }
         now.saturating_duration_since(self.since)
     }
+}
+
+impl Pulse {
+    /// Whether a silent process wants to run and gets no CPU: then its silence says nothing of the function. One that
+    /// runs is judged at the second look, when it is known whether it got any.
+    pub(super) fn starves(&mut self, pid: u32) -> bool {
+        let Some((runnable, ran_ns)) = scheduling(pid) else { return false };
+        let before = self.ran_ns.replace(ran_ns);
+        runnable && before.is_none_or(|before| before == ran_ns)
+    }
+}
+
+/// Whether the process is runnable, and the CPU time it has had, in ns.
+fn scheduling(pid: u32) -> Option<(bool, u64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let runnable = fields.trim_start().starts_with('R');
+    let schedstat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    Some((runnable, schedstat.split_whitespace().next()?.parse().ok()?))
 }
 
 /// The place of one replica.
@@ -193,7 +215,7 @@ mod tests {
     fn silence_grows_until_the_next_beat() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut pulse = Pulse { beats: 0, since: start };
+        let mut pulse = Pulse { beats: 0, since: start, ran_ns: None };
         assert_eq!(pulse.silence(0, at(400)).as_millis(), 400);
         assert_eq!(pulse.silence(1, at(500)).as_millis(), 0);
         assert_eq!(pulse.silence(1, at(1600)).as_millis(), 1100);

@@ -332,7 +332,7 @@ impl Supervisor {
             let silence = instance.pulse.silence(beats, now);
             if paused {
                 instance.pulse.reset(beats, now);
-            } else if silence >= limit && instance.end.is_none() {
+            } else if silence >= limit && instance.end.is_none() && !instance.pulse.starves(instance.process.pid()) {
                 instance.kill(format!("hung: no sign of life for {} ms", silence.as_millis()));
             }
         }

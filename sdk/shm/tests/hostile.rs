@@ -20,7 +20,10 @@ const GEOMETRY: ControlGeometry = ControlGeometry { workers: WORKERS, slots: SLO
 const RINGS: usize = 8192;
 const BUFFERS: usize = 512;
 const HOLDER: u16 = 9;
-const LASTING: Duration = Duration::from_millis(2000);
+/// The least time of hostility.
+const LASTING: Duration = Duration::from_secs(2);
+/// The most, where the host is so busy that little has been seen by then.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// xorshift64: a test needs no better.
 struct Random(u64);
@@ -53,7 +56,7 @@ fn child_that_is_hostile() {
         .collect();
     let mut burst = [Descriptor::default(); 32];
     let start = Instant::now();
-    while start.elapsed() < LASTING {
+    while start.elapsed() < PATIENCE {
         for _ in 0..200 {
             let from = random.below(ends.len());
             let to = if random.below(50) == 0 { random.below(ends.len()) } else { from };
@@ -145,6 +148,14 @@ struct Seen {
     longest: Duration,
 }
 
+impl Seen {
+    /// Whether everything that can happen has happened, and often enough.
+    fn suffices(&self) -> bool {
+        let rejected = [self.index, self.holder, self.generation, self.bounds];
+        rejected.iter().all(|&n| n > 0) && self.accepted > 1000 && self.rounds > 100
+    }
+}
+
 #[test]
 fn the_manager_outlives_a_hostile_function() {
     let control = ControlRegion::create("hostile", GEOMETRY).unwrap();
@@ -171,9 +182,13 @@ fn the_manager_outlives_a_hostile_function() {
     let doorbell = control.function_doorbell();
     let mut seen = Seen::default();
     let mut burst = [Descriptor::default(); 32];
+    let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > LASTING && seen.suffices() {
+            child.kill().unwrap();
+        }
         for (worker, truth, bell, (there, back, supply)) in &mut workers {
-            let start = Instant::now();
+            let round = Instant::now();
             if truth.free.is_empty() {
                 // It has lost them all in its own garbage: what a restart of the function would do.
                 take_back_all(&ledger, truth, *worker);
@@ -198,11 +213,11 @@ fn the_manager_outlives_a_hostile_function() {
             let _ = State::from_word(control.state().load(Ordering::Relaxed));
             let _ = control.counters().iter().fold(0, |sum, c| c.load(Ordering::Relaxed) ^ sum);
             seen.rounds += 1;
-            seen.longest = seen.longest.max(start.elapsed());
+            seen.longest = seen.longest.max(round.elapsed());
         }
         std::thread::yield_now();
     }
-    assert!(child.wait().unwrap().success());
+    child.wait().unwrap();
 
     // The function is gone: every buffer that it kept comes back, and no other.
     for (worker, truth, _, _) in &mut workers {
@@ -211,8 +226,7 @@ fn the_manager_outlives_a_hostile_function() {
     }
     let garbled: u64 = workers.iter().map(|(_, _, _, (p, c, s))| p.garbled() + c.garbled() + s.garbled()).sum();
     eprintln!("{seen:?}, garbled indexes: {garbled}");
-    assert!(seen.index > 0 && seen.holder > 0 && seen.generation > 0 && seen.bounds > 0);
-    assert!(garbled > 0 && seen.accepted > 1000 && seen.rounds > 100);
+    assert!(garbled > 0 && seen.suffices());
     assert!(seen.longest < Duration::from_secs(5), "no wait without bound");
 }
 

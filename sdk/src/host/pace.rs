@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// How long `auto` looks for more before it sleeps. Longer than a wake-up costs, shorter than anybody's idle budget.
 const SPIN: Duration = Duration::from_micros(50);
+/// How often `auto` yields a shared core before it sleeps.
+const YIELDS: u32 = 16;
 /// Turns between looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 
@@ -36,7 +38,11 @@ impl Pace {
         }
         self.idle_turns += 1;
         if self.shares_core {
-            // Whoever fills our ring may be waiting for this core.
+            // Whoever fills our ring may be waiting for this core. A sleeper that is woken gets a busy core sooner than
+            // one that has yielded it again and again.
+            if self.wait == Wait::Auto && self.idle_turns > YIELDS {
+                return true;
+            }
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();
