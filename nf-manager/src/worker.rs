@@ -28,8 +28,6 @@ const BURSTS_TO_PROCESSES: u32 = 4;
 const COLLECTS: u32 = 2;
 /// Turns between two samples of hop latency.
 const SAMPLE_TURNS: u64 = 64;
-/// Turns between two looks at device counters.
-const COUNT_TURNS: u64 = 1 << 16;
 /// Empty buffers that an inline function has at hand.
 const INLINE_SPARE: usize = 16;
 
@@ -341,9 +339,7 @@ impl<'t> Worker<'t> {
         }
         self.supply_lanes();
         self.end_drained_lanes();
-        if self.turns >= COUNT_TURNS || self.counters.parks.get() > 0 {
-            self.count_queues();
-        }
+        self.count_queues();
         let at_end = self.queues.iter().flatten().all(Queue::at_end);
         if self.shared.lockstep && at_end && self.awaited.is_empty() && self.is_still() {
             self.counters.finished.set(1);

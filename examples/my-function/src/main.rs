@@ -47,9 +47,9 @@ middlenet_sdk::main!(MyFunction);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use middlenet_sdk::serde_json::json;
     use middlenet_sdk::testkit::Testkit;
     use middlenet_sdk::wire::{Ipv4, PacketBuilder};
-    use middlenet_sdk::serde_json::json;
 
     fn packet(ttl: u8) -> Vec<u8> {
         PacketBuilder::new()

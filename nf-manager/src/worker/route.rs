@@ -95,25 +95,9 @@ impl Worker<'_> {
         }
         self.counters.hops[usize::from(hop)].out_pkts.add(kept as u64);
         let chain = self.hops[usize::from(hop)].chain;
-        let mut rest = &mut burst[..kept];
-        let mut rest_targets = &mut targets[..kept];
-        while let Some(&target) = rest_targets.first() {
-            let mut group = [Descriptor::default(); BURST];
-            let (mut taken, mut left) = (0, 0);
-            for at in 0..rest.len() {
-                if rest_targets[at] == target {
-                    group[taken] = rest[at];
-                    taken += 1;
-                } else {
-                    rest[left] = rest[at];
-                    rest_targets[left] = rest_targets[at];
-                    left += 1;
-                }
-            }
-            rest = &mut rest[..left];
-            rest_targets = &mut rest_targets[..left];
-            self.go(target, chain, &mut group[..taken], false);
-        }
+        for_each_group(&mut burst[..kept], &mut targets[..kept], |target, group| {
+            self.go(target, chain, group, false);
+        });
     }
 
     /// One packet's verdict. `None` when the packet ends here or stays with its function.
@@ -244,15 +228,17 @@ impl Worker<'_> {
         if let Some(lane) = spread.only() {
             return self.give(hop, lane, burst);
         }
-        for at in 0..burst.len() {
-            let hash = middlenet_wire::FlowKey::parse(self.buffers.bytes(&burst[at])).map_or(0, |k| k.symmetric_hash());
-            let Place::Process(spread) = &self.hops[usize::from(hop)].place else { return };
-            let one = &mut burst[at..=at];
-            match spread.of(hash) {
-                Some(lane) => self.give(hop, lane, one),
-                None => self.missing(hop, one),
-            }
+        let mut lanes = [None; BURST];
+        for (lane, descriptor) in lanes.iter_mut().zip(burst.iter()) {
+            let key = middlenet_wire::FlowKey::parse(self.buffers.bytes(descriptor));
+            // What has no flow goes with the first bucket, always to the same replica.
+            *lane = spread.of(key.map_or(0, |key| key.symmetric_hash()));
         }
+        let n = burst.len();
+        for_each_group(burst, &mut lanes[..n], |lane, group| match lane {
+            Some(lane) => self.give(hop, lane, group),
+            None => self.missing(hop, group),
+        });
     }
 
     #[inline]
@@ -353,5 +339,51 @@ impl Worker<'_> {
 
     pub(super) fn free(&mut self, burst: &[Descriptor]) {
         self.shared.pool.free_descriptors(self.token, burst);
+    }
+}
+
+/// Calls `act` once for each distinct key with the descriptors of that key, in order. Uses up both slices, which are at most
+/// a burst long.
+fn for_each_group<K: Copy + PartialEq>(
+    burst: &mut [Descriptor],
+    keys: &mut [K],
+    mut act: impl FnMut(K, &mut [Descriptor]),
+) {
+    let mut rest = burst.len().min(keys.len()).min(BURST);
+    while rest > 0 {
+        let key = keys[0];
+        let mut group = [Descriptor::default(); BURST];
+        let (mut taken, mut left) = (0, 0);
+        for at in 0..rest {
+            if keys[at] == key {
+                group[taken] = burst[at];
+                taken += 1;
+            } else {
+                burst[left] = burst[at];
+                keys[left] = keys[at];
+                left += 1;
+            }
+        }
+        rest = left;
+        act(key, &mut group[..taken]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_keep_their_order_and_lose_nobody() {
+        let mut burst: Vec<_> = (0..BURST as u32).map(|index| Descriptor { index, ..Descriptor::default() }).collect();
+        let mut keys: Vec<_> = burst.iter().map(|d| d.index % 5).collect();
+        let mut seen = Vec::new();
+        for_each_group(&mut burst, &mut keys, |key, group| {
+            assert!(group.iter().all(|d| d.index % 5 == key) && group.is_sorted_by_key(|d| d.index));
+            seen.extend(group.iter().map(|d| d.index));
+        });
+        assert_eq!(seen.len(), BURST);
+        seen.sort_unstable();
+        assert!(seen.iter().enumerate().all(|(at, &index)| at as u32 == index));
     }
 }

@@ -52,7 +52,6 @@ impl Options {
                 process::run(&mut process::cargo(["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"]))
             }),
             UNIT,
-            PROPERTY,
             PROGRAMS,
             END_TO_END,
             ("tests in the documentation", |session| {
@@ -69,7 +68,7 @@ impl Options {
         let wanted = |step: &&Step| match step.0 {
             "set-up" => !self.fast,
             "formatting" | "tidy" | "clippy" => !named,
-            name if name == UNIT.0 || name == PROPERTY.0 => true,
+            name if name == UNIT.0 => true,
             name if name == PROGRAMS.0 || name == END_TO_END.0 => !self.fast,
             _ => !self.fast && !named,
         };
@@ -80,7 +79,6 @@ impl Options {
 type Step = (&'static str, fn(&mut Session) -> Result<(), Error>);
 
 const UNIT: Step = ("unit tests", |session| session.tests(Part::Unit));
-const PROPERTY: Step = ("property tests", |session| session.tests(Part::Property));
 const PROGRAMS: Step =
     ("programs for the end-to-end tests", |_| process::run(&mut programs::build_command(Profile::Fast)));
 const END_TO_END: Step = ("end-to-end tests", |session| session.tests(Part::EndToEnd));
@@ -233,21 +231,20 @@ mod tests {
     #[test]
     fn everything_is_the_default() {
         let all = steps(&[]);
-        assert_eq!(all.len(), 13);
-        assert_eq!((all[0], all[12]), ("set-up", "fuzz targets build"));
+        assert_eq!(all.len(), 12);
+        assert_eq!((all[0], all[11]), ("set-up", "fuzz targets build"));
     }
 
     #[test]
     fn fast_needs_no_set_up_and_no_root() {
-        assert_eq!(steps(&["--fast"]), ["formatting", "tidy", "clippy", "unit tests", "property tests"]);
+        assert_eq!(steps(&["--fast"]), ["formatting", "tidy", "clippy", "unit tests"]);
     }
 
     #[test]
     fn names_leave_only_what_runs_tests_by_name() {
-        let expected =
-            ["set-up", "unit tests", "property tests", "programs for the end-to-end tests", "end-to-end tests"];
+        let expected = ["set-up", "unit tests", "programs for the end-to-end tests", "end-to-end tests"];
         assert_eq!(steps(&["ledger"]), expected);
-        assert_eq!(steps(&["--fast", "ledger"]), ["unit tests", "property tests"]);
+        assert_eq!(steps(&["--fast", "ledger"]), ["unit tests"]);
     }
 
     #[test]

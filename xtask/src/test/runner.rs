@@ -11,15 +11,10 @@ use crate::process;
 /// The package whose tests need the programs, and the host to themselves.
 const END_TO_END: &str = "middlenet-tests";
 
-/// A test with this in its name checks a property on drawn inputs, and is run apart with more of them.
-const PROPERTY: &str = "prop";
-const PROPERTY_CASES: &str = "2048";
-
 /// A part of the tests. Every test is in exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Unit,
-    Property,
     EndToEnd,
 }
 
@@ -43,9 +38,6 @@ impl Runner {
         let mut command = if self.nextest { self.nextest_command("run", part) } else { self.cargo_command(part) };
         if self.nextest {
             command.args(["--no-fail-fast", "--no-tests=pass"]);
-        }
-        if part == Part::Property {
-            command.env("PROPTEST_CASES", PROPERTY_CASES);
         }
         let mut counts = Tally::default();
         let result = self.watch(&mut command, &mut counts);
@@ -84,8 +76,7 @@ impl Runner {
     /// Always the whole workspace, and a filter: another selection of packages would be another build.
     fn nextest_command(&self, verb: &str, part: Part) -> Command {
         let filter = match part {
-            Part::Unit => format!("not package({END_TO_END}) and not test({PROPERTY})"),
-            Part::Property => format!("not package({END_TO_END}) and test({PROPERTY})"),
+            Part::Unit => format!("not package({END_TO_END})"),
             Part::EndToEnd => format!("package({END_TO_END})"),
         };
         let mut command = process::cargo(["nextest", verb, "--workspace", "-E", &filter]);
@@ -104,16 +95,11 @@ impl Runner {
     fn cargo_command(&self, part: Part) -> Command {
         let mut command = process::cargo(["test", "--no-fail-fast", "--tests"]);
         match part {
-            Part::Unit | Part::Property => command.args(["--workspace", "--exclude", END_TO_END]),
+            Part::Unit => command.args(["--workspace", "--exclude", END_TO_END]),
             Part::EndToEnd => command.args(["-p", END_TO_END]),
         };
         command.args(["--", "--test-threads=1"]);
-        match part {
-            Part::Unit => drop(command.args(["--skip", PROPERTY]).args(&self.names)),
-            // Names are alternatives to each other, so those that are asked for cannot narrow this one further.
-            Part::Property => drop(command.arg(PROPERTY)),
-            Part::EndToEnd => drop(command.args(&self.names)),
-        }
+        command.args(&self.names);
         command
     }
 }
