@@ -283,8 +283,8 @@ impl<'t> Worker<'t> {
             return 0;
         }
         let counters = &self.counters.ports[usize::from(port)];
-        let under_way = self.in_flight[usize::from(chain)];
-        if under_way + BURST as u32 > self.shared.budget || (self.shared.lockstep && !self.is_still()) {
+        let full = is_full(&self.in_flight, chain, self.shared.budget);
+        if full || (self.shared.lockstep && !self.is_still()) {
             counters.held_back_polls.add(1);
             return 0;
         }
@@ -427,4 +427,10 @@ impl<'t> Worker<'t> {
         self.count_queues();
         std::mem::take(&mut self.queues)
     }
+}
+
+/// Whether a chain takes no more from its ports until functions have given packets back.
+#[inline]
+fn is_full(in_flight: &[u32], chain: u16, budget: u32) -> bool {
+    in_flight[usize::from(chain)] + BURST as u32 > budget
 }

@@ -53,19 +53,24 @@ impl Worker<'_> {
     pub(super) fn sleep(&mut self, cycles_to_tick: u64) {
         let to_tick =
             Duration::from_nanos(cycles_to_tick.saturating_mul(1000) / (self.shared.tsc_hz / 1_000_000).max(1));
-        let blind = self.receiving && self.queues.iter().flatten().any(|q| !q.wakes() && !q.at_end());
+        // A port whose chain is full is not looked at before a function gives packets back, and that rings our bell. To
+        // sleep on the port would be no sleep: it has packets.
+        let (sources, queues, in_flight) = (&self.sources, &self.queues, &self.in_flight);
+        let (receiving, budget) = (self.receiving, self.shared.budget);
+        let waited_for = || {
+            let open = sources.iter().filter(|s| receiving && !super::is_full(in_flight, s.chain, budget));
+            open.filter_map(|source| queues[usize::from(source.port)].as_ref())
+        };
+        let blind = waited_for().any(|queue| !queue.wakes() && !queue.at_end());
         let limit = if blind { BLIND_SLEEP_MAX.min(to_tick) } else { to_tick }.max(SLEEP_MIN);
+        let mut fds = vec![PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
+        fds.extend(waited_for().flat_map(|queue| queue.events()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         for lane in &self.lanes {
             lane.own_bell.announce();
         }
         let work = self.lanes.iter_mut().any(|lane| !lane.from.is_empty())
             || self.called.load(std::sync::atomic::Ordering::Acquire);
         if !work {
-            let mut fds = vec![PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
-            if self.receiving {
-                let events = self.queues.iter().flatten().flat_map(|queue| queue.events());
-                fds.extend(events.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            }
             self.counters.parks.add(1);
             // An interrupted or failed poll is a short sleep.
             let _ = ppoll(&mut fds, Some(TimeSpec::from(limit)), None);
