@@ -89,7 +89,7 @@ fn carry_out(
     };
     match request {
         Request::Start { .. } => Err(ManagerError::new("the data plane runs already")),
-        Request::Attach { hop, replica } => {
+        Request::Attach { hop, replica, .. } => {
             let control = fds.next().ok_or_else(|| ManagerError::new("the attach request came without its region"))?;
             at_work.attach(hop, replica, control).map(|()| Reply::Done)
         }

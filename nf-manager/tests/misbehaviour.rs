@@ -216,8 +216,8 @@ fn two_workers_share_a_function_process() {
 fn requests_that_make_no_sense_are_answered_and_change_nothing() {
     let manager = Manager::start(one_hop(OnFailure::Drop));
     for request in [
-        Request::Attach { hop: 0, replica: 0 },
-        Request::Attach { hop: 9, replica: 0 },
+        Request::Attach { hop: 0, replica: 0, declared: None },
+        Request::Attach { hop: 9, replica: 0, declared: None },
         Request::Detach { hop: 0, replica: 7, drain: false },
         Request::Reconfigure { hop: 0, config: json!({}) },
         Request::Reconfigure { hop: 3, config: json!({}) },

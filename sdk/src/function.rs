@@ -1,6 +1,7 @@
 //! The trait, and its type-erased form.
 
-use crate::{Burst, ConfigError, Init};
+use crate::middlebox::{DynMiddlebox, MiddleboxFunction};
+use crate::{Burst, ConfigError, Init, middlebox};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,7 +76,23 @@ impl<F: NetworkFunction> DynFunction for Erased<F> {
     }
 }
 
-type Create = fn(Value, &mut Init) -> Result<Box<dyn DynFunction>, ConfigError>;
+type Made<T> = Result<T, ConfigError>;
+
+/// How an instance is made, by the layer it works at.
+#[derive(Clone, Copy)]
+enum Create {
+    Packets(fn(Value, &mut Init) -> Made<Box<dyn DynFunction>>),
+    Messages(fn(Value, &mut Init) -> Made<Box<dyn DynMiddlebox>>),
+}
+
+/// What a function handles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// Packets: it implements [`NetworkFunction`].
+    L2l3,
+    /// Requests and streams: it implements [`MiddleboxFunction`].
+    L4l7,
+}
 
 /// A function the runtime can make by name.
 #[derive(Clone)]
@@ -88,25 +105,83 @@ pub struct Registration {
     create: Create,
 }
 
+/// What [`crate::main!`] registers: implemented by every function of either layer. `Marker` tells the two apart.
+pub trait Registrable<Marker> {
+    /// Registers it under its type's name in kebab-case.
+    fn registration() -> Registration;
+}
+
+/// Marks functions of packets in [`Registrable`].
+#[derive(Debug)]
+pub enum Packets {}
+
+/// Marks functions of messages in [`Registrable`].
+#[derive(Debug)]
+pub enum Messages {}
+
+impl<F: NetworkFunction> Registrable<Packets> for F {
+    fn registration() -> Registration {
+        Registration::of::<F>()
+    }
+}
+
+impl<F: MiddleboxFunction> Registrable<Messages> for F {
+    fn registration() -> Registration {
+        Registration::middlebox::<F>(&type_name::<F>(), "")
+    }
+}
+
+/// The registration of a function of either layer, for [`crate::main!`].
+pub fn registration_of<F: Registrable<Marker>, Marker>() -> Registration {
+    F::registration()
+}
+
+fn type_name<F>() -> String {
+    let path = std::any::type_name::<F>();
+    kebab_case(path.rsplit("::").next().unwrap_or(path))
+}
+
+fn read_config<C: DeserializeOwned>(config: Value) -> Result<C, ConfigError> {
+    // An absent configuration and an empty one are the same.
+    let config = if config.is_null() { Value::Object(Default::default()) } else { config };
+    serde_json::from_value(config).map_err(|e| ConfigError::new(e.to_string()))
+}
+
 impl Registration {
     /// Registers `F` under its type's name in kebab-case.
     pub fn of<F: NetworkFunction>() -> Self {
-        let path = std::any::type_name::<F>();
-        Self::named::<F>(&kebab_case(path.rsplit("::").next().unwrap_or(path)), "")
+        Self::named::<F>(&type_name::<F>(), "")
     }
 
     /// Registers `F` under a name, with one line that says what it does.
     pub fn named<F: NetworkFunction>(name: &str, summary: &'static str) -> Self {
+        let create: fn(Value, &mut Init) -> Made<Box<dyn DynFunction>> =
+            |config, init| Ok(Box::new(Erased(F::new(read_config(config)?, init)?)));
         Self {
             name: name.into(),
             summary,
             schema: || schemars::schema_for!(F::Config).to_value(),
-            create: |config, init| {
-                // An absent configuration and an empty one are the same.
-                let config = if config.is_null() { Value::Object(Default::default()) } else { config };
-                let config = serde_json::from_value(config).map_err(|e| ConfigError::new(e.to_string()))?;
-                Ok(Box::new(Erased(F::new(config, init)?)))
-            },
+            create: Create::Packets(create),
+        }
+    }
+
+    /// Registers a function of layer L4/L7 under a name, with one line that says what it does.
+    pub fn middlebox<F: MiddleboxFunction>(name: &str, summary: &'static str) -> Self {
+        let create: fn(Value, &mut Init) -> Made<Box<dyn DynMiddlebox>> =
+            |config, init| Ok(Box::new(middlebox::Erased(F::new(read_config(config)?, init)?)));
+        Self {
+            name: name.into(),
+            summary,
+            schema: || schemars::schema_for!(F::Config).to_value(),
+            create: Create::Messages(create),
+        }
+    }
+
+    /// What it handles.
+    pub fn layer(&self) -> Layer {
+        match self.create {
+            Create::Packets(_) => Layer::L2l3,
+            Create::Messages(_) => Layer::L4l7,
         }
     }
 
@@ -117,7 +192,31 @@ impl Registration {
 
     /// Makes an instance from the configuration in a manifest.
     pub fn create(&self, config: Value, init: &mut Init) -> Result<Box<dyn DynFunction>, ConfigError> {
-        (self.create)(config, init)
+        match self.create {
+            Create::Packets(create) => create(config, init),
+            Create::Messages(_) => Err(self.other_layer("l4l7")),
+        }
+    }
+
+    /// Makes an instance of a function of layer L4/L7.
+    pub fn create_middlebox(&self, config: Value, init: &mut Init) -> Result<Box<dyn DynMiddlebox>, ConfigError> {
+        match self.create {
+            Create::Messages(create) => create(config, init),
+            Create::Packets(_) => Err(self.other_layer("l2l3")),
+        }
+    }
+
+    /// Makes an instance of either layer and lets it go: whether it takes the configuration.
+    pub fn try_config(&self, config: Value, init: &mut Init) -> Result<(), ConfigError> {
+        match self.create {
+            Create::Packets(create) => create(config, init).map(drop),
+            Create::Messages(create) => create(config, init).map(drop),
+        }
+    }
+
+    fn other_layer(&self, layer: &str) -> ConfigError {
+        ConfigError::new(format!("`{}` is a function of layer {layer}", self.name))
+            .with_hint(format!("use it in a chain with `layer: {layer}`"))
     }
 }
 

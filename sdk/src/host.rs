@@ -5,12 +5,13 @@
 
 mod attachment;
 mod instance;
+mod messages;
 mod pace;
 
 use crate::protocol::{FromFunction, SOCKET_VARIABLE, Start, ToFunction, VERSION};
-use crate::{Channel, ChannelError, Registration};
+use crate::{Channel, ChannelError, DynFunction, Layer, Registration};
 use attachment::Attachment;
-use instance::Instance;
+use instance::{Hosted, Instance};
 use pace::Pace;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -78,15 +79,31 @@ pub fn run(registration: &Registration, socket: OwnedFd) -> Result<(), HostError
         return Err(HostError::Protocol("another message before `start`"));
     };
     prepare_process(&start)?;
-    let instance = match Instance::new(registration, &start) {
-        Ok(instance) => instance,
+    match registration.layer() {
+        Layer::L2l3 => {
+            let instance = make::<Box<dyn DynFunction>>(registration, &start, &channel)?;
+            Host { channel, start, instance, attachment: None, stopping: false }.serve()
+        }
+        Layer::L4l7 => messages::serve(make(registration, &start, &channel)?, channel, &start),
+    }
+}
+
+/// Makes the instance and tells the runtime of it, or why it cannot be made.
+fn make<'r, F: Hosted>(
+    registration: &'r Registration,
+    start: &Start,
+    channel: &Channel,
+) -> Result<Instance<'r, F>, HostError> {
+    match Instance::new(registration, start) {
+        Ok(instance) => {
+            channel.send(&instance.ready(), &[])?;
+            Ok(instance)
+        }
         Err(e) => {
             channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint }, &[])?;
-            return Err(HostError::Refused(e.message));
+            Err(HostError::Refused(e.message))
         }
-    };
-    channel.send(&instance.ready(), &[])?;
-    Host { channel, start, instance, attachment: None, stopping: false }.serve()
+    }
 }
 
 /// What a function process gives up before it sees the first packet.
@@ -170,7 +187,7 @@ impl Host<'_> {
         let (message, fds) = self.channel.receive()?;
         match message {
             ToFunction::Start(_) => return Err(HostError::Protocol("`start` twice")),
-            ToFunction::Attach { buffer_bytes } => {
+            ToFunction::Attach { buffer_bytes, .. } => {
                 self.attachment = Some(Attachment::new(fds, buffer_bytes)?);
                 self.channel.send(&FromFunction::Attached, &[])?;
             }

@@ -1,5 +1,6 @@
 //! What a function learns and declares when it starts.
 
+use crate::middlebox::Upstream;
 use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,7 @@ pub struct Init {
     outputs: Vec<String>,
     counters: Vec<(CounterInfo, Counter)>,
     drop_reasons: Vec<DropReasonInfo>,
+    upstreams: Vec<String>,
 }
 
 impl Init {
@@ -116,6 +118,32 @@ impl Init {
             .map(|i| DropReason::FIRST_OWN + i)
             .filter(|&n| n < DropReason::LIMIT)
             .map_or(DropReason::UNSPECIFIED, DropReason)
+    }
+
+    /// Declares an upstream, a server that the function may route requests to: `10.0.0.1:80` or `[2001:db8::1]:80`. The same
+    /// address is the same upstream.
+    ///
+    /// # Errors
+    /// Where it is no address and port, and beyond 128 upstreams.
+    pub fn upstream(&mut self, address: &str) -> Result<Upstream, ConfigError> {
+        let parsed: std::net::SocketAddr = address.parse().map_err(|_| {
+            ConfigError::new(format!("`{address}` is not an address and port"))
+                .with_hint("write `10.0.0.1:80` or `[2001:db8::1]:80`; names are not looked up")
+        })?;
+        let address = parsed.to_string();
+        let at = self.upstreams.iter().position(|u| *u == address).unwrap_or_else(|| {
+            self.upstreams.push(address);
+            self.upstreams.len() - 1
+        });
+        match u16::try_from(at) {
+            Ok(at) if usize::from(at) < middlenet_shm::BOARD => Ok(Upstream(at)),
+            _ => Err(ConfigError::new(format!("a function has at most {} upstreams", middlenet_shm::BOARD))),
+        }
+    }
+
+    /// The upstreams declared so far, in the order of their numbers.
+    pub fn upstreams(&self) -> &[String] {
+        &self.upstreams
     }
 
     /// The counters declared so far, with their handles.

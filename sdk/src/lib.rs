@@ -33,6 +33,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! Functions of layer L4/L7, which see requests and streams, are in [`middlebox`].
+//!
 //! Life of a function process: `main!` starts [`host::main`], which receives its configuration and two memory regions from
 //! the runtime, calls [`NetworkFunction::new`], and then loops over its rings: burst in, [`NetworkFunction::process`],
 //! burst out; [`NetworkFunction::tick`] about ten times a second.
@@ -45,6 +47,7 @@ mod counter;
 mod function;
 pub mod host;
 mod init;
+pub mod middlebox;
 pub mod protocol;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -54,8 +57,12 @@ mod views;
 pub use burst::{Burst, BurstState, Held, Packet, take_abandoned};
 pub use channel::{Channel, ChannelError};
 pub use counter::{Counter, CounterInfo, Kind};
-pub use function::{DynFunction, NetworkFunction, Registration, kebab_case};
+pub use function::{
+    DynFunction, Layer, Messages, NetworkFunction, Packets, Registrable, Registration, kebab_case, registration_of,
+};
 pub use init::{ConfigError, Init, PortInfo};
+#[doc(no_inline)]
+pub use middlebox::Interests;
 pub use verdict::{DropReason, DropReasonInfo, Output, Port, Verdict};
 
 pub use middlenet_shm as shm;
@@ -72,7 +79,7 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 }
 
-/// Makes the `main` of a binary that is one network function.
+/// Makes the `main` of a binary that is one function, of either layer.
 ///
 /// The binary is started by the runtime (`run: ./my-function` in a manifest); by hand it answers `--describe`
 /// with its name and configuration schema as JSON.
@@ -80,7 +87,7 @@ pub mod prelude {
 macro_rules! main {
     ($function:ty) => {
         fn main() -> ::std::process::ExitCode {
-            $crate::host::main(&$crate::Registration::of::<$function>())
+            $crate::host::main(&$crate::registration_of::<$function, _>())
         }
     };
 }

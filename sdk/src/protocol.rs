@@ -1,6 +1,7 @@
 //! What the runtime and a function process say to each other over their socket: one JSON object per message, with file
 //! descriptors beside it. A function process has no other way in or out than this socket and its memory regions.
 
+use crate::middlebox::Interests;
 use crate::{CounterInfo, DropReasonInfo, PortInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,11 +34,14 @@ pub enum Wait {
 pub enum ToFunction {
     /// The first message: make an instance. No descriptors.
     Start(Start),
-    /// Work on these regions from now on; what was held in earlier ones is void. Descriptors: packets region, control region,
-    /// one eventfd per worker.
+    /// Work on these regions from now on; what was held in earlier ones is void. Descriptors: packets or messages region,
+    /// control region, one eventfd per worker, and the SK_MSG socket if there is one.
     Attach {
         /// Bytes per buffer.
         buffer_bytes: u32,
+        /// Whether the last descriptor is a socket on which messages come and go.
+        #[serde(default)]
+        skmsg: bool,
     },
     /// Replace the instance by one with this configuration, which inherits its state.
     Reconfigure {
@@ -87,6 +91,12 @@ pub enum FromFunction {
         counters: Vec<CounterInfo>,
         /// Its own drop reasons.
         drop_reasons: Vec<DropReasonInfo>,
+        /// The messages it wants; nothing for a function of packets.
+        #[serde(default)]
+        interests: Interests,
+        /// The upstreams it may route to, in the order of their numbers.
+        #[serde(default)]
+        upstreams: Vec<String>,
     },
     /// The regions are mapped and the function polls them.
     Attached,

@@ -1,12 +1,18 @@
-//! What the runtime tells the nf-manager, and what it answers.
+//! What the runtime tells the data planes (nf-manager, message broker), and what they answer.
 //!
-//! The runtime turns a manifest into a [`ManagerPlan`]; the manager executes it and never sees a manifest. Afterwards the two
-//! speak in [`Request`]s and [`Reply`]s over one socket ([`middlenet_sdk::Channel`]), one reply per request.
+//! The runtime turns a manifest into a [`ManagerPlan`] and a [`BrokerPlan`]; who executes one never sees a manifest. Afterwards
+//! the two sides speak in [`Request`]s and [`Reply`]s over one socket ([`middlenet_sdk::Channel`]), one reply per request.
 
 #![forbid(unsafe_code)]
 
+mod broker;
 mod stats;
 
+pub use broker::{
+    BrokerPlan, BrokerStats, BrokerWorkerStats, Declared, HealthSettings, MessageChainPlan, MessageChainStats,
+    MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport, UpstreamSettings,
+    UpstreamStats,
+};
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
 
@@ -178,12 +184,21 @@ pub enum Request {
         /// What to run.
         plan: ManagerPlan,
     },
-    /// An instance of a process hop is ready. Descriptors: its control region. It gets traffic from now on.
+    /// To the broker, in place of `Start`. Descriptors: the messages region. Answer: [`Reply::Started`] without ports.
+    StartBroker {
+        /// What to run.
+        plan: BrokerPlan,
+    },
+    /// An instance of a process hop is ready. Descriptors: its control region; to the broker, for a hop on `skmsg`, also
+    /// a duplicate of the function's socket and the other end of that connection. It gets traffic from now on.
     Attach {
         /// Hop id.
         hop: u16,
         /// Replica number, below the hop's `replicas`. An instance there already is drained and let go first.
         replica: u16,
+        /// To the broker: what the instance declared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        declared: Option<Declared>,
     },
     /// An instance died or is to go: no more traffic to it; what it holds is reclaimed.
     Detach {
@@ -228,6 +243,10 @@ pub enum Reply {
     Stats(Box<Stats>),
     /// The data plane has stopped: the last counters, and where every buffer ended up.
     Stopped(Box<Stats>),
+    /// The broker's counters.
+    BrokerStats(Box<BrokerStats>),
+    /// The broker has stopped: its last counters.
+    BrokerStopped(Box<BrokerStats>),
     /// Every capture file has been read and every packet has left: sent once, unasked, in a lockstep run.
     Finished,
     /// It did not work: one sentence and a remedy.

@@ -165,7 +165,7 @@ impl Manager {
 
     /// Gives an instance with this control region its traffic.
     pub fn attach(&self, hop: u16, replica: u16, control: &ControlRegion) {
-        self.channel.send(&Request::Attach { hop, replica }, &[control.fd()]).unwrap();
+        self.channel.send(&Request::Attach { hop, replica, declared: None }, &[control.fd()]).unwrap();
         assert!(matches!(self.receive().0, Reply::Done));
     }
 

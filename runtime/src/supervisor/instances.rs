@@ -184,7 +184,7 @@ impl Supervisor {
     /// Tells the manager of an instance that polls its rings.
     fn join(&mut self, at: usize, id: u64) {
         let slot = &mut self.slots[at];
-        let request = Request::Attach { hop: slot.plan.hop, replica: slot.plan.replica };
+        let request = Request::Attach { hop: slot.plan.hop, replica: slot.plan.replica, declared: None };
         let Some(instance) = slot.instance_mut(id) else { return };
         let Some(control) = &instance.control else { return };
         let Ok(fd) = control.fd().try_clone_to_owned() else { return instance.kill("no descriptor was left for it") };

@@ -46,7 +46,7 @@ pub(crate) fn serve() {
                 channel.send(&Reply::Started { ports, notes: Vec::new() }, &fds).unwrap();
                 continue;
             }
-            Request::Attach { hop, replica } => {
+            Request::Attach { hop, replica, .. } => {
                 note(format!("attach {hop}/{replica}"));
                 Reply::Done
             }

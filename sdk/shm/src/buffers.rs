@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::{Descriptor, Region, ShmError};
 
-/// The packet buffers of a region: buffer `i` is the bytes `i * buffer_bytes .. (i + 1) * buffer_bytes`.
+/// The packet or message buffers of a region: buffer `i` is the bytes `i * buffer_bytes .. (i + 1) * buffer_bytes`.
 ///
 /// **Who may touch a buffer.** A buffer is held by one party at a time; its descriptor is the token. That is why
 /// [`bytes_mut`](Self::bytes_mut) borrows the descriptor mutably: within a process, whoever holds the descriptor holds
@@ -31,12 +31,12 @@ unsafe impl Send for Buffers {}
 unsafe impl Sync for Buffers {}
 
 impl Buffers {
-    /// Divides `region` into buffers of `buffer_bytes` (2048 or 4096).
+    /// Divides `region` into buffers of `buffer_bytes`: 2048 or 4096 for packets, 16384 for messages.
     ///
     /// # Errors
     /// [`ShmError::BufferBytes`] for another size, [`ShmError::BufferCount`] when not one fits.
     pub fn new(region: Arc<Region>, buffer_bytes: u32) -> Result<Self, ShmError> {
-        if !matches!(buffer_bytes, 2048 | 4096) {
+        if !matches!(buffer_bytes, 2048 | 4096 | 16384) {
             return Err(ShmError::BufferBytes(buffer_bytes));
         }
         let count = region.length() / buffer_bytes as usize;

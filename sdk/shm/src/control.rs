@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Consumer, Doorbell, EventDoorbell, Pages, Producer, Region, RingArea, ShmError};
-pub use layout::{COUNTERS, MAX_WORKERS};
+pub use layout::{BOARD, COUNTERS, MAX_WORKERS};
 
 /// The size of a control region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +189,16 @@ impl ControlRegion {
     /// The function's counters, [`COUNTERS`] of them; written by the function, which describes them elsewhere.
     pub fn counters(&self) -> &[AtomicU64] {
         self.region.words64(layout::COUNTERS_OFFSET, COUNTERS).expect("the counters lie in the checked header page")
+    }
+
+    /// The state of the function's upstreams, [`BOARD`] words; written by the broker. What a word means is the SDK's.
+    pub fn board(&self) -> &[AtomicU64] {
+        self.region.words64(layout::BOARD_OFFSET, BOARD).expect("the board lies in the checked header page")
+    }
+
+    /// Wake-ups that the function found lost; written by the function.
+    pub fn late_wakeups(&self) -> &AtomicU32 {
+        self.word32(layout::LATE_WAKEUPS)
     }
 
     /// The doorbell on which the function sleeps.

@@ -34,7 +34,7 @@ mod ring;
 mod wake;
 
 pub use buffers::Buffers;
-pub use control::{COUNTERS, ControlGeometry, ControlRegion, MAX_WORKERS, State};
+pub use control::{BOARD, COUNTERS, ControlGeometry, ControlRegion, MAX_WORKERS, State};
 pub use descriptor::Descriptor;
 pub use error::ShmError;
 pub use fd::{MAX_FDS, receive, send, socket_pair};

@@ -1,26 +1,71 @@
 //! The function itself, its counters, and its replacement when the configuration changes.
 
 use crate::protocol::{FromFunction, Start, VERSION};
+use crate::middlebox::{DynMiddlebox, Interests};
 use crate::{Channel, ChannelError, ConfigError, DynFunction, Init, Registration};
 use middlenet_shm::ControlRegion;
 use serde_json::Value;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-type Made = Result<(Box<dyn DynFunction>, Init), ConfigError>;
-
-pub(super) struct Instance<'r> {
-    registration: &'r Registration,
-    pub(super) function: Box<dyn DynFunction>,
-    init: Init,
-    /// A replacement being made on another thread, so that packets do not wait for it.
-    pending: Option<Receiver<Made>>,
+/// What the two kinds of functions have in common for their host.
+pub(super) trait Hosted: Sized + Send + 'static {
+    fn create(registration: &Registration, config: Value, init: &mut Init) -> Result<Self, ConfigError>;
+    fn take_over(&mut self, previous: Self);
+    fn own_report(&self) -> Value;
+    fn wants(&self) -> Interests;
 }
 
-impl<'r> Instance<'r> {
+impl Hosted for Box<dyn DynFunction> {
+    fn create(registration: &Registration, config: Value, init: &mut Init) -> Result<Self, ConfigError> {
+        registration.create(config, init)
+    }
+
+    fn take_over(&mut self, previous: Self) {
+        self.inherit(previous);
+    }
+
+    fn own_report(&self) -> Value {
+        self.report()
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::NONE
+    }
+}
+
+impl Hosted for Box<dyn DynMiddlebox> {
+    fn create(registration: &Registration, config: Value, init: &mut Init) -> Result<Self, ConfigError> {
+        registration.create_middlebox(config, init)
+    }
+
+    fn take_over(&mut self, previous: Self) {
+        self.inherit(previous);
+    }
+
+    fn own_report(&self) -> Value {
+        self.report()
+    }
+
+    fn wants(&self) -> Interests {
+        self.interests()
+    }
+}
+
+type Made<F> = Result<(F, Init), ConfigError>;
+
+pub(super) struct Instance<'r, F = Box<dyn DynFunction>> {
+    registration: &'r Registration,
+    pub(super) function: F,
+    init: Init,
+    /// A replacement being made on another thread, so that packets do not wait for it.
+    pending: Option<Receiver<Made<F>>>,
+}
+
+impl<'r, F: Hosted> Instance<'r, F> {
     pub(super) fn new(registration: &'r Registration, start: &Start) -> Result<Self, ConfigError> {
         let mut init = Init::new(start.ports.clone(), start.outputs.clone());
-        let function = registration.create(start.config.clone(), &mut init)?;
+        let function = F::create(registration, start.config.clone(), &mut init)?;
         Ok(Self { registration, function, init, pending: None })
     }
 
@@ -30,11 +75,13 @@ impl<'r> Instance<'r> {
             function: self.registration.name.clone(),
             counters: self.init.counters().iter().map(|(info, _)| info.clone()).collect(),
             drop_reasons: self.init.drop_reasons().to_vec(),
+            interests: self.function.wants(),
+            upstreams: self.init.upstreams().to_vec(),
         }
     }
 
     pub(super) fn report(&self) -> Value {
-        self.function.report()
+        self.function.own_report()
     }
 
     /// Starts to make a replacement.
@@ -42,7 +89,7 @@ impl<'r> Instance<'r> {
         let (sender, receiver) = channel();
         let (registration, mut init) = (self.registration.clone(), self.init.renewed());
         std::thread::spawn(move || {
-            let made = registration.create(config, &mut init).map(|function| (function, init));
+            let made = F::create(&registration, config, &mut init).map(|function| (function, init));
             // Nobody waits only when the process is ending.
             let _ = sender.send(made);
         });
@@ -58,9 +105,18 @@ impl<'r> Instance<'r> {
                 FromFunction::Refused { message: "the function panicked on this configuration".into(), hint: None }
             }
             Ok(Err(e)) => FromFunction::Refused { message: e.message, hint: e.hint },
+            // The broker routes by what the first instance declared.
+            Ok(Ok((function, init)))
+                if function.wants() != self.function.wants() || init.upstreams() != self.init.upstreams() =>
+            {
+                FromFunction::Refused {
+                    message: "the change needs other upstreams or other messages than the function began with".into(),
+                    hint: Some("start a new instance: `middlenet apply --replace`, or restart the run".into()),
+                }
+            }
             Ok(Ok((function, init))) => {
                 let previous = std::mem::replace(&mut self.function, function);
-                self.function.inherit(previous);
+                self.function.take_over(previous);
                 init.continue_from(&self.init);
                 self.init = init;
                 FromFunction::Reconfigured

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!     0  magic, version, workers, slots, offset and stride of the rings      written once
-//!    64  heartbeat, held, state                                              function
+//!    64  heartbeat, held, state, late wake-ups                                function
 //!   128  stop, attention, clock                                              manager
 //!   192  function's doorbell                                                 both
+//!   512  board: the state of upstreams                                       broker
 //!  2048  counters                                                            function
 //!  4096  doorbells of the manager's workers, a cache line each               both
 //!  8192  rings: worker 0 to-function, from-function, supply; worker 1 ...
@@ -17,6 +18,9 @@ use crate::{Region, RingArea, ShmError};
 
 /// Counters of a function.
 pub const COUNTERS: usize = 256;
+
+/// Words of the board, one per upstream that a function may declare.
+pub const BOARD: usize = 128;
 
 /// Most workers that one control region serves.
 pub const MAX_WORKERS: u16 = 64;
@@ -35,10 +39,12 @@ const RING_STRIDE: usize = 24;
 pub(super) const HEARTBEAT: usize = 64;
 pub(super) const HELD: usize = 72;
 pub(super) const STATE: usize = 80;
+pub(super) const LATE_WAKEUPS: usize = 84;
 pub(super) const STOP: usize = 128;
 pub(super) const ATTENTION: usize = 132;
 pub(super) const CLOCK_NS: usize = 136;
 pub(super) const FUNCTION_DOORBELL: usize = 192;
+pub(super) const BOARD_OFFSET: usize = 512;
 pub(super) const COUNTERS_OFFSET: usize = 2048;
 const MANAGER_DOORBELLS: usize = 4096;
 const CACHE_LINE: usize = 64;
@@ -46,6 +52,7 @@ const RINGS: usize = 8192;
 
 pub(super) const RINGS_PER_WORKER: usize = 3;
 
+const _: () = assert!(BOARD_OFFSET + BOARD * 8 <= COUNTERS_OFFSET);
 const _: () = assert!(COUNTERS_OFFSET + COUNTERS * 8 <= MANAGER_DOORBELLS);
 const _: () = assert!(MANAGER_DOORBELLS + MAX_WORKERS as usize * CACHE_LINE <= RINGS);
 
