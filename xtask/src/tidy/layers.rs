@@ -14,15 +14,19 @@ enum May {
 
 const LAYERS: &[(&str, May)] = &[
     ("middlenet-wire", May::Use(&[])),
+    ("middlenet-http", May::Use(&[])),
     ("middlenet-shm", May::Use(&[])),
     ("middlenet-bpf", May::Use(&[])),
     ("dpdk-sys", May::Use(&[])),
     ("xtask", May::Use(&[])),
-    ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-shm"])),
-    ("middlenet-plan", May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-shm"])),
+    ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-http", "middlenet-shm"])),
+    ("middlenet-plan", May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm"])),
     ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
     ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm"])),
-    ("middlenet-functions", May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-shm", "middlenet-bpf"])),
+    (
+        "middlenet-functions",
+        May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-bpf"]),
+    ),
     (
         "middlenet-nf-manager",
         May::UseAllBut(&["dpdk-sys", "middlenet-runtime", "middlenet-bench", "middlenet-tests", "xtask"]),
