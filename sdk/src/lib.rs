@@ -65,6 +65,7 @@ pub use init::{ConfigError, Init, PortInfo};
 pub use middlebox::Interests;
 pub use verdict::{DropReason, DropReasonInfo, Output, Port, Verdict};
 
+pub use middlenet_http as http;
 pub use middlenet_shm as shm;
 pub use middlenet_wire as wire;
 #[doc(hidden)]

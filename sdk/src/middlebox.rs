@@ -56,11 +56,10 @@ pub(crate) use function::Erased;
 pub use function::{DynMiddlebox, MiddleboxFunction, Verdict};
 pub use interests::{Interests, Kind};
 pub use layout::{
-    Cell, DATA_OFFSET, Group, MAX_GROUP, MAX_HEADERS, MAX_ROUTE, MESSAGE_BYTES, MessageHeader, NO_HOP, READ_BYTES, Stop,
-    UNDELIVERED, flag,
+    Cell, DATA_OFFSET, Group, MAX_GROUP, MAX_HEADERS, MAX_ROUTE, MESSAGE_BYTES, MessageHeader, NO_HOP, READ_BYTES,
+    Stop, UNDELIVERED, flag,
 };
 pub use message::{Message, Onward, VerdictCode};
-pub use middlenet_http as http;
 pub use state::States;
 pub use upstreams::{Board, Upstream, Upstreams};
 pub use views::{Chunk, Connection, Finished, Request, Response};
@@ -68,8 +67,8 @@ pub use views::{Chunk, Connection, Finished, Request, Response};
 /// What a function's source file needs.
 pub mod prelude {
     pub use super::{
-        Answer, Chunk, Connection, Context, Finished, Interests, MiddleboxFunction, Request, Response, States, Upstream,
-        Verdict,
+        Answer, Chunk, Connection, Context, Finished, Interests, MiddleboxFunction, Request, Response, States,
+        Upstream, Verdict,
     };
     pub use crate::{ConfigError, Counter, DropReason, Init, Output};
     pub use schemars::JsonSchema;

@@ -93,7 +93,7 @@ impl Peer {
     fn attach(channel: &Channel) -> (Buffers, ControlRegion, Producer, Consumer) {
         let region = Arc::new(Region::create("packets", 64 * 2048, Pages::Small).unwrap());
         let control = ControlRegion::create("control", ControlGeometry { workers: 1, slots: 64 }).unwrap();
-        channel.send(&ToFunction::Attach { buffer_bytes: 2048 }, &[region.fd(), control.fd()]).unwrap();
+        channel.send(&ToFunction::Attach { buffer_bytes: 2048, skmsg: false }, &[region.fd(), control.fd()]).unwrap();
         let (attached, _) = channel.receive_within::<FromFunction>(PATIENCE).unwrap();
         assert!(matches!(attached, FromFunction::Attached), "{attached:?}");
         let (to, from) = (control.to_function_producer(0).unwrap(), control.from_function_consumer(0).unwrap());

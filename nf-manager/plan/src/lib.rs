@@ -10,8 +10,8 @@ mod stats;
 
 pub use broker::{
     BrokerPlan, BrokerStats, BrokerWorkerStats, Declared, HealthSettings, MessageChainPlan, MessageChainStats,
-    MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport, UpstreamSettings,
-    UpstreamStats,
+    MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport,
+    UpstreamSettings, UpstreamStats,
 };
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};

@@ -121,7 +121,8 @@ impl Supervisor {
                 let mut fds = vec![up.region.fd(), control.fd()];
                 fds.extend(up.events.iter().map(|e| e.as_fd()));
                 // It still sleeps on its old region, if it has one.
-                let sent = instance.tell(&ToFunction::Attach { buffer_bytes: self.plan.manager.buffer_bytes }, &fds);
+                let sent = instance
+                    .tell(&ToFunction::Attach { buffer_bytes: self.plan.manager.buffer_bytes, skmsg: false }, &fds);
                 instance.control = Some(control);
                 instance.enter(Stage::Attaching);
                 sent

@@ -45,6 +45,14 @@ impl Method {
         }
     }
 
+    /// The method of that number, as `as u8` gives it; [`Method::Other`] for a number that is none.
+    #[inline]
+    pub fn from_u8(number: u8) -> Method {
+        use Method::*;
+        const ALL: [Method; 10] = [Get, Head, Post, Put, Delete, Options, Patch, Trace, Connect, Other];
+        ALL.get(usize::from(number)).copied().unwrap_or(Other)
+    }
+
     /// Whether a request may be sent a second time because it asks for no change (RFC 9110 9.2.1). False for unknown methods.
     pub const fn is_safe(self) -> bool {
         matches!(self, Method::Get | Method::Head | Method::Options | Method::Trace)

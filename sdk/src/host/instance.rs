@@ -1,7 +1,7 @@
 //! The function itself, its counters, and its replacement when the configuration changes.
 
-use crate::protocol::{FromFunction, Start, VERSION};
 use crate::middlebox::{DynMiddlebox, Interests};
+use crate::protocol::{FromFunction, Start, VERSION};
 use crate::{Channel, ChannelError, ConfigError, DynFunction, Init, Registration};
 use middlenet_shm::ControlRegion;
 use serde_json::Value;

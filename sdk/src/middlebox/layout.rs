@@ -125,7 +125,7 @@ pub struct MessageHeader {
     /// The way of the message; the last stop is the worker.
     pub route: [Stop; MAX_ROUTE],
     /// Zero.
-    pub reserved_tail: [u8; 104],
+    pub reserved_tail: [u64; 13],
 }
 
 const _: () = assert!(size_of::<MessageHeader>() == INDEX_OFFSET);

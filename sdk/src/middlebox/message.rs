@@ -1,6 +1,8 @@
 //! A message buffer seen as a whole.
 
-use middlenet_http::{HeaderSpan, Span};
+use middlenet_http::{
+    HeaderSpan, Known, Limits, Method, Reject, RequestHead, ResponseHead, Span, parse_request, parse_response,
+};
 use zerocopy::FromBytes;
 
 use super::layout::{DATA_OFFSET, INDEX_OFFSET, MAX_HEADERS, MESSAGE_BYTES, MessageHeader, NO_HOP, flag};
@@ -127,6 +129,66 @@ impl<'a> Message<'a> {
         self.index().iter().map(|h| (self.span(name_span(h)), self.span(value_span(h))))
     }
 
+    /// Reads the request head in the first bytes of `from..end` of the data, and fills header and index: method, target (the
+    /// canonical one), version. The tail room begins at `end`. The head's length is that of its bytes; nothing: more are needed.
+    ///
+    /// # Errors
+    /// [`Reject`].
+    pub fn read_request(&mut self, from: usize, end: usize, limits: &Limits) -> Result<Option<RequestHead>, Reject> {
+        let (index, data) = self.index_and_data();
+        let Some(mut head) = parse_request(data.get(from..end).unwrap_or_default(), limits, index)? else {
+            return Ok(None);
+        };
+        let base = (DATA_OFFSET + from) as u16;
+        rebase(&mut index[..usize::from(head.headers)], base);
+        head.method_span.start += base;
+        head.target.start += base;
+        let header = self.header_mut();
+        header.headers = head.headers;
+        header.method = head.method_span;
+        header.target = head.target;
+        (header.method_code, header.minor) = (head.method as u8, head.minor);
+        header.tail = (DATA_OFFSET + end) as u16;
+        self.make_canonical(head.target)?;
+        Ok(Some(head))
+    }
+
+    fn make_canonical(&mut self, target: Span) -> Result<(), Reject> {
+        // Allocates only where the target is not canonical already.
+        let mut canonical = Vec::new();
+        if middlenet_http::canonical_target(self.span(target), &mut canonical)? {
+            let span = self.append(&[&canonical]).ok_or(Reject::TargetTooLong)?;
+            self.header_mut().target = span;
+        }
+        Ok(())
+    }
+
+    /// Reads the response head in the first bytes of `from..end` of the data, as [`read_request`](Self::read_request).
+    ///
+    /// # Errors
+    /// [`Reject`].
+    pub fn read_response(
+        &mut self,
+        from: usize,
+        end: usize,
+        method: Method,
+        limits: &Limits,
+    ) -> Result<Option<ResponseHead>, Reject> {
+        let (index, data) = self.index_and_data();
+        let parsed = parse_response(data.get(from..end).unwrap_or_default(), method, limits, index)?;
+        let Some(mut head) = parsed else { return Ok(None) };
+        let base = (DATA_OFFSET + from) as u16;
+        rebase(&mut index[..usize::from(head.headers)], base);
+        head.reason.start += base;
+        let header = self.header_mut();
+        header.headers = head.headers;
+        header.status = head.status;
+        header.reason = head.reason;
+        header.minor = head.minor;
+        header.tail = (DATA_OFFSET + end) as u16;
+        Ok(Some(head))
+    }
+
     /// Copies bytes to the tail room. Nothing, and the flag `NO_ROOM`, when they do not fit.
     pub fn append(&mut self, pieces: &[&[u8]]) -> Option<Span> {
         let start = self.header().tail;
@@ -181,7 +243,7 @@ impl<'a> Message<'a> {
             name_length: name.len() as u8,
             value_start: span.start + name.len() as u16,
             value_length: value.len() as u16,
-            known: middlenet_http::classify(name) as u8,
+            known: Known::classify(name) as u8,
         };
         self.header_mut().headers += 1;
     }
@@ -214,6 +276,15 @@ impl<'a> Message<'a> {
                 Onward::Home
             }
         }
+    }
+}
+
+/// Makes spans that a parser wrote relative to the buffer.
+#[inline]
+fn rebase(index: &mut [HeaderSpan], base: u16) {
+    for header in index {
+        header.name_start += base;
+        header.value_start += base;
     }
 }
 

@@ -70,7 +70,9 @@ mod tests {
         for id in 1..=3 {
             states.insert(id, id * 10);
         }
-        assert_eq!((states.len(), states.get(1), states.take(3)), (2, None, Some(30)));
+        assert_eq!(states.len(), 2);
+        assert_eq!(states.get(1), None);
+        assert_eq!(states.take(3), Some(30));
         assert_eq!(states.take(2), Some(20));
         assert!(states.is_empty());
     }

@@ -154,7 +154,7 @@ impl<F: MiddleboxFunction> Testkit<F> {
         let text = text.as_ref().to_vec();
         self.show(Kind::RequestHead, move |message| {
             message.data_mut()[..text.len()].copy_from_slice(&text);
-            message.read_request(text.len(), &Limits::default()).expect("a request").expect("a whole request");
+            message.read_request(0, text.len(), &Limits::default()).expect("a request").expect("a whole request");
         })
     }
 
@@ -166,7 +166,7 @@ impl<F: MiddleboxFunction> Testkit<F> {
         let text = text.as_ref().to_vec();
         self.show(Kind::ResponseHead, move |message| {
             message.data_mut()[..text.len()].copy_from_slice(&text);
-            let read = message.read_response(text.len(), Method::Get, &Limits::default());
+            let read = message.read_response(0, text.len(), Method::Get, &Limits::default());
             read.expect("a response").expect("a whole response");
         })
     }

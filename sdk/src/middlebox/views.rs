@@ -53,7 +53,7 @@ impl<'m> Request<'m> {
 
     /// The method.
     pub fn method(&self) -> Method {
-        Method::from_code(self.message.header().method_code)
+        Method::from_u8(self.message.header().method_code)
     }
 
     /// The method as sent.
