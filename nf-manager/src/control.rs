@@ -89,6 +89,7 @@ fn carry_out(
     };
     match request {
         Request::Start { .. } => Err(ManagerError::new("the data plane runs already")),
+        Request::StartBroker { .. } => Err(ManagerError::new("chains of layer l4l7 are the message broker's")),
         Request::Attach { hop, replica, .. } => {
             let control = fds.next().ok_or_else(|| ManagerError::new("the attach request came without its region"))?;
             at_work.attach(hop, replica, control).map(|()| Reply::Done)
