@@ -225,10 +225,11 @@ pub(crate) fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8], skip: KnownSe
     let line = out.len();
     out.extend_from_slice(name);
     let copy = &out[line..];
-    if copy.len() > 255 || !scan::is_token(copy) {
+    let known = Known::classify(copy);
+    // A name that is known is a token.
+    if known == Known::Other && (copy.len() > 255 || !scan::is_token(copy)) {
         return Err(BadHead::Name);
     }
-    let known = Known::classify(copy);
     if known != Known::Connection && skip.contains(known) {
         out.truncate(line);
         return Ok(Piece::LeftOut);
