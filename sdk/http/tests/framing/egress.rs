@@ -161,7 +161,7 @@ fn responses_that_cannot_be() {
 #[test]
 fn the_chunked_coding() {
     let mut out = Vec::new();
-    write_chunk_head(&mut out, 0x1aF);
+    write_chunk_head(&mut out, 0x1af);
     write_chunk_head(&mut out, 0);
     write_chunk_head(&mut out, usize::MAX);
     assert_eq!(out, format!("1af\r\n{:x}\r\n", usize::MAX).as_bytes());

@@ -67,8 +67,11 @@ fn framing() -> impl Strategy<Value = Framing> {
     prop_oneof![Just(Framing::None), any::<u64>().prop_map(Framing::Length), Just(Framing::Chunked)]
 }
 
-/// What httparse makes of `bytes`: how long the head is, and the header lines.
-fn second_opinion(bytes: &[u8]) -> Option<(usize, Vec<(String, Vec<u8>)>)> {
+/// How long a head is, and its header lines.
+type Opinion = (usize, Vec<(String, Vec<u8>)>);
+
+/// What httparse makes of `bytes`.
+fn second_opinion(bytes: &[u8]) -> Option<Opinion> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(length) = request.parse(bytes).ok()? else { return None };
