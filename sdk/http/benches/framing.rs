@@ -63,6 +63,22 @@ fn main() {
             black_box(canonical_target(black_box(target), &mut out)).unwrap();
         });
     }
+    let mut hostile = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
+    for option in 0..32 {
+        hostile.extend_from_slice(format!("Connection: {option:0200}\r\n").as_bytes());
+    }
+    hostile.extend_from_slice(&b"x:\r\n".repeat(66));
+    hostile.extend_from_slice(b"\r\n");
+    run("parse request hostile", hostile.len(), &mut || {
+        black_box(parse_request(black_box(&hostile), &limits, &mut spans)).unwrap().unwrap();
+    });
+    let head = parse_request(&hostile, &limits, &mut spans).unwrap().unwrap();
+    run("write request hostile", hostile.len(), &mut || {
+        out.clear();
+        let headers = pairs(black_box(&hostile), &spans[..usize::from(head.headers)]);
+        write_request_head(&mut out, b"GET", b"/", headers, &Egress::default()).unwrap();
+        black_box(&out);
+    });
     run("parse response nginx", NGINX.len(), &mut || {
         black_box(parse_response(black_box(NGINX), Method::Get, &limits, &mut spans)).unwrap().unwrap();
     });

@@ -66,6 +66,19 @@ fn options_in_several_lines_name_headers_before_and_after() {
 }
 
 #[test]
+fn an_output_that_is_used_again_does_not_grow() {
+    let lines = pairs(&[("Host", "h"), ("Connection", "x-hop"), ("X-Hop", "1"), ("Accept", "*/*")]);
+    let mut out = Vec::new();
+    let mut write = || {
+        out.clear();
+        write_request_head(&mut out, b"GET", b"/", lines.iter().copied(), &Egress::default()).unwrap();
+        (out.as_ptr(), out.capacity())
+    };
+    let first = write();
+    assert!((0..100).all(|_| write() == first));
+}
+
+#[test]
 fn known_names_that_go_to_the_end_cannot_be_named_away() {
     let lines = [("Host", "h"), ("Connection", "host, x-forwarded-for, Authorization"), ("X-Forwarded-For", "1")];
     let expected = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1\r\n\r\n";
