@@ -89,6 +89,13 @@ pub enum Error {
         release: String,
     },
 
+    /// The connection to which refused groups are sent could not be made.
+    #[error("cannot make the connection over loopback that takes refused groups: {source}")]
+    Sink {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
     /// The ledger could not be mapped.
     #[error("cannot map the ledger of {buffers} buffers: {source}")]
     Ledger {

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use nix::sys::socket::{Shutdown, shutdown};
+
 use crate::error::io_error;
 use crate::log;
 use crate::skeletons::skmsg_route::SkmsgRouteSkelBuilder;
@@ -52,7 +54,8 @@ impl Filter {
 /// A party is a TCP socket under a key. What it sends with one call is one group: a head of 16 bytes (`count` u32,
 /// `destination` u32, 8 bytes of zero) and `count` descriptors, 1 to 64. With [`Filter::Checked`]:
 ///
-/// - A group that is refused whole gives its sender `EACCES`; the ledger is as it was, so the sender holds what it held.
+/// - A group that is refused whole gives its sender `EPIPE` (and SIGPIPE without `MSG_NOSIGNAL`); the ledger is as it was, so
+///   the sender holds what it held, and may send again.
 /// - A descriptor that is not the sender's to pass is struck out: its index arrives as `u32::MAX`. The others arrive. When
 ///   none is left, the group is refused.
 /// - A group that passes arrives whole and in order, and the ledger names the receiver as the holder from before it can
@@ -72,6 +75,8 @@ pub struct Skmsg {
     counters: MapHandle,
     ledger: SharedLedger,
     program: OwnedFd,
+    /// What `sink` holds, and the peer that keeps it half open.
+    _sink: (OwnedFd, OwnedFd),
 }
 
 impl Skmsg {
@@ -89,6 +94,7 @@ impl Skmsg {
             source if source.kind() == io::ErrorKind::PermissionDenied => Error::NotPermitted { program, source },
             source => Error::Load { program, source, log },
         })?;
+        let sink = fill_sink(&loaded.sink).map_err(|source| Error::Sink { source })?;
         let ledger =
             SharedLedger::map(loaded.ledger.as_fd(), buffers).map_err(|source| Error::Ledger { buffers, source })?;
         Ok(Self {
@@ -98,6 +104,7 @@ impl Skmsg {
             counters: loaded.counters,
             ledger,
             program: loaded.program,
+            _sink: sink,
         })
     }
 
@@ -207,6 +214,7 @@ impl Drop for Skmsg {
 struct Loaded {
     program: OwnedFd,
     sockets: MapHandle,
+    sink: MapHandle,
     senders: MapHandle,
     edges: MapHandle,
     ledger: MapHandle,
@@ -228,11 +236,21 @@ fn load(buffers: u32, filter: Filter) -> libbpf_rs::Result<Loaded> {
     Ok(Loaded {
         program: program.as_fd().try_clone_to_owned()?,
         sockets: MapHandle::try_from(&skeleton.maps.sockets)?,
+        sink: MapHandle::try_from(&skeleton.maps.sink)?,
         senders: MapHandle::try_from(&skeleton.maps.senders)?,
         edges: MapHandle::try_from(&skeleton.maps.edges)?,
         ledger: MapHandle::try_from(&skeleton.maps.ledger)?,
         counters: MapHandle::try_from(&skeleton.maps.counters)?,
     })
+}
+
+/// Puts a connection into the sink and then shuts it for writing. Both ends must stay open: a sockmap forgets what closes.
+fn fill_sink(sink: &MapHandle) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (end, peer) = socket_pair()?;
+    let value = (end.as_raw_fd() as u64).to_ne_bytes();
+    sink.update(&slot(0), &value, MapFlags::ANY).map_err(|error| io_error(&error))?;
+    shutdown(end.as_raw_fd(), Shutdown::Write)?;
+    Ok((end, peer))
 }
 
 /// Said plainly before libbpf tries: an old kernel's own words are of no help.

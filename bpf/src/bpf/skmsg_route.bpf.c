@@ -4,8 +4,12 @@
  *
  * A message is one group: a head of 16 bytes, then 1 to 64 descriptors of 16 bytes. The sender is known by storage that
  * the broker has put on its socket, so it can claim nothing. Whatever refuses a whole group does so before the ledger is
- * touched: the sender gets EACCES and still holds what it held. A single descriptor that is not the sender's to pass is
+ * touched: the sender gets EPIPE and still holds what it held. A single descriptor that is not the sender's to pass is
  * struck out where it stands, and the rest goes on.
+ *
+ * A refused group is passed to `sink`, a connection shut for writing, which answers EPIPE. SK_DROP would not do: the
+ * kernel (net/ipv4/tcp_bpf.c, tcp_bpf_send_verdict) keeps that verdict on the socket and never asks the program again, so
+ * that one refusal would silence a sender for good.
  *
  * The bytes are the kernel's copy: the sender cannot change them between the check and the delivery.
  */
@@ -68,6 +72,14 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
+/* Where refused groups go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} sink SEC(".maps");
+
 /* The key of a socket, on the socket itself. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -104,6 +116,12 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
+static __always_inline int refuse(struct sk_msg_md *msg, struct counters *seen, enum refusal reason)
+{
+	seen->refused[reason] += 1;
+	return bpf_msg_redirect_map(msg, &sink, 0, 0);
+}
+
 SEC("sk_msg")
 int skmsg_route(struct sk_msg_md *msg)
 {
@@ -120,57 +138,39 @@ int skmsg_route(struct sk_msg_md *msg)
 	int i;
 
 	if (!seen)
-		return SK_DROP;
+		return bpf_msg_redirect_map(msg, &sink, 0, 0);
 	allowed = bpf_map_lookup_elem(&edges, &sender);
-	if (!allowed) {
-		seen->refused[REFUSED_UNKNOWN_SENDER] += 1;
-		return SK_DROP;
-	}
+	if (!allowed)
+		return refuse(msg, seen, REFUSED_UNKNOWN_SENDER);
 
-	if (size < sizeof(*group) + sizeof(*descriptor)) {
-		seen->refused[REFUSED_TOO_SHORT] += 1;
-		return SK_DROP;
-	}
-	if (size > sizeof(*group) + MAX_GROUP * sizeof(*descriptor)) {
-		seen->refused[REFUSED_SIZE_MISMATCH] += 1;
-		return SK_DROP;
-	}
+	if (size < sizeof(*group) + sizeof(*descriptor))
+		return refuse(msg, seen, REFUSED_TOO_SHORT);
+	if (size > sizeof(*group) + MAX_GROUP * sizeof(*descriptor))
+		return refuse(msg, seen, REFUSED_SIZE_MISMATCH);
 	if (msg->data + size > msg->data_end)
 		bpf_msg_pull_data(msg, 0, size, 0);
 	group = msg->data;
 	end = msg->data_end;
 	/* What follows ends at `end`: that must be the end of the message, so that nothing behind it goes unchecked. */
-	if ((void *)group + size > end || (void *)(group + 1) > end) {
-		seen->refused[REFUSED_UNREADABLE] += 1;
-		return SK_DROP;
-	}
+	if ((void *)group + size > end || (void *)(group + 1) > end)
+		return refuse(msg, seen, REFUSED_UNREADABLE);
 
 	count = group->count;
 	destination = group->destination;
-	if (count < 1 || count > MAX_GROUP) {
-		seen->refused[REFUSED_BAD_COUNT] += 1;
-		return SK_DROP;
-	}
-	if (size != sizeof(*group) + count * sizeof(*descriptor)) {
-		seen->refused[REFUSED_SIZE_MISMATCH] += 1;
-		return SK_DROP;
-	}
-	if (destination >= KEYS) {
-		seen->refused[REFUSED_DESTINATION_RANGE] += 1;
-		return SK_DROP;
-	}
-	if (!(allowed->words[destination / 64] >> (destination % 64) & 1)) {
-		seen->refused[REFUSED_EDGE] += 1;
-		return SK_DROP;
-	}
+	if (count < 1 || count > MAX_GROUP)
+		return refuse(msg, seen, REFUSED_BAD_COUNT);
+	if (size != sizeof(*group) + count * sizeof(*descriptor))
+		return refuse(msg, seen, REFUSED_SIZE_MISMATCH);
+	if (destination >= KEYS)
+		return refuse(msg, seen, REFUSED_DESTINATION_RANGE);
+	if (!(allowed->words[destination / 64] >> (destination % 64) & 1))
+		return refuse(msg, seen, REFUSED_EDGE);
 	/*
 	 * This only notes the receiver on the message. It comes before the ledger so that there is never anything to take
 	 * back: between a move and its reversal, the receiver could have passed the buffer on.
 	 */
-	if (bpf_msg_redirect_map(msg, &sockets, destination, BPF_F_INGRESS) != SK_PASS) {
-		seen->refused[REFUSED_NO_SOCKET] += 1;
-		return SK_DROP;
-	}
+	if (bpf_msg_redirect_map(msg, &sockets, destination, BPF_F_INGRESS) != SK_PASS)
+		return refuse(msg, seen, REFUSED_NO_SOCKET);
 
 	/*
 	 * Counted on from the sum so far, not from 0: a constant for the verifier would be another state to walk for each
@@ -205,10 +205,8 @@ int skmsg_route(struct sk_msg_md *msg)
 		descriptor->index = STRUCK_OUT;
 	}
 
-	if (descriptors == *(volatile __u64 *)&seen->descriptors) {
-		seen->refused[REFUSED_NOTHING_LEFT] += 1;
-		return SK_DROP;
-	}
+	if (descriptors == *(volatile __u64 *)&seen->descriptors)
+		return refuse(msg, seen, REFUSED_NOTHING_LEFT);
 	seen->groups += 1;
 	seen->descriptors = descriptors;
 	return SK_PASS;
@@ -220,9 +218,10 @@ int skmsg_plain(struct sk_msg_md *msg)
 {
 	struct group *group = msg->data;
 
-	if ((void *)(group + 1) > msg->data_end)
-		return SK_DROP;
-	return bpf_msg_redirect_map(msg, &sockets, group->destination, BPF_F_INGRESS);
+	if ((void *)(group + 1) <= msg->data_end &&
+	    bpf_msg_redirect_map(msg, &sockets, group->destination, BPF_F_INGRESS) == SK_PASS)
+		return SK_PASS;
+	return bpf_msg_redirect_map(msg, &sink, 0, 0);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
