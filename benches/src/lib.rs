@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod charts;
 pub mod clock;
 pub mod cpu;
