@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use middlenet_bench::bench::Options;
-use middlenet_bench::{BenchError, demo, l2l3, run};
+use middlenet_bench::{BenchError, demo, l2l3, l4l7, run};
 
 /// Measures MiddleNet beside its peers, and shows it at work.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// L2/L3 chains: throughput, latency, overload, idling, start and restart of functions.
     L2l3(Measured),
+    /// L4/L7 chains as reverse proxies, beside nginx, HAProxy and a chain of nginx over a Linux bridge.
+    L4l7(Measured),
     /// Three functions between a client and a server: real traffic, a blocked port, a killed function.
     Demo(Demo),
 }
@@ -36,7 +38,7 @@ struct Measured {
     /// Also draw the results, as SVG and PNG.
     #[arg(long, value_name = "FOLDER")]
     charts: Option<PathBuf>,
-    /// Only cases whose name begins like this, such as `inline/router+l2fwd/64`.
+    /// Only cases whose name begins like this, such as `inline/router+l2fwd/64` or `peer/`.
     #[arg(long, value_name = "CASE", default_value = "")]
     only: String,
 }
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
 fn carry_out(command: Command) -> Result<(), BenchError> {
     match command {
         Command::L2l3(measured) => l2l3::run(&measured.into()),
+        Command::L4l7(measured) => l4l7::run(&measured.into()),
         Command::Demo(Demo { json }) => demo::run(json.as_deref()),
     }
 }

@@ -1,0 +1,57 @@
+//! Who takes part: middleboxes are started when their first turn comes and stay, so that turns alternate quickly.
+
+use super::backends::Backends;
+use super::case::Subject;
+use super::middlebox::Middlebox;
+use crate::BenchError;
+use crate::bench::Bench;
+
+/// The middleboxes that run, and the servers behind them.
+#[derive(Debug)]
+pub(super) struct Lineup {
+    running: Vec<(Subject, Middlebox)>,
+    /// Those that cannot be started; nobody tries again.
+    out: Vec<Subject>,
+    backends: Backends,
+}
+
+impl Lineup {
+    /// Starts the servers.
+    ///
+    /// # Errors
+    /// When they do not start: then nothing can be measured.
+    pub(super) fn new(bench: &Bench) -> Result<Self, BenchError> {
+        Ok(Self { running: Vec::new(), out: Vec::new(), backends: Backends::on_loopback(&bench.folder)? })
+    }
+
+    /// A subject's middlebox with the servers, or nothing if it cannot be started, which is noted once.
+    ///
+    /// # Errors
+    /// On Ctrl-C.
+    pub(super) fn get(
+        &mut self,
+        bench: &mut Bench,
+        subject: Subject,
+    ) -> Result<Option<(&Middlebox, &Backends)>, BenchError> {
+        if self.out.contains(&subject) {
+            return Ok(None);
+        }
+        if !self.running.iter().any(|(running, _)| *running == subject) {
+            match Middlebox::start(bench, subject, &self.backends) {
+                Ok(middlebox) => self.running.push((subject, middlebox)),
+                Err(error) => {
+                    self.out.push(subject);
+                    bench.outcome_of(subject.prefix(), Err(error))?;
+                    return Ok(None);
+                }
+            }
+        }
+        let found = self.running.iter().find(|(running, _)| *running == subject);
+        Ok(found.map(|(_, middlebox)| (middlebox, &self.backends)))
+    }
+
+    /// Ends a subject's middlebox; its next turn begins with a new one.
+    pub(super) fn end(&mut self, subject: Subject) {
+        self.running.retain(|(running, _)| *running != subject);
+    }
+}
