@@ -75,7 +75,9 @@ fn measure_one(bench: &mut Bench, case: &str, hop: &str, reference: Option<&str>
 fn ask(bench: &Bench, hop: &str, in_flight: usize) -> Result<Answer, BenchError> {
     go_on()?;
     let seconds = bench.interval().as_secs_f64();
-    let mut command = Command::new(bench.programs.path(PROGRAM)?);
+    let program = bench.programs.path(PROGRAM);
+    let program = program.map_err(|_| BenchError::Host(format!("there is no {PROGRAM} beside this program to ask")))?;
+    let mut command = Command::new(program);
     command.args(["--hop", hop, "--in-flight", &in_flight.to_string(), "--seconds", &seconds.to_string()]);
     let output = Process::spawn(&mut command)?.wait(PATIENCE + bench.interval())?;
     if !output.status.success() {
