@@ -22,10 +22,9 @@ pub(super) fn case(hop: Hop, burners: usize) -> String {
 
 pub(super) fn measure(bench: &mut Bench) -> Result<(), BenchError> {
     let all: &[usize] = if bench.quick { &QUICK_BURNERS } else { &BURNERS };
-    let mut hops = HOPS.to_vec();
     let mut backends = None;
     for &burners in all {
-        let wanted: Vec<Hop> = hops.iter().copied().filter(|&hop| bench.wants(&case(hop, burners))).collect();
+        let wanted: Vec<Hop> = HOPS.into_iter().filter(|&hop| bench.wants(&case(hop, burners))).collect();
         if wanted.is_empty() {
             continue;
         }
@@ -33,41 +32,25 @@ pub(super) fn measure(bench: &mut Bench) -> Result<(), BenchError> {
             Some(backends) => backends,
             None => backends.insert(Backends::on_loopback(&bench.folder)?),
         };
-        let mut running = Vec::new();
-        for hop in wanted {
-            match Middlebox::burning(bench, hop, burners, backends) {
-                Ok(middlebox) => running.push((hop, middlebox)),
-                Err(error) => {
-                    // A longer chain would not start either.
-                    hops.retain(|other| *other != hop);
-                    bench.outcome_of(&case(hop, burners), Err(error))?;
-                }
-            }
-        }
-        in_turns(bench, backends, burners, &running)?;
+        in_turns(bench, backends, burners, &wanted)?;
     }
     Ok(())
 }
 
-fn in_turns(
-    bench: &mut Bench,
-    backends: &Backends,
-    burners: usize,
-    running: &[(Hop, Middlebox)],
-) -> Result<(), BenchError> {
-    let mut turns: Vec<Result<Vec<Sample>, BenchError>> = running.iter().map(|_| Ok(Vec::new())).collect();
+fn in_turns(bench: &mut Bench, backends: &Backends, burners: usize, hops: &[Hop]) -> Result<(), BenchError> {
+    let mut turns: Vec<Result<Vec<Sample>, BenchError>> = hops.iter().map(|_| Ok(Vec::new())).collect();
     for repetition in 0..bench.repetitions() {
-        for ((hop, middlebox), turns) in running.iter().zip(&mut turns) {
+        for (&hop, turns) in hops.iter().zip(&mut turns) {
             let Ok(samples) = turns else { continue };
-            bench.progress(&format!("{}, {} of {}", case(*hop, burners), repetition + 1, bench.repetitions()));
-            match point::measure(bench, (middlebox, backends), Load::Wrk, CONCURRENCY) {
+            bench.progress(&format!("{}, {} of {}", case(hop, burners), repetition + 1, bench.repetitions()));
+            match turn(bench, backends, burners, hop) {
                 Ok(sample) => samples.push(sample),
                 Err(error) => *turns = Err(error),
             }
         }
     }
-    for ((hop, _), turns) in running.iter().zip(turns) {
-        let case = case(*hop, burners);
+    for (&hop, turns) in hops.iter().zip(turns) {
+        let case = case(hop, burners);
         let measured = turns.map(|samples| {
             let entries = point::entries(bench, &case, &samples, None);
             bench.entries.extend(entries);
@@ -75,4 +58,9 @@ fn in_turns(
         bench.outcome_of(&case, measured)?;
     }
     Ok(())
+}
+
+fn turn(bench: &mut Bench, backends: &Backends, burners: usize, hop: Hop) -> Result<Sample, BenchError> {
+    let middlebox = Middlebox::burning(bench, hop, burners, backends)?;
+    point::measure(bench, (&middlebox, backends), Load::Wrk, CONCURRENCY)
 }

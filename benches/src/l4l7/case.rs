@@ -28,6 +28,11 @@ impl Subject {
     /// What the others are compared with.
     pub(super) const REFERENCE: Self = Self::Nginx;
 
+    /// Whether it is MiddleNet.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::Inline | Self::Skmsg | Self::Ring)
+    }
+
     /// What a case's name begins with.
     pub(super) fn prefix(self) -> &'static str {
         match self {

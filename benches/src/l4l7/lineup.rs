@@ -1,4 +1,6 @@
-//! Who takes part: middleboxes are started when their first turn comes and stay, so that turns alternate quickly.
+//! Who takes part. Peers are started when their first turn comes and stay, so that turns alternate quickly. Chains of ours are
+//! started for each turn: two at a time would share the host's hugepages, and rings that are polled would take the core from
+//! whoever has his turn.
 
 use super::backends::Backends;
 use super::case::Subject;
@@ -50,8 +52,10 @@ impl Lineup {
         Ok(found.map(|(_, middlebox)| (middlebox, &self.backends)))
     }
 
-    /// Ends a subject's middlebox; its next turn begins with a new one.
-    pub(super) fn end(&mut self, subject: Subject) {
-        self.running.retain(|(running, _)| *running != subject);
+    /// Ends a subject's turn. One that failed, and one of ours, begins its next turn anew.
+    pub(super) fn end_turn(&mut self, subject: Subject, failed: bool) {
+        if failed || subject.is_ours() {
+            self.running.retain(|(running, _)| *running != subject);
+        }
     }
 }

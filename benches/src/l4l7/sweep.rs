@@ -49,11 +49,12 @@ fn measure_point(bench: &mut Bench, lineup: &mut Lineup, load: Load, concurrency
                 turns.samples = None;
                 continue;
             };
-            match point::measure(bench, subject, load, concurrency) {
+            let measured = point::measure(bench, subject, load, concurrency);
+            lineup.end_turn(turns.subject, measured.is_err());
+            match measured {
                 Ok(sample) => samples.push(sample),
                 Err(error) => {
                     turns.samples = None;
-                    lineup.end(turns.subject);
                     bench.outcome_of(&case::name(turns.subject, load, concurrency), Err(error))?;
                 }
             }
