@@ -62,5 +62,7 @@ fn in_turns(bench: &mut Bench, backends: &Backends, burners: usize, hops: &[Hop]
 
 fn turn(bench: &mut Bench, backends: &Backends, burners: usize, hop: Hop) -> Result<Sample, BenchError> {
     let middlebox = Middlebox::burning(bench, hop, burners, backends)?;
-    point::measure(bench, (&middlebox, backends), Load::Wrk, CONCURRENCY)
+    let sample = point::measure(bench, (&middlebox, backends), Load::Wrk, CONCURRENCY)?;
+    middlebox.stop()?;
+    Ok(sample)
 }

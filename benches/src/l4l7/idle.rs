@@ -34,6 +34,7 @@ fn measure_one(bench: &mut Bench) -> Result<(), BenchError> {
         let (elapsed, after) = (start.elapsed(), pids.busy_ns()?);
         values.push(after.saturating_sub(before) as f64 / elapsed.as_nanos() as f64);
     }
+    middlebox.stop()?;
     bench.push(CASE, "cpu", "cores", &values);
     Ok(())
 }

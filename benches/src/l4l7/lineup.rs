@@ -53,9 +53,14 @@ impl Lineup {
     }
 
     /// Ends a subject's turn. One that failed, and one of ours, begins its next turn anew.
-    pub(super) fn end_turn(&mut self, subject: Subject, failed: bool) {
-        if failed || subject.is_ours() {
-            self.running.retain(|(running, _)| *running != subject);
+    ///
+    /// # Errors
+    /// When one of ours does not end well.
+    pub(super) fn end_turn(&mut self, subject: Subject, failed: bool) -> Result<(), BenchError> {
+        if !failed && !subject.is_ours() {
+            return Ok(());
         }
+        let at = self.running.iter().position(|(running, _)| *running == subject);
+        at.map_or(Ok(()), |at| self.running.swap_remove(at).1.stop())
     }
 }

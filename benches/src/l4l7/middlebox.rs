@@ -15,7 +15,7 @@ use crate::BenchError;
 use crate::bench::Bench;
 use crate::run::Run;
 
-/// A middlebox at work. Dropping it ends it.
+/// A middlebox at work. Dropping it ends it, without a look at how.
 #[derive(Debug)]
 pub(super) struct Middlebox {
     address: SocketAddr,
@@ -61,6 +61,17 @@ impl Middlebox {
         let address = ports::free()?;
         let run = ours::start(bench, hop, address, ours::proxy_and_burners(backends.addresses(), burners))?;
         Ok(Self { address, rewrites: false, processes: Processes::Ours(run) })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// When it is one of ours and does not end well: then its figures are those of something broken.
+    pub(super) fn stop(self) -> Result<(), BenchError> {
+        match self.processes {
+            Processes::Ours(run) => run.stop().map(drop),
+            Processes::One(_) | Processes::Switch(_) => Ok(()),
+        }
     }
 
     /// What clients ask, and where they are.

@@ -46,7 +46,8 @@ fn proxy(upstreams: &[SocketAddr]) -> Value {
     json!({ "reverse-proxy": { "upstreams": upstreams } })
 }
 
-/// Starts a chain with all its processes on the middlebox's core.
+/// Starts a chain with all its processes on the middlebox's core. It takes connections as soon as it is said to run, so nobody
+/// waits for that here.
 ///
 /// # Errors
 /// When it does not run.

@@ -50,8 +50,8 @@ fn measure_point(bench: &mut Bench, lineup: &mut Lineup, load: Load, concurrency
                 continue;
             };
             let measured = point::measure(bench, subject, load, concurrency);
-            lineup.end_turn(turns.subject, measured.is_err());
-            match measured {
+            let ended = lineup.end_turn(turns.subject, measured.is_err());
+            match measured.and_then(|sample| ended.map(|()| sample)) {
                 Ok(sample) => samples.push(sample),
                 Err(error) => {
                     turns.samples = None;
