@@ -92,8 +92,6 @@ pub(crate) struct HopCounters {
     pub(crate) returned: Reasons,
     pub(crate) failed: Reasons,
     pub(crate) refused: Reasons,
-    /// By replica: buffers that are with it.
-    pub(crate) held: Vec<Count>,
 }
 
 /// One worker.
@@ -113,13 +111,11 @@ pub(crate) struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// For so many chains, and hops with so many replicas each.
-    pub(crate) fn new(chains: usize, replicas: impl Iterator<Item = u16>) -> Self {
+    /// For so many chains and hops.
+    pub(crate) fn new(chains: usize, hops: usize) -> Self {
         Self {
             chains: (0..chains).map(|_| ChainCounters::default()).collect(),
-            hops: replicas
-                .map(|n| HopCounters { held: (0..n).map(|_| Count::default()).collect(), ..HopCounters::default() })
-                .collect(),
+            hops: (0..hops).map(|_| HopCounters::default()).collect(),
             ..Self::default()
         }
     }

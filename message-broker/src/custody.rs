@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use middlenet_bpf::skmsg::{SharedLedger, entry, generation, holder};
+use middlenet_bpf::{SharedLedger, entry, generation, holder};
 
 /// The words.
 #[derive(Debug, Clone)]

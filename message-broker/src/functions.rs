@@ -58,12 +58,12 @@ impl Worker {
             return Flow::Done;
         }
         let whose = Whose { session: Some(s.key), id: s.id, chain, offloaded: s.exchange.offloaded };
-        let flow = self.run(whose, index, kind, at);
+        let flow = self.visit(whose, index, kind, at);
         s.exchange.offloaded = self.pool.with(index, |m| m.header().offloaded);
         match flow {
             Flow::Parked => {
                 let (hop, at) = self.parked_at;
-                s.parked = Some(Parked { hop, kind, at, index, since_ms: self.now_ms });
+                s.parked = Some(Parked { hop, kind, at, index });
                 self.hops[hop].waiting.push_back(s.key);
                 s.deadline = self.deadline(self.chains[chain].plan.timeouts.function_ms);
             }
@@ -77,12 +77,12 @@ impl Worker {
     /// Shows the functions a message that belongs to no session any more.
     pub(crate) fn run_for_nobody(&mut self, s: &Session, index: u32, kind: Kind) {
         let whose = Whose { session: None, id: s.id, chain: usize::from(s.chain), offloaded: 0 };
-        if self.run(whose, index, kind, 0) != Flow::Away {
+        if self.visit(whose, index, kind, 0) != Flow::Away {
             self.free(index);
         }
     }
 
-    fn run(&mut self, whose: Whose, index: u32, kind: Kind, mut at: usize) -> Flow {
+    fn visit(&mut self, whose: Whose, index: u32, kind: Kind, mut at: usize) -> Flow {
         let Whose { chain, .. } = whose;
         while let Some(&position) = self.chains[chain].orders[kind as usize].get(at) {
             if leaves_out(whose.offloaded, kind, position) {
@@ -336,7 +336,7 @@ impl Worker {
     }
 
     fn park(&mut self, s: &mut Session, index: u32, kind: Kind, hop: usize, at: usize) -> Flow {
-        s.parked = Some(Parked { hop, kind, at, index, since_ms: self.now_ms });
+        s.parked = Some(Parked { hop, kind, at, index });
         self.hops[hop].waiting.push_back(s.key);
         s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.function_ms);
         Flow::Parked

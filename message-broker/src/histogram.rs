@@ -89,7 +89,9 @@ mod tests {
 
     #[test]
     fn every_value_is_below_its_bound_and_above_the_one_before() {
-        for ns in (0..64).map(|shift| 1u64 << shift >> 1).flat_map(|n| [n, n + 1, n * 3 / 2]).take_while(|&n| n < 1 << 45) {
+        for ns in
+            (0..64).map(|shift| 1u64 << shift >> 1).flat_map(|n| [n, n + 1, n * 3 / 2]).take_while(|&n| n < 1 << 45)
+        {
             let bucket = bucket_of(ns);
             assert!(ns <= upper_bound(bucket), "{ns}");
             assert!(bucket == 0 || ns > upper_bound(bucket - 1), "{ns}");

@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use middlenet_plan::OnLoss;
 use middlenet_sdk::Init;
 use middlenet_sdk::middlebox::{Board, Context, DynMiddlebox, Interests, Message, Onward, Timers};
-use middlenet_shm::{Consumer, ControlRegion, Doorbell, EventDoorbell, Producer};
+use middlenet_shm::{Consumer, Doorbell, EventDoorbell, Producer};
 
 use crate::slab::Key;
 
 /// A hop of one worker.
 pub(crate) struct Hop {
     pub(crate) chain: u16,
-    /// Its place in the chain.
-    pub(crate) position: u8,
     pub(crate) on_loss: OnLoss,
     /// By output: the place it leads to.
     pub(crate) outputs: Vec<u8>,
@@ -98,7 +96,6 @@ impl Inline {
 pub(crate) struct Instance {
     /// Key of its socket, and of its name in the ledger.
     pub(crate) key: u8,
-    pub(crate) control: Arc<ControlRegion>,
     pub(crate) board: Board,
     pub(crate) to: Producer,
     pub(crate) from: Consumer,

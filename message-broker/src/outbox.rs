@@ -32,11 +32,6 @@ impl Outbox {
         self.bytes.is_empty()
     }
 
-    /// Bytes waiting.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
     /// Forgets what waits.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

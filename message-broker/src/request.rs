@@ -50,12 +50,7 @@ impl Worker {
     }
 
     /// Writes the head for the upstream.
-    fn write_request(
-        &mut self,
-        s: &mut Session,
-        index: u32,
-        upstream: usize,
-    ) -> Result<(), middlenet_http::BadHead> {
+    fn write_request(&mut self, s: &mut Session, index: u32, upstream: usize) -> Result<(), middlenet_http::BadHead> {
         use std::fmt::Write;
         let chain = &self.chains[usize::from(s.chain)];
         let ex = &mut s.exchange;
@@ -92,7 +87,8 @@ impl Worker {
                 extra[count] = (b"x-forwarded-proto", b"http");
                 count += 1;
             }
-            let host = if named(Known::Host).is_none() { self.upstreams[upstream].address.to_string() } else { String::new() };
+            let host =
+                if named(Known::Host).is_none() { self.upstreams[upstream].address.to_string() } else { String::new() };
             if !host.is_empty() {
                 extra[count] = (b"host", host.as_bytes());
                 count += 1;
@@ -350,13 +346,7 @@ impl Worker {
     }
 
     /// A body of known length that nobody looks at: read and sent in large pieces.
-    fn relay_plain(
-        &mut self,
-        s: &mut Session,
-        conn: &mut crate::upstream::Conn,
-        left: u64,
-        body_ms: u64,
-    ) -> Relayed {
+    fn relay_plain(&mut self, s: &mut Session, conn: &mut crate::upstream::Conn, left: u64, body_ms: u64) -> Relayed {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(SCRATCH_BYTES);
         match socket::read(&s.socket, &mut self.scratch[..room]) {
             Read::Bytes(n, more) => {
@@ -423,9 +413,9 @@ impl Worker {
         }
         let Some(mut conn) = s.exchange.conn.and_then(|key| self.conns.take(key)) else { return };
         let ex = &mut s.exchange;
-        let sent = self.pool.with(index, |m| {
-            send_piece(ex.request_out, &mut ex.to_upstream, &conn.socket, m.span(header.body))
-        });
+        let sent = self
+            .pool
+            .with(index, |m| send_piece(ex.request_out, &mut ex.to_upstream, &conn.socket, m.span(header.body)));
         if sent != Sent::Broken && ex.request_body.is_done() {
             ex.last_shown = true;
             self.request_complete(s, &mut conn);

@@ -325,7 +325,8 @@ impl Worker {
     }
 
     fn fill_response(&mut self, s: &mut Session, conn: &mut Conn, input: Input) -> Read {
-        let resizes = self.chains[usize::from(s.chain)].resizes_response && matches!(s.exchange.response, ResponseState::Body);
+        let resizes =
+            self.chains[usize::from(s.chain)].resizes_response && matches!(s.exchange.response, ResponseState::Body);
         let limit = if resizes { READ_BYTES / 2 } else { READ_BYTES };
         if input.end >= limit {
             return Read::Broken;
@@ -374,7 +375,8 @@ impl Worker {
         let upgrade = upgrade_of(s, &head);
         // A function may change the status, but not to one that changes what follows.
         let framing_status = |status: u16| status < 200 || status == 204 || status == 304;
-        let status = if framing_status(header.status) || framing_status(head.status) { head.status } else { header.status };
+        let status =
+            if framing_status(header.status) || framing_status(head.status) { head.status } else { header.status };
         let egress = egress(s, &head, upgrade.as_deref());
         let head_out = &mut self.head_out;
         head_out.clear();

@@ -244,6 +244,4 @@ pub(crate) struct Parked {
     pub(crate) kind: middlenet_sdk::middlebox::Kind,
     pub(crate) at: usize,
     pub(crate) index: u32,
-    /// The function to skip in any case, by place.
-    pub(crate) since_ms: u64,
 }

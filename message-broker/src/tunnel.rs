@@ -90,7 +90,8 @@ impl Worker {
     pub(crate) fn pump_tunnel(&mut self, s: &mut Session) -> bool {
         let Some(mut conn) = s.exchange.conn.and_then(|key| self.conns.take(key)) else { return false };
         let key = conn.key;
-        let mut broken = !s.exchange.to_upstream.is_empty() && s.exchange.to_upstream.flush(&conn.socket) == Sent::Broken;
+        let mut broken =
+            !s.exchange.to_upstream.is_empty() && s.exchange.to_upstream.flush(&conn.socket) == Sent::Broken;
         let forth = if broken { Moved::Nothing } else { self.move_forth(s, &mut conn) };
         let back = if broken { Moved::Nothing } else { self.move_back(s, &mut conn) };
         self.conns.put(key, conn);
@@ -137,9 +138,9 @@ impl Worker {
                 self.make_piece(s, input.index, Kind::Stream, piece, 0);
                 return Moved::Piece(input.index);
             }
-            let sent = self.pool.with(input.index, |m| {
-                ex.to_upstream.send(&conn.socket, &[&m.data_mut()[input.start..input.end]])
-            });
+            let sent = self
+                .pool
+                .with(input.index, |m| ex.to_upstream.send(&conn.socket, &[&m.data_mut()[input.start..input.end]]));
             self.free_empty_input(s);
             return moved(sent);
         }

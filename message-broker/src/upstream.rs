@@ -153,8 +153,7 @@ mod tests {
     use super::*;
 
     fn upstream(interval_ms: u64) -> Upstream {
-        let settings =
-            HealthSettings { interval_ms, rise: 2, fall: 3, eject_ms: 100, ..HealthSettings::default() };
+        let settings = HealthSettings { interval_ms, rise: 2, fall: 3, eject_ms: 100, ..HealthSettings::default() };
         Upstream::new(([127, 0, 0, 1], 80).into(), 0, settings)
     }
 
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn without_checks_it_comes_back_on_probation() {
         let upstream = upstream(0);
-        (0..3).for_each(|_| drop(upstream.failed(false, 1000)));
+        (0..3).for_each(|_| _ = upstream.failed(false, 1000));
         upstream.look(1099);
         assert!(!upstream.is_up());
         upstream.look(1100);
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn with_checks_it_takes_several_successes_to_come_back() {
         let upstream = upstream(500);
-        (0..3).for_each(|_| drop(upstream.failed(true, 0)));
+        (0..3).for_each(|_| _ = upstream.failed(true, 0));
         upstream.look(1_000_000);
         assert!(!upstream.is_up(), "time does not bring it back");
         upstream.succeeded(true);

@@ -18,7 +18,7 @@ use middlenet_http::{HeaderSpan, MAX_HEADERS};
 use middlenet_plan::OnLoss;
 use middlenet_sdk::Init;
 use middlenet_sdk::middlebox::{DynMiddlebox, Interests};
-use middlenet_shm::ControlRegion;
+use middlenet_shm::Descriptor;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// A process gets no more messages; what it held is lost, unless it is given time to return it.
     Detach { hop: usize, replica: usize, drain: bool },
     /// An inline function is replaced.
-    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Init },
+    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Vec<usize> },
     /// The report of an inline function.
     Report { hop: usize, to: Sender<InlineReport> },
     /// All upstreams there are.
@@ -99,7 +99,6 @@ pub(crate) struct Worker {
     pub(crate) number: u8,
     pub(crate) epoll: OwnedFd,
     pub(crate) commands: Receiver<(Command, Sender<()>)>,
-    pub(crate) called: Arc<OwnedFd>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) listening: bool,
     pub(crate) chains: Vec<Chain>,
@@ -130,6 +129,14 @@ pub(crate) struct Worker {
     pub(crate) next_request: u64,
     pub(crate) stopping: Option<Instant>,
     pub(crate) polls: bool,
+    /// Descriptors that a read brought; kept for its memory.
+    pub(crate) received: Vec<Descriptor>,
+    /// Messages that could not be sent in this turn, and why.
+    pub(crate) unsent: Vec<(u32, &'static str)>,
+    /// A ring had something when the worker was about to sleep.
+    pub(crate) rings_waiting: bool,
+    /// Instances that were replaced and still return what they have: hop, instance, since.
+    pub(crate) leaving: Vec<(usize, Instance, u64)>,
     /// Where the last message was parked: the hop, and the place in the order.
     pub(crate) parked_at: (usize, usize),
 }
@@ -154,7 +161,7 @@ impl Worker {
                 self.dispatch(*event);
             }
             self.retract();
-            self.serve_rings();
+            self.serve_rings(false);
             self.turn();
             if self.now >= self.next_tick {
                 self.tick();
@@ -184,7 +191,7 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.ready.is_empty() || self.polls {
+        if !self.ready.is_empty() || self.polls || self.rings_waiting {
             return Duration::ZERO;
         }
         let quiet = self.sessions.len() == 0
@@ -328,11 +335,7 @@ impl Worker {
                     self.attach(hop, replica, *instance, interests, upstreams);
                 }
                 Command::Detach { hop, replica, drain } => self.detach(hop, replica, drain),
-                Command::Replace { hop, function, init } => {
-                    if let Some(Hop { place: Place::Inline(inline), .. }) = self.hops.get_mut(hop) {
-                        inline.replace(function, init);
-                    }
-                }
+                Command::Replace { hop, function, init, upstreams } => self.replace(hop, function, init, upstreams),
                 Command::Report { hop, to } => {
                     if let Some(Hop { place: Place::Inline(inline), .. }) = self.hops.get(hop) {
                         let counters = inline.init.counters().iter().map(|(info, c)| (info.clone(), c.get()));
@@ -345,6 +348,21 @@ impl Worker {
                 Command::Stop(patience) => self.stop(patience),
             }
             let _ = done.send(());
+        }
+    }
+
+    /// Replaces an inline function.
+    fn replace(&mut self, at: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Vec<usize>) {
+        let Some(hop) = self.hops.get_mut(at) else { return };
+        let Place::Inline(inline) = &mut hop.place else { return };
+        inline.replace(function, init);
+        hop.interests = inline.function.interests();
+        hop.upstreams.clone_from(&upstreams);
+        let chain = usize::from(hop.chain);
+        self.read_upstreams(at, &upstreams);
+        self.arrange(chain);
+        for upstream in upstreams {
+            self.publish(upstream);
         }
     }
 
@@ -417,6 +435,8 @@ impl Worker {
             self.upstreams[at].look(self.now_ms);
             self.publish(at);
         }
+        self.serve_rings(true);
+        self.look_at_leaving();
         self.tick_functions();
         self.tick_sessions();
         self.tick_conns();
@@ -476,10 +496,5 @@ impl Worker {
 
     pub(crate) fn on_loss(&self, hop: usize) -> OnLoss {
         self.hops[hop].on_loss
-    }
-
-    /// Whether the control region of an instance is one this worker can use.
-    pub(crate) fn fits(control: &ControlRegion, worker: u8) -> bool {
-        u16::from(worker) < control.geometry().workers
     }
 }
