@@ -1,11 +1,13 @@
 //! The catalogue of built-in network functions: one module per function, each with its purpose, configuration, counters and
 //! limits in the module's documentation.
 //!
-//! A function here is an ordinary [`NetworkFunction`](middlenet_sdk::NetworkFunction): nothing in this crate knows of ports,
-//! rings or processes. [`registry()`] is how hosts find them by name.
+//! A function here is an ordinary [`NetworkFunction`](middlenet_sdk::NetworkFunction) of packets, or
+//! [`MiddleboxFunction`](middlenet_sdk::middlebox::MiddleboxFunction) of requests and streams: nothing in this crate knows of
+//! ports, sockets, rings or processes. [`registry()`] is how hosts find them by name.
 
 #![forbid(unsafe_code)]
 
+pub mod balance;
 pub mod firewall;
 mod flow_table;
 pub mod l2_bridge;
@@ -16,6 +18,8 @@ pub mod monitor;
 pub mod nat;
 pub mod rate_limiter;
 mod registry;
+pub mod reverse_proxy;
+pub mod url_rewrite;
 
 pub use link_address::LinkAddress;
 pub use registry::registry;

@@ -2,6 +2,7 @@
 
 use crate::{firewall::Firewall, nat::Nat, rate_limiter::RateLimiter};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
+use crate::{reverse_proxy::ReverseProxy, url_rewrite::UrlRewrite};
 use middlenet_sdk::Registration;
 use std::sync::LazyLock;
 
@@ -19,6 +20,8 @@ pub fn registry() -> &'static [Registration] {
                 "rate-limiter",
                 "drops what exceeds a rate, in all or per flow or prefix",
             ),
+            Registration::middlebox::<ReverseProxy>("reverse-proxy", "sends each request to one of several upstreams"),
+            Registration::middlebox::<UrlRewrite>("url-rewrite", "rewrites paths by prefix or pattern, or redirects"),
         ]
     });
     &REGISTRY
