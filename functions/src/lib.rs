@@ -8,8 +8,14 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+mod cookies;
+pub mod cpu_burner;
+mod field_name;
 pub mod firewall;
 mod flow_table;
+pub mod header_edit;
+mod header_text;
+mod host_name;
 pub mod l2_bridge;
 pub mod l2_forward;
 pub mod l3_router;
@@ -18,8 +24,11 @@ pub mod monitor;
 pub mod nat;
 pub mod rate_limiter;
 mod registry;
+mod request_key;
 pub mod reverse_proxy;
+pub mod tcp_proxy;
 pub mod url_rewrite;
 
 pub use link_address::LinkAddress;
 pub use registry::registry;
+pub use request_key::RequestKey;

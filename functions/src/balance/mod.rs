@@ -82,9 +82,19 @@ impl Balancer {
         Ok(Self { upstreams, weights, smooth, method, max_load })
     }
 
-    /// The upstreams, in the order of the list.
-    pub(crate) fn upstreams(&self) -> &[Upstream] {
-        &self.upstreams
+    /// Their addresses, in the same order.
+    pub(crate) fn addresses(&self, init: &Init) -> Vec<String> {
+        self.upstreams.iter().filter_map(|u| init.upstreams().get(usize::from(u.0)).cloned()).collect()
+    }
+
+    /// Whether the one at that place is up, or all are down.
+    pub(crate) fn may_use(&self, at: usize, board: Upstreams<'_>) -> bool {
+        board.may_use(self.upstreams[at], &self.upstreams)
+    }
+
+    /// The one at that place.
+    pub(crate) fn at(&self, at: usize, board: Upstreams<'_>) -> Pick {
+        self.chosen(at, !board.is_up(self.upstreams[at]))
     }
 
     /// Picks one. `key` is the hash that consistent hashing goes by; it is not asked for otherwise.
