@@ -2,11 +2,9 @@
 
 use super::RuleConfig;
 use super::template::Template;
+use crate::path_pattern::{compile, literal_prefix};
 use middlenet_sdk::ConfigError;
-use regex::bytes::{CaptureLocations, Regex, RegexBuilder};
-
-/// Bytes that a compiled pattern takes at most.
-const PATTERN_BYTES: usize = 1 << 20;
+use regex::bytes::{CaptureLocations, Regex};
 
 pub(super) struct Rule {
     finder: Finder,
@@ -112,33 +110,9 @@ impl Rule {
     }
 }
 
-/// A pattern over bytes, without Unicode tables: a target is ASCII.
-pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern)
-        .unicode(false)
-        .size_limit(PATTERN_BYTES)
-        .dfa_size_limit(PATTERN_BYTES)
-        .build()
-        .map_err(|e| e.to_string())
-}
-
 fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     match target.iter().position(|&b| b == b'?') {
         Some(at) => (&target[..at], Some(&target[at + 1..])),
         None => (target, None),
     }
-}
-
-/// What every match of an anchored pattern begins with, as far as it is plain to see; empty if in doubt.
-pub(super) fn literal_prefix(pattern: &str) -> &[u8] {
-    let Some(rest) = pattern.strip_prefix('^') else { return &[] };
-    if pattern.contains('|') {
-        return &[];
-    }
-    let rest = rest.as_bytes();
-    let plain =
-        rest.iter().position(|b| !(b.is_ascii_alphanumeric() || b"/-_~=&%!@,;:".contains(b))).unwrap_or(rest.len());
-    // A quantifier after the last of them may take it away.
-    let end = if matches!(rest.get(plain), Some(b'*' | b'?' | b'{')) { plain.saturating_sub(1) } else { plain };
-    &rest[..end]
 }

@@ -158,14 +158,6 @@ fn mistakes_are_told() {
 }
 
 proptest! {
-    /// The check for a literal beginning never hides a match.
-    #[test]
-    fn literal_prefixes_are_right(pattern in "\\^?/[ab.?*+()|\\[\\]]{0,6}", path in "/[ab]{0,6}") {
-        if let Ok(regex) = rule::compile(&pattern) && regex.is_match(path.as_bytes()) {
-            prop_assert!(path.as_bytes().starts_with(rule::literal_prefix(&pattern)), "{} {}", pattern, path);
-        }
-    }
-
     /// Whatever is asked for, what goes on is canonical.
     #[test]
     fn results_are_canonical(path in "(/[a-z.%0-9;]{0,4}){1,5}", to in "/?[a.$1/]{0,8}") {
