@@ -37,6 +37,11 @@ macro_rules! header_access {
         pub fn remove_header(&mut self, name: &str) -> bool {
             headers::remove(&mut self.message, name)
         }
+
+        /// Removes the headers for which `keep`, asked with name and value, says no. Says how many.
+        pub fn retain_headers(&mut self, keep: impl FnMut(&[u8], &[u8]) -> bool) -> usize {
+            headers::retain(&mut self.message, keep)
+        }
     };
 }
 
