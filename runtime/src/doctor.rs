@@ -8,6 +8,15 @@ use std::process::{Command, Stdio};
 
 use crate::machine::Machine;
 
+/// The kernel's setting of the first port that is not root's.
+pub const LOW_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
+
+/// The first port that others than root may listen on.
+pub fn first_free_port() -> u16 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|n| n.trim().parse().ok()).unwrap_or(1024)
+}
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -46,6 +46,9 @@ pub(crate) fn serve() {
                 channel.send(&Reply::Started { ports, notes: Vec::new() }, &fds).unwrap();
                 continue;
             }
+            Request::StartBroker { .. } => {
+                Reply::Failed { message: "a manager was asked for messages".into(), hint: None }
+            }
             Request::Attach { hop, replica, .. } => {
                 note(format!("attach {hop}/{replica}"));
                 Reply::Done
