@@ -8,10 +8,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Set in the environment of this binary when it is to be a manager; the value says how it behaves.
-pub(crate) const FAKE: &str = "MIDDLENET_TEST_MANAGER";
-/// Where it writes what it is asked.
-pub(crate) const JOURNAL: &str = "MIDDLENET_TEST_JOURNAL";
+use crate::runs::{FAKE, JOURNAL};
 
 /// Answers the runtime until it goes away.
 pub(crate) fn serve() {
