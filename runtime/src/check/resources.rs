@@ -119,8 +119,9 @@ impl Checker<'_> {
         if plan.buffers < least {
             let message = format!("{} message buffers are too few", plan.buffers);
             let hint = format!(
-                "{} need at least {least}: write `messages: {}`",
+                "{} need{} at least {least}: write `messages: {}`",
                 count(plan.workers.len(), "worker"),
+                if plan.workers.len() == 1 { "s" } else { "" },
                 least.next_power_of_two()
             );
             self.problem(span, message, Some(hint));

@@ -1,8 +1,12 @@
+//! Chains of packets, and what manifests of both layers have in common.
+
+mod messages;
+
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
 use crate::machine::Description;
-use crate::plan::Difference;
+use crate::plan::{Difference, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
 use middlenet_sdk::{Burst, ConfigError, Init, Layer, NetworkFunction};
 use proptest::prelude::*;
@@ -79,12 +83,21 @@ impl Surroundings for Nowhere {
             });
             return Ok(Description { name: "ttl-clamp".into(), layer: Some(Layer::L2l3), schema });
         }
+        if program.ends_with("add-header") {
+            let schema = serde_json::json!({ "type": "object" });
+            return Ok(Description { name: "add-header".into(), layer: Some(Layer::L4l7), schema });
+        }
         Err((format!("{} is not there", program.display()), Some("build it".into())))
     }
 }
 
 fn registry() -> Vec<Registration> {
-    vec![Registration::named::<Gate>("gate", "lets some pass"), Registration::named::<Plain>("monitor", "counts")]
+    vec![
+        Registration::named::<Gate>("gate", "lets some pass"),
+        Registration::named::<Plain>("monitor", "counts"),
+        Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
+        Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
+    ]
 }
 
 fn host(cores: usize) -> Machine {

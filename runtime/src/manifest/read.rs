@@ -117,7 +117,7 @@ impl Manifest {
         }
         let ports = entries(&root, "ports").iter().map(|e| read_port(e, &mut problems)).collect();
         let (messages, packets): (Vec<_>, Vec<_>) = entries(&root, "chains").iter().partition(|e| is_of_messages(e));
-        let chains: Vec<Chain> = packets.into_iter().map(|e| read_chain(e, &mut problems)).collect();
+        let chains: Vec<Chain> = packets.into_iter().map(|e| read_packet_chain(e, &mut problems)).collect();
         let message_chains: Vec<_> = messages.into_iter().map(|e| read_message_chain(e, &mut problems)).collect();
         if root.get("ports").is_none() && (!chains.is_empty() || message_chains.is_empty()) {
             problems.push(Diagnostic::new(root.span.clone(), "the key `ports` is missing"));
@@ -245,6 +245,21 @@ fn read_chain<F: DeserializeOwned + JsonSchema>(entry: &Entry, problems: &mut Ve
         form: decode(node, &entry.key, problems),
         node: node.clone(),
     }
+}
+
+fn read_packet_chain(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain {
+    let mut found = Vec::new();
+    let chain = read_chain(entry, &mut found);
+    if let Some(listen) = entry.value.entry("listen").filter(|_| entry.value.get("layer").is_none()) {
+        let key = listen.key_span.clone();
+        found.retain(|p| p.span != key && p.span != entry.value.span);
+        found.push(
+            Diagnostic::new(key, format!("`{}` listens, but does not say that it is of layer l4l7", entry.key))
+                .with_hint("add `layer: l4l7`"),
+        );
+    }
+    problems.append(&mut found);
+    chain
 }
 
 fn read_message_chain(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain<MessageChainForm> {

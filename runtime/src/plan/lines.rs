@@ -6,6 +6,9 @@ use super::hops::port_name;
 use super::{Plan, Plane};
 use crate::supervisor::count;
 
+/// More upstreams than these are counted, not named.
+const UPSTREAMS_SHOWN: usize = 4;
+
 /// A chain, drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnChain {
@@ -100,7 +103,11 @@ fn message_lines(broker: &BrokerPlan, chain: usize) -> Vec<String> {
     let plan = &broker.chains[chain];
     let hops = || broker.hops.iter().filter(|h| usize::from(h.chain) == chain);
     let listen = plan.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-    let end = if plan.upstreams.is_empty() { "upstreams".to_owned() } else { plan.upstreams.join(" | ") };
+    let end = match plan.upstreams.len() {
+        0 => "upstreams".to_owned(),
+        1..=UPSTREAMS_SHOWN => plan.upstreams.join(" | "),
+        n => format!("{n} upstreams"),
+    };
     let stops = hops().map(|h| h.name.clone());
     let mut lines = vec![std::iter::once(listen).chain(stops).chain([end]).collect::<Vec<_>>().join(" -> ")];
     for hop in hops() {

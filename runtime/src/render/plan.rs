@@ -90,7 +90,8 @@ fn listeners(plan: &Plan) -> Table {
     for chain in plan.broker.iter().flat_map(|b| &b.chains) {
         let upstreams = match chain.upstreams.as_slice() {
             [] => "as functions route".to_owned(),
-            some => some.join(", "),
+            some if some.len() <= 4 => some.join(", "),
+            many => format!("{} and {} more", many[..3].join(", "), many.len() - 3),
         };
         for address in &chain.listen {
             let speaks = format!("{:?}", chain.protocol).to_lowercase();

@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::render::drops_text;
 use middlenet_plan::{HopStats, PortStats, WorkerStats};
