@@ -8,7 +8,7 @@
 //! A line that is no request gets `{"type":"failed",...}`; a client that sends more than [`LINE_BYTES`] without a line's end, or
 //! nothing for [`IDLE`], is cut off.
 
-use middlenet_plan::Stats;
+use middlenet_plan::{BrokerStats, Stats};
 use middlenet_sdk::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -105,14 +105,20 @@ pub struct Status {
     pub state: String,
     /// Seconds since the supervisor started.
     pub uptime_s: f64,
-    /// The nf-manager.
+    /// The nf-manager; its state is `unused` where no chain is of layer l2l3.
     pub manager: ProcessStatus,
+    /// The message broker; nothing where no chain is of layer l4l7.
+    #[serde(default)]
+    pub broker: Option<ProcessStatus>,
     /// The chains as drawn by `check`.
     pub chains: Vec<ChainStatus>,
     /// Functions, one entry per instance, in the order of hops.
     pub functions: Vec<FunctionStatus>,
-    /// Counters of the data plane; nothing while the manager is down.
+    /// Counters of the nf-manager; nothing while it is down.
     pub data_plane: Option<Stats>,
+    /// Counters of the message broker; nothing while it is down.
+    #[serde(default)]
+    pub messages: Option<BrokerStats>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -122,7 +128,7 @@ pub struct Status {
 pub struct ProcessStatus {
     /// Process id, while there is one.
     pub pid: Option<u32>,
-    /// `starting`, `running`, `restarting`.
+    /// `starting`, `running`, `restarting`, `unused`.
     pub state: String,
     /// How often it was started anew.
     pub restarts: u64,
@@ -135,15 +141,21 @@ pub struct ProcessStatus {
 pub struct ChainStatus {
     /// Name.
     pub name: String,
-    /// `wan -> firewall -> lan`, one line per direction.
+    /// `l2l3` or `l4l7`.
+    #[serde(default)]
+    pub layer: String,
+    /// `wan -> firewall -> lan`, one line per direction; `10.1.0.1:80 -> proxy -> upstreams`.
     pub lines: Vec<String>,
 }
 
 /// An instance of a function.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct FunctionStatus {
-    /// Hop id.
+    /// Hop id; each layer has its own.
     pub hop: u16,
+    /// `l2l3` or `l4l7`.
+    #[serde(default)]
+    pub layer: String,
     /// Its chain.
     pub chain: String,
     /// Its name in the chain.
@@ -154,11 +166,11 @@ pub struct FunctionStatus {
     pub placement: String,
     /// Replica number.
     pub replica: u16,
-    /// Its process; the manager's for an inline function.
+    /// Its process; the data plane's for an inline function.
     pub process: ProcessStatus,
     /// Cores it may use.
     pub cores: Vec<usize>,
-    /// Packets that it holds now.
+    /// Packets or messages that it holds now.
     pub held_pkts: u64,
     /// Its counters.
     pub counters: Vec<CounterStatus>,

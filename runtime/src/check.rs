@@ -1,24 +1,32 @@
 //! From a manifest to a plan: every piece against the others, the functions and the host. Touches nothing.
 
 mod config;
+mod cores;
 mod graph;
 mod hops;
+mod listeners;
+mod message_hops;
+mod messages;
 mod ports;
+mod processes;
 mod resources;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use resources::ranges;
+pub(crate) use cores::ranges;
 
 use middlenet_plan::ManagerPlan;
 use middlenet_sdk::Registration;
+use middlenet_sdk::protocol::Wait;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
 use crate::machine::{Machine, Surroundings};
-use crate::manifest::{Chain, Hugepages, Manifest};
-use crate::plan::{Plan, RuntimePlan};
+use crate::manifest::{Chain, ChainOptions, Hugepages, Manifest};
+use crate::plan::{KernelPort, Plan, RuntimePlan};
+use cores::CorePlan;
+use processes::ProcessDraft;
 
 /// Where packets come from and go to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,33 +81,25 @@ struct Wired<'a> {
 impl<'a> Checker<'a> {
     fn run(mut self) -> Result<Plan, Vec<Diagnostic>> {
         self.check_names();
-        let (ports, kernel_ports) = self.ports();
-        let wired = self.wire(&ports);
-        let mut notes = self.leave_out_unused(&ports, &wired);
-        let hops = self.hops(&wired, &ports);
-        let chains = self.chains(&wired, &hops);
-        graph::check_cycles(&wired.iter().map(|w| w.chain).collect::<Vec<_>>(), &hops, &mut self.problems);
-        let workers = self.worker_cores();
-        let processes = self.processes(&wired, &hops, &workers, &mut notes);
-        let lockstep = matches!(self.traffic, Traffic::Captures(_));
-        let manager = ManagerPlan {
-            name: self.manifest.name.clone(),
-            buffers: self.manifest.memory.buffers,
-            buffer_bytes: self.manifest.memory.buffer_bytes,
-            wait: self.manager_wait(),
-            shares_core: processes.iter().any(|p| p.cores.iter().any(|c| workers.contains(c))),
-            workers,
-            ring_slots: self.manifest.ring_slots,
-            ports,
-            hops,
-            chains,
-            lockstep,
-            unprivileged: lockstep,
-        };
-        self.check_memory(&manager, &processes);
+        if self.manifest.chains.is_empty() && self.manifest.message_chains.is_empty() {
+            self.no_chains();
+        }
+        let mut notes = Vec::new();
+        let (of_packets, of_messages) = self.layers(&mut notes);
+        let cores = self.cores(of_packets, of_messages);
+        let mut processes = Vec::new();
+        let mut kernel_ports = Vec::new();
+        let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
+        let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
+        let processes = self.processes(processes, &cores, &mut notes);
+        if let Some(manager) = &mut manager {
+            manager.shares_core = cores.share_manager(&processes);
+        }
+        self.check_memory(manager.as_ref(), broker.as_ref(), &processes);
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
+        let lockstep = matches!(self.traffic, Traffic::Captures(_));
         let hugepages = if lockstep { Hugepages::Never } else { self.manifest.memory.hugepages };
         let runtime = RuntimePlan {
             processes,
@@ -109,7 +109,85 @@ impl<'a> Checker<'a> {
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,
         };
-        Ok(Plan { manager, runtime })
+        Ok(Plan { name: self.manifest.name.clone(), manager, broker, runtime })
+    }
+
+    /// Which data planes run: that of packets, and that of messages.
+    fn layers(&mut self, notes: &mut Vec<String>) -> (bool, bool) {
+        let manifest = self.manifest;
+        let packets = !manifest.chains.is_empty() || manifest.message_chains.is_empty();
+        let messages = !manifest.message_chains.is_empty();
+        if matches!(self.traffic, Traffic::Captures(_)) && messages {
+            if !packets {
+                let hint = "start it without `--pcap`, and send it requests";
+                self.problem(
+                    manifest.key_span("chains"),
+                    "no chain of layer l2l3 is there to run over captures",
+                    Some(hint.into()),
+                );
+            }
+            let left_out = manifest.message_chains.iter();
+            notes
+                .extend(left_out.map(|c| format!("the chain `{}` is of layer l4l7: captures do not reach it", c.name)));
+            return (true, false);
+        }
+        if !packets {
+            let unused = manifest.ports.iter();
+            notes.extend(
+                unused.map(|p| format!("the port `{}` is not opened: no chain of layer l2l3 is there", p.name)),
+            );
+        }
+        (packets, messages)
+    }
+
+    /// The plan of the nf-manager.
+    fn packets(
+        &mut self,
+        cores: &CorePlan,
+        processes: &mut Vec<ProcessDraft>,
+        kernel_ports: &mut Vec<KernelPort>,
+        notes: &mut Vec<String>,
+    ) -> ManagerPlan {
+        let ports = self.ports(kernel_ports);
+        let wired = self.wire(&ports);
+        notes.extend(self.leave_out_unused(&ports, &wired));
+        let hops = self.hops(&wired, &ports);
+        let chains = self.chains(&wired, &hops);
+        graph::check_cycles(&wired.iter().map(|w| w.chain).collect::<Vec<_>>(), &hops, &mut self.problems);
+        processes.extend(self.packet_processes(&wired, &hops));
+        let lockstep = matches!(self.traffic, Traffic::Captures(_));
+        ManagerPlan {
+            name: self.manifest.name.clone(),
+            buffers: self.manifest.memory.buffers,
+            buffer_bytes: self.manifest.memory.buffer_bytes,
+            wait: self.most_eager(&self.manifest.chains),
+            shares_core: false,
+            workers: cores.manager.clone(),
+            ring_slots: self.manifest.ring_slots,
+            ports,
+            hops,
+            chains,
+            lockstep,
+            unprivileged: lockstep,
+        }
+    }
+
+    fn no_chains(&mut self) {
+        if self.manifest.problems().is_empty() {
+            let hint = "write at least one: `chains: { transit: { ports: [wan, lan], functions: [monitor] } }`";
+            self.problem(self.manifest.key_span("chains"), "there is no chain", Some(hint.into()));
+        }
+    }
+
+    /// Workers serve all chains: they wait as the most eager one asks.
+    fn most_eager<F: ChainOptions>(&self, chains: &[Chain<F>]) -> Wait {
+        let of_chain = |c: &Chain<F>| c.form.as_ref().and_then(F::wait).unwrap_or(self.manifest.wait);
+        let eagerness = |wait: &Wait| match wait {
+            Wait::Poll => 0,
+            Wait::Auto => 1,
+            Wait::Event => 2,
+        };
+        chains.iter().map(of_chain).min_by_key(eagerness).unwrap_or(self.manifest.wait)
     }
 
     fn problem(&mut self, span: std::ops::Range<usize>, message: impl Into<String>, hint: impl Into<Option<String>>) {
@@ -132,7 +210,10 @@ impl<'a> Checker<'a> {
         let manifest = self.manifest;
         let ports = manifest.ports.iter().map(|p| (&p.name, &p.name_span));
         let chains = manifest.chains.iter().map(|c| (&c.name, &c.name_span));
-        let functions = manifest.chains.iter().flat_map(|c| &c.functions).map(|f| (&f.name, &f.name_span));
+        let chains = chains.chain(manifest.message_chains.iter().map(|c| (&c.name, &c.name_span)));
+        let functions = manifest.chains.iter().flat_map(|c| &c.functions);
+        let functions = functions.chain(manifest.message_chains.iter().flat_map(|c| &c.functions));
+        let functions = functions.map(|f| (&f.name, &f.name_span));
         for (name, span) in ports.chain(chains).chain(functions) {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
             if !plain || name.is_empty() || name.len() > 64 || name == "drop" {

@@ -153,7 +153,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
         Command::Doctor { json } => {
-            let findings = doctor::examine(&doctor::Host::here(binaries::manager()));
+            let findings = doctor::examine(&doctor::Host::here(binaries::manager(), binaries::broker()));
             let text = if json { format!("{:#}\n", serde_json::json!(findings)) } else { doctor::text(&findings) };
             print_data(&text);
             return if doctor::is_well(&findings) { ExitCode::SUCCESS } else { ExitCode::from(1) };

@@ -1,12 +1,14 @@
 //! What the host lacks, what that costs, and the command that mends it.
 
+mod host;
+#[cfg(test)]
+mod tests;
+
+pub use host::{Host, LOW_PORTS, first_free_port};
+
 use serde::Serialize;
 use std::fmt::Write;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use crate::machine::Machine;
+use std::path::Path;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,94 +59,10 @@ impl Finding {
     }
 }
 
-/// What is known of the host.
-#[derive(Debug, Clone)]
-pub struct Host {
-    /// Its means.
-    pub machine: Machine,
-    /// Whether this is root.
-    pub is_root: bool,
-    /// Pages of 2 MiB in all; nothing when the kernel has none.
-    pub huge_pages_total: Option<u64>,
-    /// Whether a BPF file system is mounted.
-    pub has_bpffs: bool,
-    /// Whether the kernel describes its types (BTF).
-    pub has_btf: bool,
-    /// Whether the kernel has AF_XDP sockets.
-    pub has_xdp_sockets: bool,
-    /// Limit of locked memory in bytes.
-    pub memlock_bytes: Option<u64>,
-    /// Where the manager is looked for.
-    pub manager: PathBuf,
-    /// What it answers to `--version`, or why it does not.
-    pub manager_version: Result<String, String>,
-    /// Tools that `kernel` ports need, and whether they are there.
-    pub tools: Vec<(&'static str, bool)>,
-    /// Interfaces: name, MTU, receive queues, whether up.
-    pub interfaces: Vec<(String, u32, usize, bool)>,
-}
-
-impl Host {
-    /// Looks at this host.
-    pub fn here(manager: PathBuf) -> Self {
-        let total = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let memlock = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
-        Self {
-            machine: Machine::here(),
-            is_root: nix::unistd::geteuid().is_root(),
-            huge_pages_total: total.ok().and_then(|n| n.trim().parse().ok()),
-            has_bpffs: mounts.lines().any(|l| l.split(' ').nth(2) == Some("bpf")),
-            has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
-            has_xdp_sockets: fs::read_to_string("/proc/net/protocols")
-                .is_ok_and(|p| p.lines().any(|l| l.split_whitespace().next() == Some("XDP"))),
-            memlock_bytes: memlock.ok().map(|(soft, _)| soft),
-            manager_version: version(&manager),
-            manager,
-            tools: ["ip", "ethtool"].map(|tool| (tool, is_on_path(tool))).to_vec(),
-            interfaces: interfaces(),
-        }
-    }
-}
-
-fn version(manager: &Path) -> Result<String, String> {
-    let output = Command::new(manager).arg("--version").stdin(Stdio::null()).output();
-    match output {
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        Ok(output) => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            Err(words.lines().next().unwrap_or("it failed without a word").to_owned())
-        }
-        Err(e) => Err(e.to_string()),
-    }
-}
-
-fn is_on_path(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let fixed = ["/sbin", "/usr/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(fixed).any(|folder| folder.join(tool).is_file())
-}
-
-fn interfaces() -> Vec<(String, u32, usize, bool)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default().trim().to_owned();
-        if name == "lo" {
-            continue;
-        }
-        let queues = fs::read_dir(entry.path().join("queues")).into_iter().flatten().flatten();
-        let queues = queues.filter(|q| q.file_name().to_string_lossy().starts_with("rx-")).count();
-        found.push((name, read("mtu").parse().unwrap_or(0), queues, read("operstate") != "down"));
-    }
-    found.sort();
-    found
-}
-
 /// Draws conclusions.
 pub fn examine(host: &Host) -> Vec<Finding> {
-    let mut findings = vec![privileges(host), cores(host), huge_pages(host), manager(host)];
-    findings.extend([bpf(host), xdp_sockets(host), memlock(host)]);
+    let mut findings = vec![privileges(host), cores(host), huge_pages(host), manager(host), broker(host)];
+    findings.extend([bpf(host), xdp_sockets(host), skmsg(host), low_ports(host), memlock(host)]);
     findings.extend(host.tools.iter().map(|&(name, there)| tool(name, there)));
     findings.extend(host.interfaces.iter().map(|i| interface(i, host)));
     findings
@@ -195,24 +113,62 @@ fn huge_pages(host: &Host) -> Finding {
 }
 
 fn manager(host: &Host) -> Finding {
-    let subject = "nf-manager";
-    match &host.manager_version {
+    let remedy = "install middlenet-nf-manager beside middlenet, or name it in MIDDLENET_NF_MANAGER";
+    let cost = "no chain of layer l2l3 can be run";
+    binary("nf-manager", (&host.manager, &host.manager_version), cost, remedy, "apt install libdpdk-dev dpdk")
+}
+
+fn broker(host: &Host) -> Finding {
+    let remedy = "install middlenet-message-broker beside middlenet, or name it in MIDDLENET_MESSAGE_BROKER";
+    let cost = "no chain of layer l4l7 can be run";
+    binary("message-broker", (&host.broker, &host.broker_version), cost, remedy, "apt install libelf1 zlib1g")
+}
+
+fn binary(
+    subject: &str,
+    (path, version): (&Path, &Result<String, String>),
+    cost: &str,
+    install: &str,
+    libraries: &str,
+) -> Finding {
+    match version {
         Ok(version) => Finding::ok(subject, version.clone()),
-        Err(reason) if !host.manager.is_file() => {
-            let found = format!("{} is not there ({reason})", host.manager.display());
-            let remedy = "install middlenet-nf-manager beside middlenet, or name it in MIDDLENET_NF_MANAGER";
-            Finding::bad(Severity::Broken, subject, found, "nothing can be run", remedy)
+        Err(reason) if !path.is_file() => {
+            let found = format!("{} is not there ({reason})", path.display());
+            Finding::bad(Severity::Broken, subject, found, cost, install)
         }
         Err(reason) => {
-            let found = format!("{} does not start: {reason}", host.manager.display());
-            let remedy = if reason.contains("shared librar") {
-                "apt install libdpdk-dev dpdk"
-            } else {
-                "build it anew on this host"
-            };
-            Finding::bad(Severity::Broken, subject, found, "nothing can be run", remedy)
+            let found = format!("{} does not start: {reason}", path.display());
+            let remedy = if reason.contains("shared librar") { libraries } else { "build it anew on this host" };
+            Finding::bad(Severity::Broken, subject, found, cost, remedy)
         }
     }
+}
+
+/// Whether functions of messages can be reached through eBPF. Whether this kernel's sockmap works, the broker tries out when
+/// it starts.
+fn skmsg(host: &Host) -> Finding {
+    let cost = "functions of chains of layer l4l7 are reached through rings, by way of the broker";
+    let (major, minor) = host.kernel;
+    if host.kernel < (5, 15) {
+        let found = format!("the kernel is {major}.{minor}");
+        return Finding::bad(Severity::Costs, "skmsg", found, cost, "use a kernel from 5.15 on");
+    }
+    if !host.may_load_bpf {
+        let found = "this user may not load BPF programs";
+        return Finding::bad(Severity::Costs, "skmsg", found, cost, "run middlenet with sudo");
+    }
+    Finding::ok("skmsg", format!("kernel {major}.{minor}, and BPF programs may be loaded"))
+}
+
+fn low_ports(host: &Host) -> Finding {
+    let first = host.first_free_port;
+    if host.is_root || first <= 80 {
+        return Finding::ok("low ports", "chains of layer l4l7 may listen on any port from 80 on");
+    }
+    let found = format!("only root may listen on ports below {first}");
+    let cost = "chains of layer l4l7 cannot listen on ports 80 and 443";
+    Finding::bad(Severity::Costs, "low ports", found, cost, format!("sysctl -w {LOW_PORTS}=80"))
 }
 
 fn bpf(host: &Host) -> Finding {
@@ -333,51 +289,4 @@ pub fn text(findings: &[Finding]) -> String {
         count(Severity::Broken)
     );
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host() -> Host {
-        Host {
-            machine: Machine { cores: vec![0, 1], memory_bytes: 1 << 33, huge_pages: 512 },
-            is_root: true,
-            huge_pages_total: Some(512),
-            has_bpffs: true,
-            has_btf: true,
-            has_xdp_sockets: true,
-            memlock_bytes: Some(8 << 20),
-            manager: "/usr/bin/middlenet-nf-manager".into(),
-            manager_version: Ok("middlenet-nf-manager 0.1.0".into()),
-            tools: vec![("ip", true), ("ethtool", true)],
-            interfaces: vec![("eth0".into(), 1500, 2, true)],
-        }
-    }
-
-    #[test]
-    fn a_well_equipped_host_has_no_complaints() {
-        assert!(examine(&host()).iter().all(|f| f.severity == Severity::Ok));
-    }
-
-    #[test]
-    fn every_complaint_has_its_cost_and_remedy() {
-        let poor = Host {
-            machine: Machine { cores: vec![0], memory_bytes: 1 << 30, huge_pages: 0 },
-            is_root: false,
-            huge_pages_total: Some(0),
-            has_bpffs: false,
-            has_xdp_sockets: false,
-            manager_version: Err("error while loading shared libraries: librte_eal.so.23".into()),
-            tools: vec![("ip", false), ("ethtool", false)],
-            interfaces: vec![("eth0".into(), 9000, 1, true), ("eth1".into(), 1500, 1, false)],
-            ..host()
-        };
-        let findings = examine(&poor);
-        let complaints: Vec<_> = findings.iter().filter(|f| f.severity != Severity::Ok).collect();
-        assert_eq!(complaints.len(), findings.len(), "{findings:#?}");
-        assert!(complaints.iter().all(|f| f.cost.is_some() && f.remedy.is_some()));
-        assert!(!is_well(&findings));
-        assert!(text(&findings).contains("mend: echo 64 > /proc/sys/vm/nr_hugepages"));
-    }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use middlenet_sdk::Layer;
 use serde_json::Value;
 
 /// The host's means.
@@ -59,6 +60,8 @@ pub trait Surroundings {
 pub struct Description {
     /// Its own name.
     pub name: String,
+    /// What it handles; nothing where that is not known.
+    pub layer: Option<Layer>,
     /// JSON schema of its configuration.
     pub schema: Value,
 }

@@ -1,12 +1,14 @@
 //! The manifest: what an operator writes. The types here are its form and, through their doc comments, its reference.
 
 mod entry;
+mod messages;
 mod read;
 
 pub use entry::{FunctionEntry, FunctionOptions};
-pub use read::{Chain, Manifest, Port};
+pub use messages::{HopForm, Listen, MessageChainForm};
+pub use read::{Chain, ChainOptions, Manifest, Port};
 
-pub use middlenet_plan::{OnFailure as PlanOnFailure, Placement as PlanPlacement, XdpMode as PlanXdpMode};
+pub use middlenet_plan::{OnFailure as PlanOnFailure, OnLoss, Placement as PlanPlacement, XdpMode as PlanXdpMode};
 use middlenet_sdk::protocol::Wait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,14 +23,15 @@ pub struct Form {
     /// Name of the run, used by `middlenet status NAME` and in the names of interfaces; lower-case letters, digits and `-`,
     /// at most 32.
     pub name: String,
-    /// The ports by name. At most 32.
+    /// The ports by name. At most 32. Chains of layer `l2l3` need them, others have none.
+    #[serde(default)]
     pub ports: BTreeMap<String, PortForm>,
     /// The chains by name.
-    pub chains: BTreeMap<String, ChainForm>,
-    /// Which cores do what. Default: the manager on the first core, functions on the others; on one core they share it.
+    pub chains: BTreeMap<String, ChainForms>,
+    /// Which cores do what. Default: manager and broker on the first core, functions on the others; on one core they share it.
     #[serde(default)]
     pub cores: Cores,
-    /// The packet buffers.
+    /// The packet and message buffers.
     #[serde(default)]
     pub memory: Memory,
     /// Descriptors that fit a ring between the manager and a function: a power of two from 64 to 65536.
@@ -183,11 +186,22 @@ pub struct PcapForm {
     pub write: Option<PathBuf>,
 }
 
-/// A chain.
+/// A chain of either layer.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "stands for the schema; chains are read one by one")]
+pub enum ChainForms {
+    /// Of packets.
+    Packets(ChainForm),
+    /// Of messages.
+    Messages(MessageChainForm),
+}
+
+/// A chain of layer L2/L3.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChainForm {
-    /// What the chain handles. This version has `l2l3`.
+    /// What the chain handles.
     #[serde(default)]
     pub layer: Layer,
     /// Names of its ports. The first is its left side, all others its right side; with one port it answers on it.
@@ -210,7 +224,7 @@ pub enum Layer {
     /// Packets.
     #[default]
     L2l3,
-    /// Requests; not in this version.
+    /// Connections and requests.
     L4l7,
 }
 
@@ -218,22 +232,23 @@ pub enum Layer {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
-    /// Called by the manager's worker: fastest; shares its fate.
+    /// Called by a worker of the data plane: fastest; shares its fate.
     Inline,
     /// A process of its own over shared memory: its death costs nobody else.
     #[default]
     Process,
 }
 
-/// What happens to packets while no instance of a function is alive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// What happens to packets or messages while no instance of a function is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// They are dropped and counted.
-    #[default]
+    /// They are dropped and counted; requests are answered with 502 or 503.
     Drop,
     /// They skip the function.
     Bypass,
+    /// In chains of layer `l4l7`: they wait for the next instance, and what was lost with one is tried once more.
+    Retry,
 }
 
 /// Which cores do what.
@@ -242,25 +257,29 @@ pub enum OnFailure {
 pub struct Cores {
     /// One worker thread of the manager per core.
     pub manager: Vec<usize>,
+    /// One worker thread of the message broker per core. Default: the manager's cores.
+    pub broker: Vec<usize>,
     /// Cores for function processes, given out in turn.
     pub functions: Vec<usize>,
 }
 
-/// The packet buffers.
+/// The packet and message buffers.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
-    /// How many.
+    /// How many packet buffers, for chains of layer `l2l3`.
     pub buffers: u32,
     /// Bytes in each: 2048, or 4096 for an MTU above 1500.
     pub buffer_bytes: u32,
+    /// How many message buffers of 16 KiB, for chains of layer `l4l7`.
+    pub messages: u32,
     /// Whether they lie in 2 MiB pages: `auto` where the host has them, `require` or an error, `never`.
     pub hugepages: Hugepages,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { buffers: 16384, buffer_bytes: 2048, hugepages: Hugepages::Auto }
+        Self { buffers: 16384, buffer_bytes: 2048, messages: 4096, hugepages: Hugepages::Auto }
     }
 }
 
@@ -286,11 +305,23 @@ impl From<Placement> for PlanPlacement {
     }
 }
 
-impl From<OnFailure> for PlanOnFailure {
+impl OnFailure {
+    /// In a chain of packets; nothing for what only messages can do.
+    pub fn for_packets(self) -> Option<PlanOnFailure> {
+        match self {
+            Self::Drop => Some(PlanOnFailure::Drop),
+            Self::Bypass => Some(PlanOnFailure::Bypass),
+            Self::Retry => None,
+        }
+    }
+}
+
+impl From<OnFailure> for OnLoss {
     fn from(on_failure: OnFailure) -> Self {
         match on_failure {
             OnFailure::Drop => Self::Drop,
             OnFailure::Bypass => Self::Bypass,
+            OnFailure::Retry => Self::Retry,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The JSON schema of manifests, the built-in functions' configurations included.
 
-use middlenet_sdk::Registration;
+use middlenet_sdk::{Layer, Registration};
 use schemars::{Schema, SchemaGenerator, schema_for};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +17,30 @@ pub fn manifest_schema(registry: &[Registration]) -> Value {
     let mut definitions = Map::new();
     let options = schema_for!(FunctionOptions).to_value();
     let options = adopt("function-options", options, &mut definitions);
+    for (layer, form) in [(Layer::L2l3, "ChainForm"), (Layer::L4l7, "MessageChainForm")] {
+        let entry = match layer {
+            Layer::L2l3 => "function-entry",
+            Layer::L4l7 => "message-function-entry",
+        };
+        let of_layer = registry.iter().filter(|r| r.layer() == layer);
+        let definition = function_entry(of_layer, &options, &mut definitions);
+        definitions.insert(entry.into(), definition);
+        let properties = &mut schema["$defs"][form]["properties"];
+        properties["functions"]["items"] = json!({ "$ref": format!("#/$defs/{entry}") });
+        let description = properties["layer"]["description"].take();
+        properties["layer"] = json!({ "description": description, "type": "string", "const": layer.name() });
+    }
+    if let Some(all) = schema["$defs"].as_object_mut() {
+        all.extend(definitions);
+    }
+    schema
+}
+
+fn function_entry<'r>(
+    registry: impl Iterator<Item = &'r Registration>,
+    options: &Value,
+    definitions: &mut Map<String, Value>,
+) -> Value {
     let mut names = Vec::new();
     let mut by_name = Map::new();
     for registration in registry {
@@ -25,31 +49,23 @@ pub fn manifest_schema(registry: &[Registration]) -> Value {
         if config["description"].is_null() {
             config["description"] = registration.summary.into();
         }
-        let config = adopt(name, config, &mut definitions);
+        let config = adopt(name, config, definitions);
         names.push(name.clone());
         by_name.insert(name.clone(), json!({ "anyOf": [config, options, { "type": "null" }] }));
     }
-    definitions.insert(
-        "function-entry".into(),
-        json!({
-            "description": "A function: its name, its name with its configuration, or a name of your own with options.",
-            "anyOf": [
-                { "type": "string", "enum": names },
-                {
-                    "type": "object",
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "properties": by_name,
-                    "additionalProperties": options,
-                },
-            ],
-        }),
-    );
-    if let Some(all) = schema["$defs"].as_object_mut() {
-        all.extend(definitions);
-    }
-    schema["$defs"]["ChainForm"]["properties"]["functions"]["items"] = json!({ "$ref": "#/$defs/function-entry" });
-    schema
+    json!({
+        "description": "A function: its name, its name with its configuration, or a name of your own with options.",
+        "anyOf": [
+            { "type": "string", "enum": names },
+            {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1,
+                "properties": by_name,
+                "additionalProperties": options,
+            },
+        ],
+    })
 }
 
 /// Moves a schema and its definitions into `definitions` under names that no other has; returns the reference to it.

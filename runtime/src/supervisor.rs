@@ -1,15 +1,15 @@
-//! The running system: one thread that starts the manager and the functions, watches them, and does what it is asked.
+//! The running system: one thread that starts the data planes and the functions, watches them, and does what it is asked.
 //!
 //! ```text
-//!            pidfd, socket                pidfd, socket, heartbeat
-//!   manager <--------------> supervisor <-------------------------> functions
-//!                              ^     ^
-//!                       signals|     |control API (api.rs)
+//!               pidfd, socket                pidfd, socket, heartbeat
+//!   nf-manager <---------------> supervisor <-------------------------> functions
+//!   message broker                 ^     ^
+//!                           signals|     |control API (api.rs)
 //! ```
 //!
-//! Life of a function process: `Spawned` - the manager is up, `start` is sent - `Starting` - it is `ready` - `Ready` - its
-//! control region is made and sent - `Attaching` - it is `attached`, the manager is told - `Joining` - the manager is done -
-//! `Running`. When the manager dies, all go back to `Ready` and stay alive; when a function dies, its slot starts another.
+//! Life of a function process: `Spawned` - its data plane is up, `start` is sent - `Starting` - it is `ready` - `Ready` - its
+//! control region is made and sent - `Attaching` - it is `attached`, the data plane is told - `Joining` - that is done -
+//! `Running`. When its data plane dies, it goes back to `Ready` and stays alive; when a function dies, its slot starts another.
 //!
 //! **Architecture invariant:** nothing here waits for anybody: whatever takes time is a state and a deadline. The exceptions are
 //! the first second and the last ones, when there is nothing else to do.
@@ -18,7 +18,9 @@ mod backoff;
 mod changes;
 mod instance;
 mod instances;
-mod manager;
+mod loopback;
+mod plane;
+mod planes;
 mod process;
 mod server;
 mod signals;
@@ -29,21 +31,21 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use middlenet_plan::{Request, Stats};
+use middlenet_plan::{BrokerStats, Stats};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::api::Status;
 use crate::kernel_port::KernelPorts;
 use crate::machine::Machine;
-use crate::plan::Plan;
+use crate::plan::{Plan, Plane};
 use crate::run_folder::RunFolder;
 use changes::Job;
 use instance::Slot;
-use manager::Manager;
+use plane::Planes;
 use server::Server;
 use signals::Signals;
 
-/// Time beyond the drain for the manager to stop.
+/// Time beyond the drain for a data plane to stop.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Time for functions to exit when told to.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
@@ -81,8 +83,10 @@ pub struct Setup {
     pub manifest: String,
     /// The `middlenet` binary, for built-in functions.
     pub middlenet: PathBuf,
-    /// The manager's binary.
+    /// The nf-manager's binary.
     pub manager: PathBuf,
+    /// The message broker's binary.
+    pub broker: PathBuf,
     /// What the host had when the plan was made.
     pub machine: Machine,
     /// The name, taken; nothing for a run over captures, which needs none.
@@ -104,7 +108,7 @@ pub struct Outcome {
 enum Phase {
     Starting,
     Running,
-    /// The manager drains; until then.
+    /// A data plane drains; until then.
     Stopping(Instant),
     Over,
 }
@@ -116,16 +120,17 @@ pub struct Supervisor {
     setup: Setup,
     phase: Phase,
     started: Instant,
-    manager: Manager,
+    planes: Planes,
     slots: Vec<Slot>,
     next_instance: u64,
     server: Option<Server>,
     signals: Signals,
     status_jobs: Vec<snapshot::StatusJob>,
     job: Option<Job>,
+    /// The nf-manager's counters.
     stats: Option<Stats>,
-    /// Counts the statistics received, so that who waits knows a new one from an old one.
-    stats_serial: u64,
+    /// The message broker's counters.
+    messages: Option<BrokerStats>,
     /// Why the run cannot go on.
     fatal: Option<RunError>,
     cut_short: bool,
@@ -139,8 +144,8 @@ enum Event {
     Signal,
     Connection,
     Client(u64),
-    ManagerSocket,
-    ManagerExit,
+    PlaneSocket(Plane),
+    PlaneExit(Plane),
     FunctionSocket { slot: usize, instance: u64 },
     FunctionExit { slot: usize, instance: u64 },
 }
@@ -165,12 +170,13 @@ impl Supervisor {
         };
         let slots = plan.runtime.processes.iter().cloned().map(Slot::new).collect();
         let now = Instant::now();
+        let planes = Planes::of(&plan);
         Ok(Self {
             plan,
             setup,
             phase: Phase::Starting,
             started: now,
-            manager: Manager::default(),
+            planes,
             slots,
             next_instance: 0,
             server,
@@ -178,7 +184,7 @@ impl Supervisor {
             status_jobs: Vec::new(),
             job: None,
             stats: None,
-            stats_serial: 0,
+            messages: None,
             fatal: None,
             cut_short: false,
             last_look: now,
@@ -212,7 +218,7 @@ impl Supervisor {
     /// Does what is due: starts, deadlines, heartbeats, answers.
     fn advance(&mut self) {
         let now = Instant::now();
-        self.advance_manager(now);
+        self.advance_planes(now);
         self.advance_instances(now);
         self.look_at_heartbeats(now);
         if self.phase == Phase::Starting && self.all_running() {
@@ -227,34 +233,26 @@ impl Supervisor {
         if let Phase::Stopping(deadline) = self.phase
             && now >= deadline
         {
-            log("the data plane did not drain in time");
-            self.phase = Phase::Over;
+            self.give_up_drain();
         }
     }
 
     fn all_running(&self) -> bool {
-        self.manager.is_up() && self.slots.iter().all(Slot::is_running)
+        self.planes.iter().all(|data| data.is_up()) && self.slots.iter().all(Slot::is_running)
     }
 
     fn announce(&self) {
         let ms = self.started.elapsed().as_millis();
-        let name = &self.plan.manager.name;
-        let functions = self.plan.manager.hops.len();
-        log(format_args!(
-            "`{name}` runs: {}, {}, {}, up in {ms} ms",
-            count(self.plan.manager.ports.len(), "port"),
-            count(self.plan.manager.chains.len(), "chain"),
-            count(functions, "function"),
-        ));
+        log(format_args!("`{}` runs: {}, up in {ms} ms", self.plan.name, self.plan.summary()));
     }
 
     /// Sleeps until something happens or is due.
     fn wait(&self) -> io::Result<Vec<Event>> {
         let input = PollFlags::POLLIN;
         let mut watched: Vec<(BorrowedFd<'_>, PollFlags, Event)> = vec![(self.signals.fd(), input, Event::Signal)];
-        if let Some(process) = self.manager.process() {
-            watched.push((process.channel().fd(), input, Event::ManagerSocket));
-            watched.push((process.pidfd(), input, Event::ManagerExit));
+        for (plane, process) in self.planes.iter().filter_map(|data| Some((data.plane, data.process.as_ref()?))) {
+            watched.push((process.channel().fd(), input, Event::PlaneSocket(plane)));
+            watched.push((process.pidfd(), input, Event::PlaneExit(plane)));
         }
         for (slot, instance) in self.slots.iter().enumerate().flat_map(|(i, s)| s.instances().map(move |p| (i, p))) {
             let id = instance.id;
@@ -283,7 +281,7 @@ impl Supervisor {
     fn due(&self) -> Instant {
         let longest = Instant::now() + LONGEST_SLEEP;
         let mut times = vec![longest];
-        times.extend(self.manager.due());
+        times.extend(self.planes.iter().filter_map(|data| data.due()));
         times.extend(self.slots.iter().filter_map(Slot::due));
         times.extend(self.status_jobs.iter().map(|job| job.deadline));
         times.extend(self.job.as_ref().map(|job| job.deadline));
@@ -301,8 +299,8 @@ impl Supervisor {
             Event::Signal => self.take_signals(),
             Event::Connection => self.server.iter_mut().for_each(Server::accept),
             Event::Client(id) => self.take_client(id),
-            Event::ManagerSocket => self.take_manager_messages(),
-            Event::ManagerExit => self.take_manager_exit(),
+            Event::PlaneSocket(plane) => self.take_plane_messages(plane),
+            Event::PlaneExit(plane) => self.take_plane_exit(plane),
             Event::FunctionSocket { slot, instance } => self.take_function_messages(slot, instance),
             Event::FunctionExit { slot, instance } => self.take_function_exit(slot, instance),
         }
@@ -323,17 +321,13 @@ impl Supervisor {
         }
     }
 
-    /// Begins the end: receive no more, let packets leave.
+    /// Begins the end: receive no more, let packets leave and requests be answered.
     fn stop(&mut self) {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Over) {
             return;
         }
-        let drain = self.plan.runtime.drain;
-        self.phase = Phase::Stopping(Instant::now() + drain + STOP_GRACE);
-        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        if !self.manager.is_up() || !self.ask_manager(&Request::Stop { drain_ms }, &[], manager::Expected::Stopped) {
-            self.phase = Phase::Over;
-        }
+        self.phase = Phase::Stopping(Instant::now() + STOP_GRACE);
+        self.stop_next();
     }
 
     /// Ends every child, politely where that is possible.
@@ -348,7 +342,10 @@ impl Supervisor {
         for instance in self.slots.iter_mut().flat_map(Slot::instances_mut) {
             instance.process.finish(deadline);
         }
-        self.manager.finish(deadline.max(Instant::now() + patience));
+        let deadline = deadline.max(Instant::now() + patience);
+        for process in self.planes.iter_mut().filter_map(|data| data.process.as_mut()) {
+            process.finish(deadline);
+        }
     }
 }
 

@@ -1,23 +1,21 @@
 //! The supervisor with real function processes and a manager that only speaks the protocol: no DPDK, no ports, no packets.
 //!
-//! The manager is this very test binary, started by a script with [`FAKE`] set; it writes what it is asked to a journal.
+//! The manager is this very test binary, started by a script with `FAKE` set; it writes what it is asked to a journal.
 
 #![forbid(unsafe_code)]
 
 mod fake_manager;
+mod runs;
 
-use middlenet_runtime::api::{Client, Request, Response, Status};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use middlenet_runtime::api::{Request, Response};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fake_manager::{FAKE, JOURNAL};
+use runs::{FAKE, Run, command, is_alive, pids, send, write_script};
 
 /// Not a test of anything by itself: what the script runs.
 #[test]
@@ -27,155 +25,22 @@ fn fake_manager_main() {
     }
 }
 
-/// A run in a folder of its own. Dropping it ends it.
-struct Run {
-    folder: PathBuf,
-    child: Child,
-    name: String,
-}
-
 const FUNCTIONS: &str = "[monitor, { tail: { use: monitor, config: { top: 3 } } }]";
 
-fn manifest(name: &str, functions: &str) -> String {
+fn manifest(functions: &str) -> String {
     format!(
-        "name: {name}\nports:\n  wan: {{ dpdk: net_null0 }}\n  lan: {{ dpdk: net_null1 }}\nmemory: {{ buffers: 4096, hugepages: never }}\n\
+        "name: NAME\nports:\n  wan: {{ dpdk: net_null0 }}\n  lan: {{ dpdk: net_null1 }}\nmemory: {{ buffers: 4096, hugepages: never }}\n\
          heartbeat_ms: 400\ndrain_ms: 100\nchains:\n  transit: {{ ports: [wan, lan], functions: {functions} }}\n"
     )
 }
 
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_middlenet"));
-    // Root's runs are in /run, others' below this folder.
-    command.env("XDG_RUNTIME_DIR", folder).env("MIDDLENET_NF_MANAGER", folder.join("manager")).current_dir(folder);
-    command
-}
-
-impl Run {
-    /// Starts `middlenet run`; `behaviour` is for the manager.
-    fn start(test: &str, behaviour: &str) -> Self {
-        Self::start_with(test, behaviour, FUNCTIONS)
-    }
-
-    fn start_with(test: &str, behaviour: &str, functions: &str) -> Self {
-        let name = format!("t{}-{test}", std::process::id());
-        let folder = std::env::temp_dir().join(format!("middlenet-{name}"));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let script = folder.join("manager");
-        let own = std::env::current_exe().unwrap();
-        let text = format!(
-            "#!/bin/sh\n{FAKE}='{behaviour}' {JOURNAL}='{}' exec '{}' --exact fake_manager_main --nocapture --quiet\n",
-            folder.join("journal").display(),
-            own.display()
-        );
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(folder.join("m.yaml"), manifest(&name, functions)).unwrap();
-        let log = fs::File::create(folder.join("log")).unwrap();
-        let child =
-            command(&folder).args(["run", "m.yaml"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        Self { folder, child: child.unwrap(), name }
-    }
-
-    fn socket(&self) -> PathBuf {
-        match nix::unistd::geteuid().is_root() {
-            true => format!("/run/middlenet/{}.sock", self.name).into(),
-            false => self.folder.join(format!("middlenet/{}.sock", self.name)),
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    fn journal(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.folder.join("journal")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn try_status(&self) -> Option<Status> {
-        match Client::connect(&self.socket()).ok()?.ask(&Request::Status { reports: true }).ok()? {
-            Response::Status(status) => Some(*status),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Waits until the status is as wanted.
-    fn wait(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = self.try_status().filter(&wanted) {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "never {what}; the log:\n{}\nstatus: {:#?}",
-                self.log(),
-                self.try_status()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn running(&self) -> Status {
-        self.wait("running", |s| s.state == "running")
-    }
-
-    fn ask(&self, request: &Request) -> Response {
-        Client::connect(&self.socket()).unwrap().ask(request).unwrap()
-    }
-
-    fn apply(&self, functions: &str) -> Response {
-        let manifest = manifest(&self.name, functions);
-        self.ask(&Request::Apply { manifest, folder: self.folder.display().to_string() })
-    }
-
-    /// Waits for the end of `middlenet run`.
-    fn end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end; the log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        send(self.child.id(), signal);
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-        let socket = self.socket();
-        let _ = fs::remove_file(&socket);
-        let _ = fs::remove_file(socket.with_extension("lock"));
-        let _ = fs::remove_file(socket.with_extension("json"));
-    }
-}
-
-fn send(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A process that ended but was not reaped by whoever inherited it counts as gone.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()).is_some_and(|state| state != 'Z')
-}
-
-fn pids(status: &Status) -> Vec<u32> {
-    status.functions.iter().filter_map(|f| f.process.pid).collect()
+fn start(test: &str, behaviour: &str) -> Run {
+    Run::launch(test, behaviour, &manifest(FUNCTIONS))
 }
 
 #[test]
 fn a_run_starts_tells_and_stops() {
-    let mut run = Run::start("plain", "");
+    let mut run = start("plain", "");
     let status = run.running();
     assert_eq!(status.chains[0].lines[0], "wan -> monitor -> tail -> lan");
     assert_eq!(status.functions.len(), 2);
@@ -197,7 +62,7 @@ fn a_run_starts_tells_and_stops() {
 
 #[test]
 fn a_killed_function_comes_back_at_once() {
-    let run = Run::start("killed", "");
+    let run = start("killed", "");
     let before = run.running();
     let start = Instant::now();
     send(pids(&before)[0], Signal::SIGKILL);
@@ -215,7 +80,7 @@ fn a_killed_function_comes_back_at_once() {
 
 #[test]
 fn a_function_that_hangs_is_killed_and_comes_back() {
-    let run = Run::start("hung", "");
+    let run = start("hung", "");
     let before = run.running();
     send(pids(&before)[1], Signal::SIGSTOP);
     let after = run.wait("back", |s| s.functions[1].process.restarts == 1 && s.state == "running");
@@ -226,7 +91,7 @@ fn a_function_that_hangs_is_killed_and_comes_back() {
 
 #[test]
 fn functions_outlive_the_manager() {
-    let run = Run::start("manager", "");
+    let run = start("manager", "");
     let before = run.running();
     send(before.manager.pid.unwrap(), Signal::SIGKILL);
     let after = run.wait("back", |s| s.manager.restarts == 1 && s.state == "running");
@@ -239,7 +104,7 @@ fn functions_outlive_the_manager() {
 
 #[test]
 fn a_manager_that_does_not_understand_is_replaced() {
-    let run = Run::start("babble", "babble");
+    let run = start("babble", "babble");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !run.log().contains("runs: 2 ports") {
         assert!(Instant::now() < deadline, "{}", run.log());
@@ -254,7 +119,7 @@ fn a_manager_that_does_not_understand_is_replaced() {
 
 #[test]
 fn a_second_run_of_a_name_is_refused() {
-    let run = Run::start("twice", "");
+    let run = start("twice", "");
     let before = run.running();
     let second = command(&run.folder).args(["run", "m.yaml"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
@@ -269,16 +134,16 @@ fn a_second_run_of_a_name_is_refused() {
 
 #[test]
 fn configurations_change_while_it_runs_and_structure_does_not() {
-    let run = Run::start("apply", "");
+    let run = start("apply", "");
     let before = run.running();
-    let response = run.apply("[monitor, { tail: { use: monitor, config: { top: 5 } } }]");
+    let response = run.apply(&manifest("[monitor, { tail: { use: monitor, config: { top: 5 } } }]"));
     assert!(matches!(&response, Response::Applied { changed } if changed == &["transit/tail"]), "{response:?}");
-    let response = run.apply("[monitor, { tail: { use: monitor, config: { top: 5 } } }]");
+    let response = run.apply(&manifest("[monitor, { tail: { use: monitor, config: { top: 5 } } }]"));
     assert!(matches!(&response, Response::Applied { changed } if changed.is_empty()), "{response:?}");
-    let response = run.apply("[monitor]");
+    let response = run.apply(&manifest("[monitor]"));
     let expected = ["function `transit/tail` would go"];
     assert!(matches!(&response, Response::NeedsRestart { differences } if differences == &expected), "{response:?}");
-    let response = run.apply("[monitor, { tail: { use: monitor, config: { top: many } } }]");
+    let response = run.apply(&manifest("[monitor, { tail: { use: monitor, config: { top: many } } }]"));
     assert!(
         matches!(&response, Response::Failed { message, .. } if message.contains("expected a whole number")),
         "{response:?}"
@@ -287,13 +152,13 @@ fn configurations_change_while_it_runs_and_structure_does_not() {
     // What is started later starts with what was applied.
     send(pids(&before)[1], Signal::SIGKILL);
     run.wait("back", |s| s.functions[1].process.restarts == 1 && s.state == "running");
-    let response = run.apply("[monitor, { tail: { use: monitor, config: { top: 5 } } }]");
+    let response = run.apply(&manifest("[monitor, { tail: { use: monitor, config: { top: 5 } } }]"));
     assert!(matches!(&response, Response::Applied { changed } if changed.is_empty()), "{response:?}");
 }
 
 #[test]
 fn a_new_instance_takes_over_from_the_old() {
-    let run = Run::start("replace", "");
+    let run = start("replace", "");
     let before = run.running();
     let response = run.ask(&Request::Replace { chain: "transit".into(), function: "tail".into() });
     let Response::Replaced { pids: new } = response else { panic!("{response:?}") };
@@ -308,12 +173,12 @@ fn a_new_instance_takes_over_from_the_old() {
 
 #[test]
 fn a_signal_drains_and_a_second_one_does_not_wait() {
-    let mut run = Run::start("signal", "");
+    let mut run = start("signal", "");
     run.running();
     run.signal(Signal::SIGTERM);
     assert!(run.end().success(), "{}", run.log());
 
-    let mut stuck = Run::start("stuck", "never-stops");
+    let mut stuck = start("stuck", "never-stops");
     let status = stuck.running();
     stuck.signal(Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(200));
@@ -326,7 +191,7 @@ fn a_signal_drains_and_a_second_one_does_not_wait() {
 
 #[test]
 fn a_manager_that_cannot_start_ends_the_run_with_its_reason() {
-    let mut run = Run::start("refuses", "refuses");
+    let mut run = start("refuses", "refuses");
     assert_eq!(run.end().code(), Some(1));
     let log = run.log();
     assert!(log.contains("middlenet: port `wan`: no such device\n\nhint: plug it in"), "{log}");
@@ -334,7 +199,7 @@ fn a_manager_that_cannot_start_ends_the_run_with_its_reason() {
 
 #[test]
 fn children_die_with_the_supervisor() {
-    let run = Run::start("orphans", "");
+    let run = start("orphans", "");
     let status = run.running();
     run.signal(Signal::SIGKILL);
     let children: Vec<u32> = pids(&status).into_iter().chain(status.manager.pid).collect();
@@ -347,7 +212,7 @@ fn children_die_with_the_supervisor() {
 
 #[test]
 fn hostile_clients_harm_nobody() {
-    let run = Run::start("hostile", "");
+    let run = start("hostile", "");
     let before = run.running();
     let connect = || UnixStream::connect(run.socket()).unwrap();
     // Silent ones, half a request, and more of them than are let in.
@@ -387,7 +252,7 @@ fn an_external_function_runs_and_one_that_dies_at_start_ends_the_run() {
     let name = "external";
     let folder = std::env::temp_dir().join(format!("middlenet-t{}-{name}", std::process::id()));
     // The script is written after the folder has been made, so check fails first.
-    let mut missing = Run::start_with(name, "", functions);
+    let mut missing = Run::launch(name, "", &manifest(functions));
     assert_eq!(missing.end().code(), Some(2));
     assert!(missing.log().contains("/own is not there"), "{}", missing.log());
     let own = folder.join("own");
@@ -396,8 +261,7 @@ fn an_external_function_runs_and_one_that_dies_at_start_ends_the_run() {
     let script = format!(
         "#!/bin/sh\nif [ \"$1\" = --describe ]; then echo '{describe}'; exit 0; fi\nexec {middlenet} fn monitor\n"
     );
-    fs::write(&own, &script).unwrap();
-    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    write_script(&own, &script);
     let again =
         || command(&folder).args(["run", "m.yaml"]).stderr(fs::File::create(folder.join("log")).unwrap()).spawn();
     missing.child = again().unwrap();

@@ -94,6 +94,21 @@ pub enum Layer {
     L4l7,
 }
 
+impl Layer {
+    /// As manifests and `--describe` write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::L2l3 => "l2l3",
+            Self::L4l7 => "l4l7",
+        }
+    }
+
+    /// The layer of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::L2l3, Self::L4l7].into_iter().find(|layer| layer.name() == name)
+    }
+}
+
 /// A function the runtime can make by name.
 #[derive(Clone)]
 pub struct Registration {
@@ -194,7 +209,7 @@ impl Registration {
     pub fn create(&self, config: Value, init: &mut Init) -> Result<Box<dyn DynFunction>, ConfigError> {
         match self.create {
             Create::Packets(create) => create(config, init),
-            Create::Messages(_) => Err(self.other_layer("l4l7")),
+            Create::Messages(_) => Err(self.other_layer()),
         }
     }
 
@@ -202,7 +217,7 @@ impl Registration {
     pub fn create_middlebox(&self, config: Value, init: &mut Init) -> Result<Box<dyn DynMiddlebox>, ConfigError> {
         match self.create {
             Create::Messages(create) => create(config, init),
-            Create::Packets(_) => Err(self.other_layer("l2l3")),
+            Create::Packets(_) => Err(self.other_layer()),
         }
     }
 
@@ -216,7 +231,8 @@ impl Registration {
         }
     }
 
-    fn other_layer(&self, layer: &str) -> ConfigError {
+    fn other_layer(&self) -> ConfigError {
+        let layer = self.layer().name();
         ConfigError::new(format!("`{}` is a function of layer {layer}", self.name))
             .with_hint(format!("use it in a chain with `layer: {layer}`"))
     }

@@ -49,6 +49,7 @@ pub fn main(registration: &Registration) -> ExitCode {
         let description = serde_json::json!({
             "name": registration.name,
             "summary": registration.summary,
+            "layer": registration.layer().name(),
             "version": VERSION,
             "schema": registration.schema(),
         });

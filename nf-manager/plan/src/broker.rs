@@ -5,6 +5,7 @@
 
 use middlenet_sdk::protocol::Wait;
 use middlenet_sdk::{CounterInfo, Interests};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -52,7 +53,7 @@ pub struct MessageChainPlan {
 }
 
 /// What is spoken on a chain's connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
@@ -62,22 +63,30 @@ pub enum Protocol {
     Tcp,
 }
 
-/// Time-outs of a chain in milliseconds; 0 means none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Time-outs of a chain in milliseconds; 0 means none. Manifests are read into this type, and into those below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// To reach an upstream. Past it another upstream is tried, then 504.
+    #[schemars(range(max = 86_400_000))]
     pub connect_ms: u64,
     /// For a client to send a whole request head, from its first byte (from the accept for the first one): 408.
+    #[schemars(range(max = 86_400_000))]
     pub head_ms: u64,
     /// For an upstream to send a whole response head, from the end of the request: 504.
+    #[schemars(range(max = 86_400_000))]
     pub first_byte_ms: u64,
     /// Between two reads or writes that move bytes of a body, either side.
+    #[schemars(range(max = 86_400_000))]
     pub body_ms: u64,
     /// A client connection that waits for its next request; and a tunnel or TCP connection in which nothing moves.
+    #[schemars(range(max = 86_400_000))]
     pub idle_ms: u64,
     /// For a request and its response as a whole.
+    #[schemars(range(max = 86_400_000))]
     pub total_ms: u64,
     /// For a message to come back from its functions, and for a function that is being started anew: 503.
+    #[schemars(range(max = 86_400_000))]
     pub function_ms: u64,
 }
 
@@ -96,11 +105,14 @@ impl Default for Timeouts {
 }
 
 /// Limits of a chain; 0 means none, except where the protocol needs one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct MessageLimits {
     /// Bytes of a request or response head, at most 8192.
+    #[schemars(range(min = 256, max = 8192))]
     pub head_bytes: u32,
     /// Headers of a head, at most 128.
+    #[schemars(range(min = 1, max = 128))]
     pub headers: u32,
     /// Bytes of a request body: 413 beyond.
     pub body_bytes: u64,
@@ -117,14 +129,18 @@ impl Default for MessageLimits {
 }
 
 /// How a chain keeps and watches upstream connections.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct UpstreamSettings {
     /// Idle connections kept per upstream and worker.
+    #[schemars(range(max = 65_536))]
     pub idle_connections: u32,
     /// How long an idle connection is kept, in ms; below the upstream's own time-out.
+    #[schemars(range(max = 86_400_000))]
     pub idle_ms: u64,
     /// How often a request is tried at another upstream or connection when it is safe: it has not been sent, or it is
     /// idempotent and nothing of the response has come.
+    #[schemars(range(max = 16))]
     pub retries: u32,
     /// Active checks.
     pub health: HealthSettings,
@@ -137,19 +153,25 @@ impl Default for UpstreamSettings {
 }
 
 /// How upstreams are found fit or unfit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct HealthSettings {
     /// Time between two active checks in ms; 0: none.
+    #[schemars(range(max = 86_400_000))]
     pub interval_ms: u64,
     /// For one check to succeed.
+    #[schemars(range(min = 1, max = 86_400_000))]
     pub timeout_ms: u64,
     /// The path of an HTTP check, which succeeds on 2xx and 3xx; without one, a TCP connection suffices.
     pub path: Option<String>,
     /// Successes in a row that bring an upstream back.
+    #[schemars(range(min = 1, max = 1000))]
     pub rise: u32,
     /// Failures in a row, active or passive (a request that could not be sent or got no response head), that take it out.
+    #[schemars(range(min = 1, max = 1000))]
     pub fall: u32,
     /// Without active checks: how long an upstream stays out, in ms.
+    #[schemars(range(max = 86_400_000))]
     pub eject_ms: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Configurations of functions: against their schemas, then by the functions themselves.
 
-use middlenet_sdk::{Init, PortInfo};
+use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
 
 use super::Checker;
@@ -11,46 +11,72 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 5] = ["placement", "replicas", "on_failure", "cores", "outputs"];
+const OPTIONS: [&str; 6] = ["placement", "replicas", "on_failure", "cores", "outputs", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 
 impl Checker<'_> {
-    /// Checks that the function is there and takes its configuration, as far as the chain's ports are known.
-    pub(super) fn check_function(&mut self, entry: &FunctionEntry, ports: Option<Vec<PortInfo>>, outputs: Vec<String>) {
+    /// Checks that the function is there, fits the chain's layer and takes its configuration, as far as the chain's ports are
+    /// known. Returns the upstreams that it declares, where that can be known.
+    pub(super) fn check_function(
+        &mut self,
+        entry: &FunctionEntry,
+        layer: Layer,
+        ports: Option<Vec<PortInfo>>,
+        outputs: Vec<String>,
+    ) -> Option<Vec<String>> {
         let empty = Node { span: entry.name_span.clone(), content: Content::Mapping(Vec::new()) };
         let config = entry.config.as_ref().unwrap_or(&empty);
         if let Some(run) = &entry.options.run {
             let program = resolve(self.surroundings.folder(), run);
-            if let Some(description) = self.describe(entry, &program) {
-                self.check_schema(entry, config, &description.schema);
+            let description = self.describe(entry, &program)?;
+            match description.layer {
+                Some(other) if other != layer => self.wrong_layer(entry, entry.option_span(&["run"]), other),
+                _ => {
+                    self.check_schema(entry, config, &description.schema);
+                }
             }
-            return;
+            return None;
         }
         let registry = self.registry;
         let Some(registration) = registry.iter().find(|r| r.name == entry.function) else {
-            self.unknown_function(entry);
-            return;
+            self.unknown_function(entry, layer);
+            return None;
         };
-        if !self.check_schema(entry, config, &registration.schema()) {
-            return;
+        if registration.layer() != layer {
+            self.wrong_layer(entry, entry.function_span.clone(), registration.layer());
+            return None;
         }
-        let Some(ports) = ports else { return };
+        if !self.check_schema(entry, config, &registration.schema()) {
+            return None;
+        }
+        let ports = ports?;
         let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
-            registration.create(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
+            registration.try_config(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
         };
-        if let Some(error) = refuse(&entry.config_json()) {
+        let mut init = Init::new(ports.clone(), outputs.clone());
+        if let Err(error) = registration.try_config(entry.config_json(), &mut init) {
             let message = format!("`{}`: {}", entry.name, error.message);
             let spot = blamed_item(config, &error.message, &refuse).or_else(|| named_spot(config, &error.message));
             self.problem(spot.unwrap_or_else(|| entry.name_span.clone()), message, error.hint);
+            return None;
         }
+        Some(init.upstreams().to_vec())
     }
 
-    fn unknown_function(&mut self, entry: &FunctionEntry) {
-        let names = || self.registry.iter().map(|r| r.name.as_str());
+    fn wrong_layer(&mut self, entry: &FunctionEntry, span: Span, layer: Layer) {
+        let layer = layer.name();
+        let what = entry.options.run.as_ref().map_or(entry.function.clone(), |run| run.display().to_string());
+        let message = format!("`{what}` is a function of layer {layer}");
+        self.problem(span, message, Some(format!("use it in a chain with `layer: {layer}`")));
+    }
+
+    fn unknown_function(&mut self, entry: &FunctionEntry, layer: Layer) {
+        let names = || self.registry.iter().filter(|r| r.layer() == layer).map(|r| r.name.as_str());
         let own = format!("for a binary of your own: `{}: {{ run: ./path }}`", entry.name);
         let hint = match closest(&entry.function, names()) {
             Some(name) => format!("did you mean `{name}`?"),
+            None if names().next().is_none() => own,
             None => format!("built in are {}; {own}", one_of(names())),
         };
         self.problem(entry.function_span.clone(), format!("unknown function `{}`", entry.function), Some(hint));

@@ -1,15 +1,15 @@
-//! Functions: what each is, where it runs, and where its packets go.
+//! Functions of packets: what each is, where it runs, and where its packets go.
 
 use middlenet_plan::{ChainPlan, HopPlan, Placement, PortPlan, Target};
-use middlenet_sdk::PortInfo;
-use middlenet_sdk::protocol::Wait;
+use middlenet_sdk::{Layer, PortInfo};
 use std::path::Path;
 
+use super::processes::{ProcessDraft, program};
 use super::{Checker, Traffic, Wired};
 use crate::diagnostic::{did_you_mean, one_of};
 use crate::machine::{Description, resolve};
-use crate::manifest::{Chain, FunctionEntry};
-use crate::plan::{ProcessPlan, Program};
+use crate::manifest::{Chain, ChainOptions, FunctionEntry, OnFailure};
+use crate::plan::{HopId, Plane};
 
 /// Functions of a run.
 const HOP_LIMIT: usize = 256;
@@ -25,21 +25,20 @@ impl<'a> Checker<'a> {
             let init_ports = all_known.then(|| dummy_ports(chain_ports, ports));
             let hop_id = |i: usize| u16::try_from(first + i).unwrap_or(u16::MAX);
             for (i, entry) in chain.functions.iter().enumerate() {
-                self.check_entry(chain, entry);
+                self.check_entry(chain, entry, "manager");
+                self.check_packet_entry(chain, entry);
                 let outputs = self.outputs(chain, entry, chain_ports, ports, first);
                 let placement = self.placement(chain, entry);
-                self.check_function(entry, init_ports.clone(), outputs.iter().map(|(n, _)| n.clone()).collect());
-                let function = match &entry.options.run {
-                    Some(run) => resolve(self.surroundings.folder(), run).to_string_lossy().into_owned(),
-                    None => entry.function.clone(),
-                };
+                let names = outputs.iter().map(|(n, _)| n.clone()).collect();
+                self.check_function(entry, Layer::L2l3, init_ports.clone(), names);
+                let function = self.function_name(entry);
                 hops.push(HopPlan {
                     name: entry.name.clone(),
                     function,
                     config: entry.config_json(),
                     placement,
                     replicas: if placement == Placement::Inline { 1 } else { entry.options.replicas.unwrap_or(1) },
-                    on_failure: entry.options.on_failure.unwrap_or_default().into(),
+                    on_failure: entry.options.on_failure.and_then(OnFailure::for_packets).unwrap_or_default(),
                     chain: u16::try_from(chain_id).unwrap_or(u16::MAX),
                     next_forward: if i + 1 < count { Target::Hop(hop_id(i + 1)) } else { Target::Egress },
                     next_reverse: if i > 0 { Target::Hop(hop_id(i - 1)) } else { Target::Egress },
@@ -54,7 +53,8 @@ impl<'a> Checker<'a> {
         hops
     }
 
-    pub(super) fn check_entry(&mut self, chain: &Chain, entry: &FunctionEntry) {
+    /// What is wrong with an entry in a chain of either layer; `process` runs its inline functions.
+    pub(super) fn check_entry<F: ChainOptions>(&mut self, chain: &Chain<F>, entry: &FunctionEntry, process: &str) {
         let twins = chain.functions.iter().filter(|f| f.name == entry.name);
         if twins.take_while(|f| f.name_span != entry.name_span).next().is_some() {
             let message = format!("the chain `{}` has two functions called `{}`", chain.name, entry.name);
@@ -63,14 +63,6 @@ impl<'a> Checker<'a> {
                 entry.name, entry.function
             );
             self.problem(entry.name_span.clone(), message, Some(hint));
-        }
-        if chain.form.as_ref().is_some_and(|f| f.ports.contains(&entry.name)) {
-            let message = format!("`{}` is the name of a port of this chain as well", entry.name);
-            self.problem(
-                entry.name_span.clone(),
-                message,
-                Some("outputs could not tell them apart: rename one".into()),
-            );
         }
         let options = &entry.options;
         let inline = options.placement.map(Placement::from) == Some(Placement::Inline);
@@ -88,21 +80,51 @@ impl<'a> Checker<'a> {
                 self.problem(entry.option_span(&["replicas"]), message, Some(hint.into()));
             }
             if options.cores.is_some() {
-                let message = "an inline function runs on the manager's cores";
+                let message = format!("an inline function runs on the {process}'s cores");
                 let hint = "add `placement: process`, or remove `cores`";
                 self.problem(entry.option_span(&["cores"]), message, Some(hint.into()));
             }
         }
     }
 
-    pub(super) fn placement(&self, chain: &Chain, entry: &FunctionEntry) -> Placement {
+    /// What is wrong with an entry in a chain of packets.
+    fn check_packet_entry(&mut self, chain: &Chain, entry: &FunctionEntry) {
+        if chain.form.as_ref().is_some_and(|f| f.ports.contains(&entry.name)) {
+            let message = format!("`{}` is the name of a port of this chain as well", entry.name);
+            self.problem(
+                entry.name_span.clone(),
+                message,
+                Some("outputs could not tell them apart: rename one".into()),
+            );
+        }
+        if entry.options.on_failure == Some(OnFailure::Retry) {
+            let hint = "packets do not wait: `drop` them, or let them skip the function with `bypass`";
+            let message = "`retry` is for chains of layer l4l7";
+            self.problem(entry.option_span(&["on_failure"]), message, Some(hint.into()));
+        }
+        if entry.options.hop.is_some() {
+            let message = "`hop` is for chains of layer l4l7";
+            let hint = "remove it: packets reach function processes through rings";
+            self.problem(entry.option_span(&["hop"]), message, Some(hint.into()));
+        }
+    }
+
+    /// The registered name, or the path of the binary.
+    pub(super) fn function_name(&self, entry: &FunctionEntry) -> String {
+        match &entry.options.run {
+            Some(run) => resolve(self.surroundings.folder(), run).to_string_lossy().into_owned(),
+            None => entry.function.clone(),
+        }
+    }
+
+    pub(super) fn placement<F: ChainOptions>(&self, chain: &Chain<F>, entry: &FunctionEntry) -> Placement {
         if entry.options.run.is_some() {
             return Placement::Process;
         }
         if matches!(self.traffic, Traffic::Captures(_)) {
             return Placement::Inline;
         }
-        let of_chain = chain.form.as_ref().and_then(|f| f.placement);
+        let of_chain = chain.form.as_ref().and_then(F::placement);
         entry.options.placement.or(of_chain).unwrap_or(self.manifest.placement).into()
     }
 
@@ -163,67 +185,24 @@ impl<'a> Checker<'a> {
         wired.iter().enumerate().map(chain).collect()
     }
 
-    pub(super) fn processes(
-        &mut self,
-        wired: &[Wired<'a>],
-        hops: &[HopPlan],
-        workers: &[usize],
-        notes: &mut Vec<String>,
-    ) -> Vec<ProcessPlan> {
-        let pool = self.function_cores(workers);
-        let mut given = 0;
-        let mut processes: Vec<ProcessPlan> = Vec::new();
+    /// The processes of the chains of packets.
+    pub(super) fn packet_processes(&mut self, wired: &[Wired<'a>], hops: &[HopPlan]) -> Vec<ProcessDraft> {
         let entries = wired.iter().flat_map(|w| w.chain.functions.iter().map(move |f| (w, f)));
+        let mut drafts = Vec::new();
         for (id, ((wired, entry), hop)) in entries.zip(hops).enumerate() {
-            if hop.placement != Placement::Process {
-                continue;
-            }
-            let own_cores = self.entry_cores(entry);
-            for replica in 0..hop.replicas {
-                let cores = own_cores.clone().unwrap_or_else(|| {
-                    given += 1;
-                    vec![pool[(given - 1) % pool.len()]]
-                });
-                let number = if hop.replicas > 1 { format!("#{replica}") } else { String::new() };
-                processes.push(ProcessPlan {
-                    hop: u16::try_from(id).unwrap_or(u16::MAX),
-                    replica,
-                    label: format!("{}/{}{number}", wired.chain.name, hop.name),
-                    program: match entry.options.run {
-                        Some(_) => Program::External(hop.function.clone().into()),
-                        None => Program::BuiltIn(hop.function.clone()),
-                    },
+            if hop.placement == Placement::Process {
+                drafts.push(ProcessDraft {
+                    hop: HopId::new(Plane::Packets, id),
+                    replicas: hop.replicas,
+                    label: format!("{}/{}", wired.chain.name, hop.name),
+                    program: program(entry, &hop.function),
                     ports: wired.ports.clone(),
                     wait: wired.chain.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait),
-                    cores,
-                    shares_core: false,
+                    cores: self.entry_cores(entry),
                 });
             }
         }
-        for i in 0..processes.len() {
-            let mine = &processes[i].cores;
-            let overlaps = |other: &[usize]| other.iter().any(|c| mine.contains(c));
-            let others = processes.iter().enumerate().filter(|(j, p)| *j != i && overlaps(&p.cores)).count();
-            processes[i].shares_core = overlaps(workers) || others >= mine.len();
-        }
-        if !processes.is_empty() && processes.iter().any(|p| p.cores.iter().any(|c| workers.contains(c))) {
-            notes.push(
-                "functions share a core with the manager: both yield to each other, which costs throughput".into(),
-            );
-        }
-        processes
-    }
-
-    /// Workers serve all chains: they wait as the most eager one asks.
-    pub(super) fn manager_wait(&self) -> Wait {
-        let of_chain = |c: &Chain| c.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait);
-        let mut waits: Vec<Wait> = self.manifest.chains.iter().map(of_chain).collect();
-        waits.sort_by_key(|wait| match wait {
-            Wait::Poll => 0,
-            Wait::Auto => 1,
-            Wait::Event => 2,
-        });
-        waits.first().copied().unwrap_or(self.manifest.wait)
+        drafts
     }
 
     /// What an external binary says of itself.

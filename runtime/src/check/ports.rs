@@ -16,19 +16,18 @@ const PORT_LIMIT: usize = 32;
 pub(super) const INTERFACE_CHARACTERS: usize = 15;
 
 impl<'a> Checker<'a> {
-    pub(super) fn ports(&mut self) -> (Vec<PortPlan>, Vec<KernelPort>) {
+    pub(super) fn ports(&mut self, kernel_ports: &mut Vec<KernelPort>) -> Vec<PortPlan> {
         let manifest = self.manifest;
         if manifest.ports.len() > PORT_LIMIT {
             let message = format!("{} ports, but a run has at most {PORT_LIMIT}", manifest.ports.len());
             self.problem(manifest.key_span("ports"), message, None);
         }
         let mut plans = Vec::new();
-        let mut kernel_ports = Vec::new();
         let mut devices: HashMap<String, &str> = HashMap::new();
         for (id, port) in manifest.ports.iter().take(PORT_LIMIT).enumerate() {
             let id = u8::try_from(id).unwrap_or(u8::MAX);
             let (device, kind, queues) =
-                match port.form.as_ref().and_then(|form| self.port_kind(id, port, form, &mut kernel_ports)) {
+                match port.form.as_ref().and_then(|form| self.port_kind(id, port, form, kernel_ports)) {
                     Some(known) => known,
                     // Something must keep its place, so that what refers to it can be checked.
                     None => (String::new(), PortKind::Pcap { read: None, write: None }, 0),
@@ -44,7 +43,7 @@ impl<'a> Checker<'a> {
         if let Traffic::Captures(captures) = self.traffic {
             self.replace_by_captures(&mut plans, captures);
         }
-        (plans, kernel_ports)
+        plans
     }
 
     /// The device's name (to find it twice), the port, and its queues.
@@ -243,10 +242,6 @@ impl<'a> Checker<'a> {
                 }
             }
             wired.push(Wired { chain, ports: ids });
-        }
-        if manifest.chains.is_empty() && manifest.problems().is_empty() {
-            let hint = "write at least one: `chains: { transit: { ports: [wan, lan], functions: [monitor] } }`";
-            self.problem(manifest.key_span("chains"), "there is no chain", Some(hint.into()));
         }
         wired
     }

@@ -1,10 +1,14 @@
+//! Chains of packets, and what manifests of both layers have in common.
+
+mod messages;
+
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
 use crate::machine::Description;
-use crate::plan::Difference;
+use crate::plan::{Difference, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
-use middlenet_sdk::{Burst, ConfigError, Init, NetworkFunction};
+use middlenet_sdk::{Burst, ConfigError, Init, Layer, NetworkFunction};
 use proptest::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -77,14 +81,23 @@ impl Surroundings for Nowhere {
                 "required": ["max_ttl"],
                 "additionalProperties": false,
             });
-            return Ok(Description { name: "ttl-clamp".into(), schema });
+            return Ok(Description { name: "ttl-clamp".into(), layer: Some(Layer::L2l3), schema });
+        }
+        if program.ends_with("add-header") {
+            let schema = serde_json::json!({ "type": "object" });
+            return Ok(Description { name: "add-header".into(), layer: Some(Layer::L4l7), schema });
         }
         Err((format!("{} is not there", program.display()), Some("build it".into())))
     }
 }
 
 fn registry() -> Vec<Registration> {
-    vec![Registration::named::<Gate>("gate", "lets some pass"), Registration::named::<Plain>("monitor", "counts")]
+    vec![
+        Registration::named::<Gate>("gate", "lets some pass"),
+        Registration::named::<Plain>("monitor", "counts"),
+        Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
+        Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
+    ]
 }
 
 fn host(cores: usize) -> Machine {
@@ -99,6 +112,10 @@ fn plan_on(source: &str, machine: &Machine, traffic: &Traffic) -> Result<Plan, V
 fn planned(source: &str) -> Plan {
     plan_on(source, &host(2), &Traffic::Ports)
         .unwrap_or_else(|p| panic!("{}", Refusal::new("m.yaml", source, p).plain()))
+}
+
+fn packets(plan: &Plan) -> &ManagerPlan {
+    plan.manager.as_ref().unwrap()
 }
 
 /// `line:column message|hint` of everything that is wrong.
@@ -124,26 +141,30 @@ fn all_three_forms_of_an_entry_are_understood() {
     let plan = planned(&chain_of(
         "      - monitor\n      - gate: { port: lan }\n      - mine: { use: gate, config: { limit: 3 }, placement: inline, on_failure: bypass }\n",
     ));
-    let seen: Vec<_> = plan.manager.hops.iter().map(|h| (h.name.as_str(), h.function.as_str(), h.placement)).collect();
+    let seen: Vec<_> =
+        packets(&plan).hops.iter().map(|h| (h.name.as_str(), h.function.as_str(), h.placement)).collect();
     let expected = [
         ("monitor", "monitor", Placement::Process),
         ("gate", "gate", Placement::Process),
         ("mine", "gate", Placement::Inline),
     ];
     assert_eq!(seen, expected);
-    assert_eq!(plan.manager.hops[1].config, serde_json::json!({ "port": "lan" }));
-    assert_eq!(plan.chain_lines(0), ["wan -> monitor -> gate -> mine -> lan", "lan -> mine -> gate -> monitor -> wan"]);
+    assert_eq!(packets(&plan).hops[1].config, serde_json::json!({ "port": "lan" }));
+    assert_eq!(
+        plan.drawn_chains()[0].lines,
+        ["wan -> monitor -> gate -> mine -> lan", "lan -> mine -> gate -> monitor -> wan"]
+    );
     let cores: Vec<_> =
         plan.runtime.processes.iter().map(|p| (p.label.as_str(), p.cores.as_slice(), p.shares_core)).collect();
     assert_eq!(cores, [("transit/monitor", &[1][..], true), ("transit/gate", &[1][..], true)]);
-    assert_eq!((plan.manager.workers.as_slice(), plan.manager.shares_core), (&[0][..], false));
+    assert_eq!((packets(&plan).workers.as_slice(), packets(&plan).shares_core), (&[0][..], false));
 }
 
 #[test]
 fn one_core_is_shared_and_four_are_given_out_in_turn() {
     let source = chain_of("      - monitor\n      - gate\n");
     let one = plan_on(&source, &host(1), &Traffic::Ports).unwrap();
-    assert!(one.manager.shares_core && one.runtime.processes.iter().all(|p| p.shares_core));
+    assert!(packets(&one).shares_core && one.runtime.processes.iter().all(|p| p.shares_core));
     assert!(one.runtime.notes[0].contains("share a core"));
     let four = plan_on(&source, &host(4), &Traffic::Ports).unwrap();
     let cores: Vec<_> = four.runtime.processes.iter().map(|p| (p.cores[0], p.shares_core)).collect();
@@ -153,7 +174,7 @@ fn one_core_is_shared_and_four_are_given_out_in_turn() {
 #[test]
 fn replicas_become_processes_of_their_own() {
     let plan = planned(&chain_of("      - many: { use: monitor, replicas: 2 }\n"));
-    let labels: Vec<_> = plan.runtime.processes.iter().map(|p| (p.label.as_str(), p.hop, p.replica)).collect();
+    let labels: Vec<_> = plan.runtime.processes.iter().map(|p| (p.label.as_str(), p.hop.hop, p.replica)).collect();
     assert_eq!(labels, [("transit/many#0", 0, 0), ("transit/many#1", 0, 1)]);
 }
 
@@ -164,7 +185,7 @@ fn outputs_lead_to_functions_ports_and_nowhere() {
     ));
     let expected =
         [("x".to_owned(), Target::Hop(1)), ("y".to_owned(), Target::Port(1)), ("z".to_owned(), Target::Drop)];
-    assert_eq!(plan.manager.hops[0].outputs, expected);
+    assert_eq!(packets(&plan).hops[0].outputs, expected);
 }
 
 #[test]
@@ -175,7 +196,7 @@ fn kernel_ports_become_veth_pairs() {
     let [first, second] = plan.runtime.kernel_ports.as_slice() else { panic!("{:?}", plan.runtime.kernel_ports) };
     assert_eq!((first.inner.as_str(), first.addresses.as_slice()), ("mn-mn0", &["10.9.0.1/24".to_owned()][..]));
     assert_eq!(second.inner.len(), INTERFACE_CHARACTERS);
-    assert!(matches!(&plan.manager.ports[0].kind, PortKind::Xdp { interface, .. } if interface == "mn-mn0"));
+    assert!(matches!(&packets(&plan).ports[0].kind, PortKind::Xdp { interface, .. } if interface == "mn-mn0"));
 }
 
 #[test]
@@ -201,7 +222,7 @@ chains:
     functions: [monitor, monitor]
   web:
     layer: l4l7
-    listen: 10.0.0.1:80
+    listen: 10.0.0.1
 steering: {}
 cores: { manager: [7] }
 ";
@@ -218,7 +239,8 @@ cores: { manager: [7] }
         "15:9 `monitor` stands beside `gate`: an entry is one function|indent it further, below `gate:`, or start it with `- `",
         "17:18 the port `wan` belongs to the chain `transit` already|a port feeds one chain: define a second port, or merge the chains",
         "18:26 the chain `second` has two functions called `monitor`|give this one a name of its own: `monitor-2: { use: monitor, config: { ... } }`",
-        "20:12 chains of layer l4l7 are not in this version|this version runs chains of `layer: l2l3`",
+        "19:3 the chain `web` has nowhere to send requests to|add `upstreams: [10.2.0.10:80]`, or a function that routes or answers",
+        "21:13 `10.0.0.1` is no address with a port|add the port: `10.0.0.1:80`",
         "22:1 `steering` is not in this version|remove it: all packets of a port go to its chain",
         "23:19 core 7 is not there|this host has cores 0-1",
     ];
@@ -333,14 +355,14 @@ fn captures_replace_all_ports_and_placements() {
         write: vec![(Some("wan".into()), "/a/wan.pcap".into()), (None, "/a/out.pcap".into())],
     };
     let plan = plan_on(&source, &host(2), &Traffic::Captures(captures)).unwrap();
-    assert!(plan.manager.lockstep && plan.manager.unprivileged);
-    let files = plan.manager.ports.iter().map(|p| match &p.kind {
+    assert!(packets(&plan).lockstep && packets(&plan).unprivileged);
+    let files = packets(&plan).ports.iter().map(|p| match &p.kind {
         PortKind::Pcap { read, write } => (read.as_deref(), write.as_deref()),
         other => panic!("{other:?}"),
     });
     let files: Vec<_> = files.collect();
     assert_eq!(files, [(Some("/a/in.pcap"), Some("/a/wan.pcap")), (None, Some("/a/out.pcap"))]);
-    let placed: Vec<_> = plan.manager.hops.iter().map(|h| (h.placement, h.replicas)).collect();
+    let placed: Vec<_> = packets(&plan).hops.iter().map(|h| (h.placement, h.replicas)).collect();
     assert_eq!(placed, [(Placement::Inline, 1), (Placement::Process, 1)]);
     let wrong = Captures { read: vec![(Some("wna".into()), "x".into())], write: Vec::new() };
     let problems = plan_on(&source, &host(2), &Traffic::Captures(wrong)).unwrap_err();

@@ -104,7 +104,7 @@ pub(super) fn apply(path: &Path, json: bool) -> Result<(), Failure> {
     // Checked here as well, where errors can be shown in place. The memory of the run is not free, but it is its own.
     let machine = Machine { memory_bytes: u64::MAX, huge_pages: u64::MAX >> 21, ..Machine::here() };
     let plan = plan_source(&source, &machine, &Traffic::Ports).map_err(|refusal| report(&refusal))?;
-    let mut client = connect(Some(&plan.manager.name))?;
+    let mut client = connect(Some(&plan.name))?;
     let folder = source.folder.display().to_string();
     let response = ask(&mut client, &Request::Apply { manifest: source.text, folder })?;
     if json {

@@ -1,4 +1,4 @@
-//! Other programs: where the manager is, and what external functions say of themselves.
+//! Other programs: where the data planes are, and what external functions say of themselves.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::machine::{Description, Surroundings};
+use crate::plan::Plane;
+use middlenet_sdk::Layer;
 
-/// Names the manager's binary, if it is not beside ours.
-const MANAGER_VARIABLE: &str = "MIDDLENET_NF_MANAGER";
-const MANAGER: &str = "middlenet-nf-manager";
+/// The manager's binary, and what names it if it is not beside ours.
+const MANAGER: (&str, &str) = ("middlenet-nf-manager", "MIDDLENET_NF_MANAGER");
+/// The same for the broker.
+const BROKER: (&str, &str) = ("middlenet-message-broker", "MIDDLENET_MESSAGE_BROKER");
 /// How long an external function may take to describe itself.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest description in bytes.
@@ -24,11 +27,37 @@ pub(super) fn middlenet() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into())
 }
 
-/// The manager's binary: where the variable says, or beside ours.
+/// The manager's binary.
 pub(super) fn manager() -> PathBuf {
-    match std::env::var_os(MANAGER_VARIABLE).filter(|p| !p.is_empty()) {
+    beside_or_named(MANAGER)
+}
+
+/// The broker's binary.
+pub(super) fn broker() -> PathBuf {
+    beside_or_named(BROKER)
+}
+
+/// A data plane's binary.
+pub(super) fn of(plane: Plane) -> PathBuf {
+    match plane {
+        Plane::Packets => manager(),
+        Plane::Messages => broker(),
+    }
+}
+
+/// What names a data plane's binary elsewhere.
+pub(super) fn variable(plane: Plane) -> &'static str {
+    match plane {
+        Plane::Packets => MANAGER.1,
+        Plane::Messages => BROKER.1,
+    }
+}
+
+/// Where the variable says, or beside ours.
+fn beside_or_named((name, variable): (&str, &str)) -> PathBuf {
+    match std::env::var_os(variable).filter(|p| !p.is_empty()) {
         Some(path) => std::path::absolute(&path).unwrap_or_else(|_| path.into()),
-        None => middlenet().parent().map_or_else(|| MANAGER.into(), |folder| folder.join(MANAGER)),
+        None => middlenet().parent().map_or_else(|| name.into(), |folder| folder.join(name)),
     }
 }
 
@@ -59,7 +88,9 @@ impl Surroundings for Here {
             (format!("{shown} does not answer `--describe`: {reason}"), Some(hint.to_owned()))
         })?;
         let name = answer["name"].as_str().unwrap_or_default().to_owned();
-        Ok(Description { name, schema: answer["schema"].clone() })
+        // Functions of packets are older than the word.
+        let layer = answer["layer"].as_str().map_or(Some(Layer::L2l3), Layer::named);
+        Ok(Description { name, layer, schema: answer["schema"].clone() })
     }
 }
 

@@ -15,12 +15,11 @@ pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
     let registry = middlenet_functions::registry();
     let text = match name {
         None if json => {
-            let list = registry.iter().map(|r| json!({ "name": r.name, "summary": r.summary, "schema": r.schema() }));
-            format!("{:#}\n", Value::Array(list.collect()))
+            format!("{:#}\n", Value::Array(registry.iter().map(description).collect()))
         }
         None => {
-            let mut table = Table::new(["FUNCTION", "WHAT IT DOES"]);
-            registry.iter().for_each(|r| table.row([r.name.clone(), r.summary.to_owned()]));
+            let mut table = Table::new(["FUNCTION", "LAYER", "WHAT IT DOES"]);
+            registry.iter().for_each(|r| table.row([r.name.clone(), r.layer().name().into(), r.summary.to_owned()]));
             format!("{}\n`middlenet functions NAME` explains one and its configuration.\n", table.render())
         }
         Some(name) => {
@@ -29,21 +28,21 @@ pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
                 let hint = hint.or(Some("`middlenet functions` lists them".into()));
                 return Err(Failure::new(format!("there is no function `{name}`"), hint));
             };
-            if json {
-                let schema = registration.schema();
-                format!("{:#}\n", json!({ "name": name, "summary": registration.summary, "schema": schema }))
-            } else {
-                explain(registration)
-            }
+            if json { format!("{:#}\n", description(registration)) } else { explain(registration) }
         }
     };
     print_data(&text);
     Ok(())
 }
 
+fn description(r: &Registration) -> Value {
+    json!({ "name": r.name, "layer": r.layer().name(), "summary": r.summary, "schema": r.schema() })
+}
+
 fn explain(registration: &Registration) -> String {
     let schema = registration.schema();
-    let mut out = format!("{}: {}\n", registration.name, registration.summary);
+    let layer = registration.layer().name();
+    let mut out = format!("{}: {} (layer {layer})\n", registration.name, registration.summary);
     if let Some(description) = schema["description"].as_str() {
         let _ = writeln!(out, "\n{description}");
     }

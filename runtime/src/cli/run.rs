@@ -7,18 +7,19 @@ use middlenet_plan::PortKind;
 
 use super::check::{plan_source, read, report};
 use super::{Failure, binaries, print_data};
+use crate::api::Status;
 use crate::check::{Captures, Traffic};
+use crate::doctor::{LOW_PORTS, first_free_port};
 use crate::kernel_port::{KernelPorts, exists};
 use crate::machine::Machine;
-use crate::plan::Plan;
-use crate::render::{Rates, status_json, summary_text};
+use crate::plan::{Plan, Plane};
+use crate::render::{Rates, requests_line, status_json, summary_text};
 use crate::run_folder::{RunFolder, Traces};
 use crate::supervisor::{Setup, Supervisor, log};
 
 pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) -> Result<(), Failure> {
     let source = read(path)?;
     let manifest = absolute(path).display().to_string();
-    let manager = binaries::manager();
     let machine = Machine::here();
     let traffic = if pcap.is_empty() {
         Traffic::Ports
@@ -26,9 +27,12 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         Traffic::Captures(Captures { read: by_port(pcap), write: by_port(write) })
     };
     let mut plan = plan_source(&source, &machine, &traffic).map_err(|refusal| report(&refusal))?;
-    if !manager.is_file() {
-        let hint = "install it beside `middlenet`, or name it in MIDDLENET_NF_MANAGER".to_owned();
-        return Err(Failure::new(format!("the nf-manager is not there: {}", manager.display()), Some(hint)));
+    for plane in plan.planes() {
+        let path = binaries::of(plane);
+        if !path.is_file() {
+            let hint = format!("install it beside `middlenet`, or name it in {}", binaries::variable(plane));
+            return Err(Failure::new(format!("the {} is not there: {}", plane.process(), path.display()), Some(hint)));
+        }
     }
     let over_captures = traffic != Traffic::Ports;
     let (folder, kernel_ports) = if over_captures {
@@ -43,7 +47,15 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
     for note in &plan.runtime.notes {
         log(format_args!("note: {note}"));
     }
-    let setup = Setup { manifest, middlenet: binaries::middlenet(), manager, machine, folder, kernel_ports };
+    let setup = Setup {
+        manifest,
+        middlenet: binaries::middlenet(),
+        manager: binaries::of(Plane::Packets),
+        broker: binaries::of(Plane::Messages),
+        machine,
+        folder,
+        kernel_ports,
+    };
     let outcome =
         Supervisor::new(plan, setup).and_then(Supervisor::run).map_err(|e| Failure::new(e.message, e.hint))?;
     if over_captures {
@@ -53,17 +65,27 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
             summary_text(&outcome.status)
         };
         print_data(&text);
-    } else if let Some(stats) = &outcome.status.data_plane {
+    } else {
+        balance(&outcome.status);
+    }
+    if outcome.cut_short {
+        return Err(Failure { message: "stopped at once, without draining".into(), hint: None, code: 130 });
+    }
+    Ok(())
+}
+
+/// What became of everything that was received.
+fn balance(status: &Status) {
+    if let Some(stats) = &status.data_plane {
         let c = &stats.conservation;
         log(format_args!(
             "stopped: {} received + {} made = {} sent + {} dropped + {} held",
             c.received_pkts, c.originated_pkts, c.sent_pkts, c.dropped_pkts, c.held_pkts
         ));
     }
-    if outcome.cut_short {
-        return Err(Failure { message: "stopped at once, without draining".into(), hint: None, code: 130 });
+    if let Some(messages) = &status.messages {
+        log(format_args!("stopped: {}", requests_line(messages)));
     }
-    Ok(())
 }
 
 /// `PORT=FILE` or `FILE`.
@@ -82,7 +104,7 @@ fn absolute(path: &Path) -> PathBuf {
 /// Whether the files, interfaces and devices that the plan names are there.
 fn check_files(plan: &Plan) -> Result<(), Failure> {
     let made = |interface: &str| plan.runtime.kernel_ports.iter().any(|k| k.inner == interface);
-    for port in &plan.manager.ports {
+    for port in plan.manager.iter().flat_map(|m| &m.ports) {
         let name = &port.name;
         match &port.kind {
             PortKind::Pcap { read: Some(path), .. } => {
@@ -119,7 +141,8 @@ fn check_privileges(plan: &mut Plan) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    for port in &plan.manager.ports {
+    check_low_ports(plan)?;
+    for port in plan.manager.iter().flat_map(|m| &m.ports) {
         let needs = match &port.kind {
             PortKind::Xdp { .. } => "AF_XDP",
             PortKind::Dpdk { device } if is_pci(device) => "a PCI device",
@@ -130,13 +153,29 @@ fn check_privileges(plan: &mut Plan) -> Result<(), Failure> {
             "run it with sudo, or try the chain on a capture: `middlenet run --pcap in.pcap --write out.pcap ...`";
         return Err(Failure::new(message, Some(hint.into())));
     }
-    plan.manager.unprivileged = true;
+    if let Some(manager) = &mut plan.manager {
+        manager.unprivileged = true;
+    }
+    Ok(())
+}
+
+/// Whether the kernel lets others than root listen there.
+fn check_low_ports(plan: &Plan) -> Result<(), Failure> {
+    let first = first_free_port();
+    for chain in plan.broker.iter().flat_map(|b| &b.chains) {
+        if let Some(address) = chain.listen.iter().find(|a| a.port() != 0 && a.port() < first) {
+            let message = format!("chain `{}`: only root may listen on {address}", chain.name);
+            let hint =
+                format!("run it with sudo, take a port from {first} on, or `sysctl -w {LOW_PORTS}={}`", address.port());
+            return Err(Failure::new(message, Some(hint)));
+        }
+    }
     Ok(())
 }
 
 /// Takes the run's name, cleans up after a crash, and makes interfaces: the first things that change the host.
 fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Failure> {
-    let name = &plan.manager.name;
+    let name = &plan.name;
     let (folder, stale) = RunFolder::take(name).map_err(|e| {
         let hint = match &e {
             crate::run_folder::FolderError::Taken { .. } => {

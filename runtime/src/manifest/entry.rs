@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::read::decode;
-use super::{OnFailure, Placement};
+use super::{HopForm, OnFailure, Placement};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Content, Node, Span};
 
@@ -24,17 +24,22 @@ pub struct FunctionOptions {
     pub run: Option<PathBuf>,
     /// The function's configuration.
     pub config: Option<Value>,
-    /// Where it runs: `process` of its own, or `inline` in the manager.
+    /// Where it runs: `process` of its own, or `inline` in the manager or broker.
     pub placement: Option<Placement>,
-    /// Instances; flows are spread over them, both directions of a flow to the same one.
+    /// Instances; flows are spread over them, both directions of a flow to the same one. In chains of layer `l4l7`, client
+    /// connections are.
     #[schemars(range(min = 1, max = 16))]
     pub replicas: Option<u16>,
-    /// What happens to packets while no instance is alive: they are dropped (`drop`), or skip the function (`bypass`).
+    /// What happens to packets or messages while no instance is alive: they are dropped (`drop`, the default of `l2l3`), skip
+    /// the function (`bypass`), or wait for the next one (`retry`, only in `l4l7`, and its default).
     pub on_failure: Option<OnFailure>,
     /// Cores its processes run on; default: one of `cores.functions` each.
     pub cores: Option<Vec<usize>>,
-    /// Where its named outputs lead: to another function of the chain, to a port of the chain, or to `drop`.
+    /// Where its named outputs lead: to another function of the chain, to a port of the chain, or to `drop`; in `l4l7`, to a
+    /// later function of the chain.
     pub outputs: Option<BTreeMap<String, String>>,
+    /// How messages reach it; default: as its chain says. Only in `l4l7`.
+    pub hop: Option<HopForm>,
 }
 
 /// A function of a chain as the manifest has it.

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ChainForm, Cores, Form, FunctionEntry, Layer, Memory, Placement, PortForm};
+use super::{ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm};
 use crate::diagnostic::Diagnostic;
 use crate::validate::validate;
 use crate::yaml::{self, Entry, Node, Span, Step};
@@ -17,8 +17,10 @@ pub struct Manifest {
     pub name: String,
     /// The ports in the order of the file.
     pub ports: Vec<Port>,
-    /// The chains in the order of the file.
+    /// The chains of layer L2/L3 in the order of the file.
     pub chains: Vec<Chain>,
+    /// The chains of layer L4/L7 in the order of the file.
+    pub message_chains: Vec<Chain<MessageChainForm>>,
     /// Which cores do what.
     pub cores: Cores,
     /// The packet buffers.
@@ -52,17 +54,45 @@ pub struct Port {
 
 /// A chain with its name.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub struct Chain<F = ChainForm> {
     /// Name.
     pub name: String,
     /// Where the name stands.
     pub name_span: Span,
     /// What it is; nothing if that could not be read.
-    pub form: Option<ChainForm>,
+    pub form: Option<F>,
     /// Its functions, as far as they could be read.
     pub functions: Vec<FunctionEntry>,
     /// Its part of the file.
     pub node: Node,
+}
+
+/// What chains of both layers say about their functions.
+pub trait ChainOptions {
+    /// How its functions wait.
+    fn wait(&self) -> Option<Wait>;
+    /// Where its functions run.
+    fn placement(&self) -> Option<Placement>;
+}
+
+impl ChainOptions for ChainForm {
+    fn wait(&self) -> Option<Wait> {
+        self.wait
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        self.placement
+    }
+}
+
+impl ChainOptions for MessageChainForm {
+    fn wait(&self) -> Option<Wait> {
+        self.wait
+    }
+
+    fn placement(&self) -> Option<Placement> {
+        self.placement
+    }
 }
 
 impl Manifest {
@@ -86,12 +116,18 @@ impl Manifest {
             );
         }
         let ports = entries(&root, "ports").iter().map(|e| read_port(e, &mut problems)).collect();
-        let chains = entries(&root, "chains").iter().map(|e| read_chain(e, &mut problems)).collect();
+        let (messages, packets): (Vec<_>, Vec<_>) = entries(&root, "chains").iter().partition(|e| is_of_messages(e));
+        let chains: Vec<Chain> = packets.into_iter().map(|e| read_packet_chain(e, &mut problems)).collect();
+        let message_chains: Vec<_> = messages.into_iter().map(|e| read_message_chain(e, &mut problems)).collect();
+        if root.get("ports").is_none() && (!chains.is_empty() || message_chains.is_empty()) {
+            problems.push(Diagnostic::new(root.span.clone(), "the key `ports` is missing"));
+        }
         // Values that are wrong have been found above; here their defaults stand in for them.
         Ok(Self {
             name: field(&root, "name").unwrap_or_default(),
             ports,
             chains,
+            message_chains,
             cores: field(&root, "cores").unwrap_or_default(),
             memory: field(&root, "memory").unwrap_or_default(),
             ring_slots: field(&root, "ring_slots").unwrap_or_else(super::ring_slots),
@@ -190,32 +226,53 @@ fn read_port(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Port {
     Port { name: entry.key.clone(), name_span: entry.key_span.clone(), form, node: node.clone() }
 }
 
-fn read_chain(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain {
+fn is_of_messages(entry: &Entry) -> bool {
+    entry.value.get("layer").and_then(Node::as_str) == Some("l4l7")
+}
+
+fn read_chain<F: DeserializeOwned + JsonSchema>(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain<F> {
     let node = &entry.value;
-    let mut chain = Chain {
+    Chain {
         name: entry.key.clone(),
         name_span: entry.key_span.clone(),
-        form: None,
-        functions: Vec::new(),
+        functions: node
+            .get("functions")
+            .map(Node::items)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|n| FunctionEntry::read(n, problems))
+            .collect(),
+        form: decode(node, &entry.key, problems),
         node: node.clone(),
-    };
-    if let Some(layer) = node.get("layer")
-        && layer.as_str() == Some("l4l7")
-    {
-        problems.push(
-            Diagnostic::new(layer.span.clone(), "chains of layer l4l7 are not in this version")
-                .with_hint("this version runs chains of `layer: l2l3`"),
-        );
-        return chain;
     }
-    chain.functions = node
-        .get("functions")
-        .map(Node::items)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|n| FunctionEntry::read(n, problems))
-        .collect();
-    chain.form = decode(node, &entry.key, problems);
-    debug_assert!(chain.form.as_ref().is_none_or(|f| f.layer == Layer::L2l3));
+}
+
+fn read_packet_chain(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain {
+    let mut found = Vec::new();
+    let chain = read_chain(entry, &mut found);
+    if let Some(listen) = entry.value.entry("listen").filter(|_| entry.value.get("layer").is_none()) {
+        let key = listen.key_span.clone();
+        found.retain(|p| p.span != key && p.span != entry.value.span);
+        found.push(
+            Diagnostic::new(key, format!("`{}` listens, but does not say that it is of layer l4l7", entry.key))
+                .with_hint("add `layer: l4l7`"),
+        );
+    }
+    problems.append(&mut found);
+    chain
+}
+
+fn read_message_chain(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Chain<MessageChainForm> {
+    let mut found = Vec::new();
+    let chain = read_chain(entry, &mut found);
+    if let Some(ports) = entry.value.entry("ports") {
+        let hint = "say where it listens: `listen: 10.1.0.1:80`; packets of a port go to chains of `layer: l2l3`";
+        found.retain(|p| p.span != ports.key_span);
+        found.push(
+            Diagnostic::new(ports.key_span.clone(), format!("`{}` is of layer l4l7, which has no ports", entry.key))
+                .with_hint(hint),
+        );
+    }
+    problems.append(&mut found);
     chain
 }

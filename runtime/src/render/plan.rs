@@ -1,6 +1,6 @@
 //! A plan, before it is run.
 
-use middlenet_plan::{OnFailure, PortKind, PortPlan};
+use middlenet_plan::{PortKind, PortPlan, Transport};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -8,8 +8,7 @@ use super::Table;
 use crate::check::ranges;
 use crate::machine::Machine;
 use crate::manifest::Hugepages;
-use crate::plan::{Plan, Program, is_process};
-use crate::supervisor::count;
+use crate::plan::{Plan, Plane, Program};
 
 fn device(plan: &Plan, id: usize, port: &PortPlan) -> (&'static str, String) {
     if let Some(kernel) = plan.runtime.kernel_ports.iter().find(|k| usize::from(k.port) == id) {
@@ -27,8 +26,8 @@ fn device(plan: &Plan, id: usize, port: &PortPlan) -> (&'static str, String) {
     }
 }
 
-fn pages(plan: &Plan, machine: &Machine) -> (u64, &'static str) {
-    let bytes = plan.packet_bytes();
+fn pages(plan: &Plan, plane: Plane, machine: &Machine) -> (u64, &'static str) {
+    let bytes = plan.region_bytes(plane);
     let huge = bytes.div_ceil(2 << 20);
     match plan.runtime.hugepages {
         Hugepages::Never => (bytes.div_ceil(4096), "4 KiB"),
@@ -39,94 +38,150 @@ fn pages(plan: &Plan, machine: &Machine) -> (u64, &'static str) {
 
 /// The plan for people.
 pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
-    let manager = &plan.manager;
-    let mut out = format!(
-        "{}: {}, {}, {}, {}\n",
-        manager.name,
-        count(manager.ports.len(), "port"),
-        count(manager.chains.len(), "chain"),
-        count(manager.hops.len(), "function"),
-        match plan.runtime.processes.len() + 1 {
-            1 => "1 process besides this one".to_owned(),
-            n => format!("{n} processes besides this one"),
-        }
-    );
-    for (id, chain) in manager.chains.iter().enumerate() {
+    let processes = match plan.runtime.processes.len() + plan.planes().count() {
+        1 => "1 process besides this one".to_owned(),
+        n => format!("{n} processes besides this one"),
+    };
+    let mut out = format!("{}: {}, {processes}\n", plan.name, plan.summary());
+    for chain in plan.drawn_chains() {
         let _ = writeln!(out, "\nchain {}", chain.name);
-        for line in plan.chain_lines(id) {
+        for line in chain.lines {
             let _ = writeln!(out, "  {line}");
         }
     }
-    let mut ports = Table::new(["PORT", "KIND", "DEVICE", ">QUEUES"]);
-    for (id, port) in manager.ports.iter().enumerate() {
-        let (kind, device) = device(plan, id, port);
-        let queues = if port.queues == 0 { "auto".into() } else { port.queues.to_string() };
-        ports.row([port.name.clone(), kind.into(), device, queues]);
-    }
-    let mut functions = Table::new(["FUNCTION", "WHAT", "PLACEMENT", ">REPLICAS", "WHEN DOWN"]);
-    for hop in &manager.hops {
-        let chain = &manager.chains[usize::from(hop.chain)].name;
-        let down = match (is_process(hop), hop.on_failure) {
-            (false, _) => "-",
-            (true, OnFailure::Drop) => "drop",
-            (true, OnFailure::Bypass) => "bypass",
-        };
-        functions.row([
-            format!("{chain}/{}", hop.name),
-            hop.function.clone(),
-            format!("{:?}", hop.placement).to_lowercase(),
-            hop.replicas.to_string(),
-            down.into(),
-        ]);
-    }
-    let mut processes = Table::new(["PROCESS", "PROGRAM", "CORES", "WAITS"]);
-    let waits = |wait: middlenet_sdk::protocol::Wait| format!("{wait:?}").to_lowercase();
-    processes.row(["nf-manager".into(), "middlenet-nf-manager".into(), ranges(&manager.workers), waits(manager.wait)]);
-    for process in &plan.runtime.processes {
-        let program = match &process.program {
-            Program::BuiltIn(name) => format!("middlenet fn {name}"),
-            Program::External(path) => path.display().to_string(),
-        };
-        processes.row([process.label.clone(), program, ranges(&process.cores), waits(process.wait)]);
-    }
-    for table in [ports, functions, processes].iter().filter(|t| !t.is_empty()) {
+    for table in [ports(plan), listeners(plan), functions(plan), processes_table(plan)].iter().filter(|t| !t.is_empty())
+    {
         let _ = write!(out, "\n{}", table.render());
     }
-    let (pages, size) = pages(plan, machine);
-    let _ = writeln!(
-        out,
-        "\nmemory: {} buffers of {} bytes, {} MiB in {pages} pages of {size}; rings of {} slots",
-        manager.buffers,
-        manager.buffer_bytes,
-        plan.packet_bytes() >> 20,
-        manager.ring_slots
-    );
+    out.push('\n');
+    for plane in plan.planes() {
+        let (pages, size) = pages(plan, plane, machine);
+        let what = match plane {
+            Plane::Packets => "memory",
+            Plane::Messages => "messages",
+        };
+        let _ = writeln!(
+            out,
+            "{what}: {} buffers of {} bytes, {} MiB in {pages} pages of {size}; rings of {} slots",
+            plan.buffers(plane),
+            plan.buffer_bytes(plane),
+            plan.region_bytes(plane) >> 20,
+            plan.ring_slots(plane)
+        );
+    }
     for note in &plan.runtime.notes {
         let _ = writeln!(out, "note: {note}");
     }
     out
 }
 
+fn ports(plan: &Plan) -> Table {
+    let mut table = Table::new(["PORT", "KIND", "DEVICE", ">QUEUES"]);
+    for (id, port) in plan.manager.iter().flat_map(|m| m.ports.iter().enumerate()) {
+        let (kind, device) = device(plan, id, port);
+        let queues = if port.queues == 0 { "auto".into() } else { port.queues.to_string() };
+        table.row([port.name.clone(), kind.into(), device, queues]);
+    }
+    table
+}
+
+fn listeners(plan: &Plan) -> Table {
+    let mut table = Table::new(["LISTENER", "CHAIN", "SPEAKS", "UPSTREAMS"]);
+    for chain in plan.broker.iter().flat_map(|b| &b.chains) {
+        let upstreams = match chain.upstreams.as_slice() {
+            [] => "as functions route".to_owned(),
+            some if some.len() <= 4 => some.join(", "),
+            many => format!("{} and {} more", many[..3].join(", "), many.len() - 3),
+        };
+        for address in &chain.listen {
+            let speaks = format!("{:?}", chain.protocol).to_lowercase();
+            table.row([address.to_string(), chain.name.clone(), speaks, upstreams.clone()]);
+        }
+    }
+    table
+}
+
+fn functions(plan: &Plan) -> Table {
+    let mut table = Table::new(["FUNCTION", "WHAT", "PLACEMENT", ">REPLICAS", "WHEN DOWN"]);
+    let lower = |text: String| text.to_lowercase();
+    for (id, hop) in plan.hops().into_iter().filter_map(|id| Some((id, plan.hop(id)?))) {
+        let at = usize::from(id.hop);
+        let (placement, replicas, down) = match (id.plane, &plan.manager, &plan.broker) {
+            (Plane::Packets, Some(manager), _) => {
+                let hop = &manager.hops[at];
+                (lower(format!("{:?}", hop.placement)), hop.replicas, lower(format!("{:?}", hop.on_failure)))
+            }
+            (Plane::Messages, _, Some(broker)) => {
+                let hop = &broker.hops[at];
+                let placement = match hop.transport {
+                    Transport::Inline => "inline".to_owned(),
+                    other => format!("process ({})", lower(format!("{other:?}"))),
+                };
+                (placement, hop.replicas, lower(format!("{:?}", hop.on_failure)))
+            }
+            _ => continue,
+        };
+        let down = if hop.inline { "-".to_owned() } else { down };
+        table.row([hop.label(), hop.function.to_owned(), placement, replicas.to_string(), down]);
+    }
+    table
+}
+
+fn processes_table(plan: &Plan) -> Table {
+    let mut table = Table::new(["PROCESS", "PROGRAM", "CORES", "WAITS"]);
+    let waits = |wait: middlenet_sdk::protocol::Wait| format!("{wait:?}").to_lowercase();
+    if let Some(manager) = &plan.manager {
+        table.row(["nf-manager".into(), "middlenet-nf-manager".into(), ranges(&manager.workers), waits(manager.wait)]);
+    }
+    if let Some(broker) = &plan.broker {
+        table.row([
+            "message-broker".into(),
+            "middlenet-message-broker".into(),
+            ranges(&broker.workers),
+            "event".into(),
+        ]);
+    }
+    for process in &plan.runtime.processes {
+        let program = match &process.program {
+            Program::BuiltIn(name) => format!("middlenet fn {name}"),
+            Program::External(path) => path.display().to_string(),
+        };
+        // Over a socket it sleeps in the kernel, whatever rings are asked to do.
+        let wait = match plan.hop(process.hop).is_some_and(|h| h.skmsg) {
+            true => "event".to_owned(),
+            false => waits(process.wait),
+        };
+        table.row([process.label.clone(), program, ranges(&process.cores), wait]);
+    }
+    table
+}
+
 /// The plan for programs.
 pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
     let processes = plan.runtime.processes.iter().map(|p| {
         json!({
-            "hop": p.hop, "replica": p.replica, "label": p.label, "program": p.program,
-            "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core,
+            "layer": p.hop.plane.layer().name(), "hop": p.hop.hop, "replica": p.replica, "label": p.label,
+            "program": p.program, "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core,
         })
     });
-    let (pages, size) = pages(plan, machine);
-    let chains = plan.manager.chains.iter().enumerate();
+    let memory = |plane| {
+        let (pages, size) = pages(plan, plane, machine);
+        json!({ "bytes": plan.region_bytes(plane), "pages": pages, "page_size": size })
+    };
+    let chains = plan.drawn_chains().into_iter();
+    let chains = chains.map(|c| json!({ "name": c.name, "layer": c.plane.layer().name(), "lines": c.lines }));
     json!({
         "ok": true,
-        "name": plan.manager.name,
-        "chains": chains.map(|(id, c)| json!({ "name": c.name, "lines": plan.chain_lines(id) })).collect::<Vec<_>>(),
+        "name": plan.name,
+        "chains": chains.collect::<Vec<_>>(),
         "processes": processes.collect::<Vec<_>>(),
         "kernel_ports": plan.runtime.kernel_ports,
-        "memory": { "bytes": plan.packet_bytes(), "pages": pages, "page_size": size },
+        "memory": plan.manager.as_ref().map(|_| memory(Plane::Packets)),
+        "message_memory": plan.broker.as_ref().map(|_| memory(Plane::Messages)),
         "heartbeat_ms": plan.runtime.heartbeat.as_millis(),
         "drain_ms": plan.runtime.drain.as_millis(),
         "notes": plan.runtime.notes,
         "manager": plan.manager,
+        "broker": plan.broker,
     })
 }

@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use middlenet_plan::{Placement, Request as ManagerRequest};
+use middlenet_plan::Request as PlaneRequest;
 use middlenet_sdk::protocol::ToFunction;
 use serde_json::Value;
 
 use super::instance::Stage;
-use super::manager::Expected;
+use super::plane::Expected;
 use super::{Phase, Supervisor, log};
 use crate::api::Response;
 use crate::check::{self, Traffic};
 use crate::diagnostic::Refusal;
 use crate::machine::{Description, Surroundings};
 use crate::manifest::Manifest;
-use crate::plan::{Change, Difference};
+use crate::plan::{Change, Difference, HopId};
 
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ enum Kind {
         /// What was there before, in the same order, to go back to.
         before: Vec<Value>,
         /// Who has not answered: a hop, and an instance of it unless it is inline.
-        awaited: Vec<(u16, Option<u64>)>,
+        awaited: Vec<(HopId, Option<u64>)>,
         refusal: Option<(String, Option<String>)>,
     },
     Replace {
@@ -54,7 +54,7 @@ impl Surroundings for Live {
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
-        Ok(Description { name: program.display().to_string(), schema: Value::Bool(true) })
+        Ok(Description { name: program.display().to_string(), layer: None, schema: Value::Bool(true) })
     }
 }
 
@@ -83,7 +83,8 @@ impl Supervisor {
         if changes.is_empty() {
             return Some(Response::Applied { changed: Vec::new() });
         }
-        let before = changes.iter().map(|c| self.plan.manager.hops[usize::from(c.hop)].config.clone()).collect();
+        let config = |c: &Change| self.plan.hop(c.hop).map_or(Value::Null, |hop| hop.config.clone());
+        let before = changes.iter().map(config).collect();
         let awaited = changes.iter().flat_map(|c| self.reconfigure(c.hop, &c.config)).collect();
         let kind = Kind::Reconfigure { changes, before, awaited, refusal: None };
         self.job = Some(Job { client, deadline: Instant::now() + PATIENCE, kind });
@@ -91,12 +92,11 @@ impl Supervisor {
     }
 
     /// Sends a configuration to all instances of a hop; returns who will answer. Those started later get it as well.
-    fn reconfigure(&mut self, hop: u16, config: &Value) -> Vec<(u16, Option<u64>)> {
-        let plan = &mut self.plan.manager.hops[usize::from(hop)];
-        plan.config = config.clone();
-        if plan.placement == Placement::Inline {
-            let request = ManagerRequest::Reconfigure { hop, config: config.clone() };
-            self.ask_manager(&request, &[], Expected::Reconfigured { hop });
+    fn reconfigure(&mut self, hop: HopId, config: &Value) -> Vec<(HopId, Option<u64>)> {
+        self.plan.set_config(hop, config);
+        if self.plan.hop(hop).is_some_and(|h| h.inline) {
+            let request = PlaneRequest::Reconfigure { hop: hop.hop, config: config.clone() };
+            self.ask(hop.plane, &request, &[], Expected::Reconfigured { hop });
             return vec![(hop, None)];
         }
         let mut asked = Vec::new();
@@ -118,10 +118,10 @@ impl Supervisor {
         asked
     }
 
-    /// An instance, or the manager for an inline function, answered.
+    /// An instance, or the data plane for an inline function, answered.
     pub(super) fn change_taken(
         &mut self,
-        hop: u16,
+        hop: HopId,
         instance: Option<u64>,
         answer: Result<(), (String, Option<String>)>,
     ) {
@@ -139,20 +139,15 @@ impl Supervisor {
             return Some(busy);
         }
         let label = format!("{chain}/{function}");
-        let chains = &self.plan.manager.chains;
-        let hop = self
-            .plan
-            .manager
-            .hops
-            .iter()
-            .position(|h| h.name == function && chains.get(usize::from(h.chain)).is_some_and(|c| c.name == chain));
-        let Some(hop) = hop else { return Some(Response::failed(format!("there is no function `{label}`"))) };
-        if self.plan.manager.hops[hop].placement == Placement::Inline {
+        let Some(hop) = self.plan.find_hop(chain, function) else {
+            return Some(Response::failed(format!("there is no function `{label}`")));
+        };
+        if self.plan.hop(hop).is_some_and(|h| h.inline) {
             let message = format!("`{label}` runs inline: it has no process to replace");
             let hint = Some("change its configuration with `middlenet apply`, or place it in a process".into());
             return Some(Response::Failed { message, hint });
         }
-        let slots: Vec<usize> = (0..self.slots.len()).filter(|&s| usize::from(self.slots[s].plan.hop) == hop).collect();
+        let slots: Vec<usize> = (0..self.slots.len()).filter(|&s| self.slots[s].plan.hop == hop).collect();
         if let Some(&down) = slots.iter().find(|&&s| !self.slots[s].is_running()) {
             return Some(Response::failed(format!("{} is not running", self.slots[down].plan.label)));
         }
@@ -178,8 +173,9 @@ impl Supervisor {
         if self.phase != Phase::Running {
             return Some(Response::failed("the run is starting or ending: nothing can be changed now"));
         }
-        if !self.manager.is_up() {
-            return Some(Response::failed("the nf-manager is restarting: nothing can be changed now"));
+        if let Some(down) = self.planes.iter().find(|data| !data.is_up()) {
+            let message = format!("the {} is restarting: nothing can be changed now", down.plane.process());
+            return Some(Response::failed(message));
         }
         self.job.is_some().then(|| Response::failed("another change is under way"))
     }

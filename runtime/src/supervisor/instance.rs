@@ -1,15 +1,18 @@
 //! A place for a function process, and the process in it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use middlenet_plan::Declared;
 use middlenet_sdk::protocol::ToFunction;
 use middlenet_sdk::{CounterInfo, DropReasonInfo, PortInfo};
-use middlenet_shm::ControlRegion;
+use middlenet_shm::{ControlGeometry, ControlRegion};
 use serde_json::Value;
 
 use super::backoff::Backoff;
+use super::loopback::Loopback;
+use super::plane::Up;
 use super::process::Process;
 use crate::plan::ProcessPlan;
 
@@ -40,6 +43,11 @@ pub(super) struct Instance {
     pub(super) control: Option<ControlRegion>,
     pub(super) counters: Vec<CounterInfo>,
     pub(super) drop_reasons: Vec<DropReasonInfo>,
+    /// The messages it wants and the upstreams it may route to.
+    pub(super) declared: Declared,
+    /// The connection it was given, until the broker has it as well: as long as it is here, it does not close when the
+    /// function ends.
+    pub(super) socket: Option<Loopback>,
     /// The ports it was told of.
     pub(super) ports: Vec<PortInfo>,
     pub(super) pulse: Pulse,
@@ -62,6 +70,8 @@ impl Instance {
             control: None,
             counters: Vec::new(),
             drop_reasons: Vec::new(),
+            declared: Declared::default(),
+            socket: None,
             ports: Vec::new(),
             pulse: Pulse { beats: 0, since: now, ran_ns: None },
             reporting: false,
@@ -86,6 +96,31 @@ impl Instance {
         sent
     }
 
+    /// Gives it the memory of its data plane, a control region of its own, and a socket if messages reach it over one.
+    pub(super) fn attach(
+        &mut self,
+        label: &str,
+        up: &Up,
+        geometry: ControlGeometry,
+        buffer_bytes: u32,
+        skmsg: bool,
+    ) -> Result<(), String> {
+        let control = ControlRegion::create(&format!("middlenet-{label}"), geometry)
+            .map_err(|e| format!("its control region could not be made: {e}"))?;
+        let socket = match skmsg {
+            true => Some(Loopback::new().map_err(|e| format!("its socket could not be made: {e}"))?),
+            false => None,
+        };
+        let mut fds = vec![up.region.fd(), control.fd()];
+        fds.extend(up.events.iter().map(|e| e.as_fd()));
+        fds.extend(socket.iter().map(|s| s.function.as_fd()));
+        // It still sleeps on its old region, if it has one.
+        let sent = self.tell(&ToFunction::Attach { buffer_bytes, skmsg }, &fds);
+        (self.control, self.socket) = (Some(control), socket);
+        self.enter(Stage::Attaching);
+        if sent { Ok(()) } else { Err("its socket takes no messages".into()) }
+    }
+
     /// Kills it; what follows happens when its end shows.
     pub(super) fn kill(&mut self, why: impl Into<String>) {
         self.end.get_or_insert(why.into());
@@ -97,13 +132,13 @@ impl Instance {
         match self.stage {
             Stage::Starting => Some(self.since + READY_PATIENCE),
             Stage::Attaching | Stage::Leaving => Some(self.since + STEP_PATIENCE),
-            // The manager's own deadline covers `Joining`.
+            // The data plane's own deadline covers `Joining`.
             Stage::Spawned | Stage::Ready | Stage::Joining | Stage::Running => None,
         }
     }
 
-    /// Whether the manager knows it.
-    pub(super) fn is_known_to_manager(&self) -> bool {
+    /// Whether the data plane knows it.
+    pub(super) fn is_known_to_plane(&self) -> bool {
         matches!(self.stage, Stage::Joining | Stage::Running)
     }
 }

@@ -5,16 +5,16 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use middlenet_plan::Request;
+use middlenet_plan::{Declared, Request};
 use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo};
-use middlenet_shm::{ControlGeometry, ControlRegion};
+use middlenet_shm::ControlGeometry;
 
 use super::instance::{Instance, Stage};
-use super::manager::Expected;
+use super::plane::Expected;
 use super::process::{Process, describe_exit};
 use super::{Phase, RunError, Supervisor, log};
-use crate::plan::Program;
+use crate::plan::{Hop, Plane, Program};
 
 /// Why an instance is started anew that has done no wrong.
 const PORTS_CHANGED: &str = "has ports that changed";
@@ -72,20 +72,22 @@ impl Supervisor {
     }
 
     fn advance_instance(&mut self, at: usize, id: u64, now: Instant) {
-        let Some(up) = self.manager.up() else { return };
+        let hop = self.slots[at].plan.hop;
+        let Some(up) = self.planes.up(hop.plane) else { return };
         let slot = &mut self.slots[at];
-        let (plan, hop) = (&slot.plan, &self.plan.manager.hops[usize::from(slot.plan.hop)]);
+        let Some(Hop { name, config, outputs, skmsg, .. }) = self.plan.hop(hop) else { return };
+        let plan = &slot.plan;
         let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
         let start = Start {
             version: VERSION,
-            name: hop.name.clone(),
-            config: hop.config.clone(),
+            name: name.to_owned(),
+            config: config.clone(),
             ports: ports.clone(),
-            outputs: hop.outputs.iter().map(|(name, _)| name.clone()).collect(),
+            outputs: outputs.into_iter().map(str::to_owned).collect(),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
-            logical_clock: self.plan.manager.lockstep,
+            logical_clock: hop.plane == Plane::Packets && self.plan.is_lockstep(),
         };
         let label = plan.label.clone();
         let Some(instance) = slot.instance_mut(id) else { return };
@@ -94,43 +96,28 @@ impl Supervisor {
             instance.kill(what);
             return;
         }
-        let sent = match instance.stage {
+        match instance.stage {
             Stage::Spawned => {
                 instance.ports = ports;
                 let sent = instance.tell(&ToFunction::Start(start), &[]);
                 instance.enter(Stage::Starting);
-                sent
+                if !sent {
+                    instance.kill("its socket takes no messages");
+                }
             }
-            Stage::Ready if instance.ports != ports => {
-                // A restarted manager may have other link addresses: a function must not keep the old ones.
-                instance.kill(PORTS_CHANGED);
-                return;
-            }
+            // A restarted manager may have other link addresses: a function must not keep the old ones.
+            Stage::Ready if instance.ports != ports => instance.kill(PORTS_CHANGED),
             Stage::Ready => {
                 let geometry = ControlGeometry {
-                    workers: u16::try_from(self.plan.manager.workers.len()).unwrap_or(u16::MAX),
-                    slots: self.plan.manager.ring_slots,
+                    workers: u16::try_from(self.plan.workers(hop.plane).len()).unwrap_or(u16::MAX),
+                    slots: self.plan.ring_slots(hop.plane),
                 };
-                let control = match ControlRegion::create(&format!("middlenet-{label}"), geometry) {
-                    Ok(control) => control,
-                    Err(e) => {
-                        instance.kill(format!("its control region could not be made: {e}"));
-                        return;
-                    }
-                };
-                let mut fds = vec![up.region.fd(), control.fd()];
-                fds.extend(up.events.iter().map(|e| e.as_fd()));
-                // It still sleeps on its old region, if it has one.
-                let sent = instance
-                    .tell(&ToFunction::Attach { buffer_bytes: self.plan.manager.buffer_bytes, skmsg: false }, &fds);
-                instance.control = Some(control);
-                instance.enter(Stage::Attaching);
-                sent
+                let buffer_bytes = self.plan.buffer_bytes(hop.plane);
+                if let Err(reason) = instance.attach(&label, up, geometry, buffer_bytes, skmsg) {
+                    instance.kill(reason);
+                }
             }
-            _ => true,
-        };
-        if !sent {
-            instance.kill("its socket takes no messages");
+            _ => {}
         }
     }
 
@@ -156,12 +143,13 @@ impl Supervisor {
         let hop = slot.plan.hop;
         let Some(instance) = slot.instance_mut(id) else { return };
         match (message, instance.stage) {
-            (FromFunction::Ready { version, counters, drop_reasons, .. }, Stage::Starting) => {
+            (FromFunction::Ready { version, counters, drop_reasons, interests, upstreams, .. }, Stage::Starting) => {
                 if version != VERSION {
                     instance.kill(format!("was built for protocol {version}, but this is {VERSION}: build it anew"));
                     return;
                 }
                 (instance.counters, instance.drop_reasons) = (counters, drop_reasons);
+                instance.declared = Declared { interests, upstreams };
                 instance.enter(Stage::Ready);
                 self.advance_instance(at, id, Instant::now());
             }
@@ -176,21 +164,29 @@ impl Supervisor {
                 instance.reporting = false;
                 instance.report = value;
             }
-            // An answer to a step that the manager's death undid.
+            // An answer to a step that the data plane's death undid.
             (FromFunction::Attached, _) => {}
             (FromFunction::Ready { .. }, _) => instance.kill("said `ready` out of turn"),
         }
     }
 
-    /// Tells the manager of an instance that polls its rings.
+    /// Tells the data plane of an instance that has its memory.
     fn join(&mut self, at: usize, id: u64) {
         let slot = &mut self.slots[at];
-        let request = Request::Attach { hop: slot.plan.hop, replica: slot.plan.replica, declared: None };
+        let (hop, replica) = (slot.plan.hop, slot.plan.replica);
         let Some(instance) = slot.instance_mut(id) else { return };
         let Some(control) = &instance.control else { return };
-        let Ok(fd) = control.fd().try_clone_to_owned() else { return instance.kill("no descriptor was left for it") };
+        let Ok(control) = control.fd().try_clone_to_owned() else {
+            return instance.kill("no descriptor was left for it");
+        };
+        let declared = (hop.plane == Plane::Messages).then(|| instance.declared.clone());
+        // The socket closes here when the broker has it, so that it really closes when the function dies.
+        let socket = instance.socket.take();
         instance.enter(Stage::Joining);
-        self.ask_manager(&request, &[fd.as_fd()], Expected::Joined { slot: at, instance: id });
+        let mut fds = vec![control.as_fd()];
+        fds.extend(socket.iter().flat_map(|s| [s.function.as_fd(), s.broker.as_fd()]));
+        let request = Request::Attach { hop: hop.hop, replica, declared };
+        self.ask(hop.plane, &request, &fds, Expected::Joined { slot: at, instance: id });
     }
 
     pub(super) fn instance_joined(&mut self, at: usize, id: u64) {
@@ -219,8 +215,9 @@ impl Supervisor {
     }
 
     pub(super) fn instance_rejected(&mut self, at: usize, id: u64, message: &str) {
+        let process = self.slots[at].plan.hop.plane.process();
         if let Some(instance) = self.slots[at].instance_mut(id) {
-            instance.kill(format!("was not taken by the nf-manager: {message}"));
+            instance.kill(format!("was not taken by the {process}: {message}"));
         }
     }
 
@@ -262,16 +259,17 @@ impl Supervisor {
     fn replace_dead(&mut self, at: usize, instance: &Instance, reason: &str, now: Instant) {
         let slot = &mut self.slots[at];
         let (hop, replica) = (slot.plan.hop, slot.plan.replica);
-        let known = instance.is_known_to_manager();
+        let known = instance.is_known_to_plane();
+        let detach = Request::Detach { hop: hop.hop, replica, drain: false };
         slot.died.get_or_insert(now);
         slot.restarts += 1;
-        // Whoever was about to take over takes over now; if the manager has been told so, it has let go of the dead one.
+        // Whoever was about to take over takes over now; if the data plane has been told so, it has let go of the dead one.
         if let Some(successor) = slot.successor.take() {
             log(format_args!("{} {reason}; its successor takes over", slot.plan.label));
-            let told = successor.is_known_to_manager();
+            let told = successor.is_known_to_plane();
             slot.current = Some(successor);
             if known && !told {
-                self.ask_manager(&Request::Detach { hop, replica, drain: false }, &[], Expected::Detached);
+                self.ask(hop.plane, &detach, &[], Expected::Detached);
             }
             return;
         }
@@ -285,26 +283,28 @@ impl Supervisor {
         let wait = retry.saturating_duration_since(now);
         log(format_args!("{} (process {pid}) {reason}; restarting {}", slot.plan.label, when(wait)));
         if known {
-            self.ask_manager(&Request::Detach { hop, replica, drain: false }, &[], Expected::Detached);
+            self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
         self.change_taken(hop, Some(instance.id), Err((format!("the function {reason}"), None)));
     }
 
-    /// A successor died after the manager was told of it: its predecessor's rings may have been let go, so it gets new ones.
+    /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.
     fn rejoin(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        let detach = Request::Detach { hop: slot.plan.hop, replica: slot.plan.replica, drain: false };
+        let hop = slot.plan.hop;
+        let detach = Request::Detach { hop: hop.hop, replica: slot.plan.replica, drain: false };
         if let Some(current) = slot.current.as_mut().filter(|c| c.stage == Stage::Running) {
             current.enter(Stage::Ready);
-            self.ask_manager(&detach, &[], Expected::Detached);
+            self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
     }
 
-    /// The manager is gone: whoever was attached waits for the next one.
-    pub(super) fn orphan_instances(&mut self) {
-        for slot in &mut self.slots {
+    /// A data plane is gone: whoever was attached waits for the next one.
+    pub(super) fn orphan_instances(&mut self, plane: Plane) {
+        for slot in self.slots.iter_mut().filter(|s| s.plan.hop.plane == plane) {
             for instance in slot.instances_mut() {
                 if matches!(instance.stage, Stage::Attaching | Stage::Joining | Stage::Running) {
+                    instance.socket = None;
                     instance.enter(Stage::Ready);
                 }
             }

@@ -3,15 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use middlenet_plan::{HopStats, Placement, Request as ManagerRequest};
+use middlenet_plan::{HopStats, MessageInstanceStats, Request as PlaneRequest};
 use middlenet_sdk::DropReason;
 use middlenet_sdk::protocol::ToFunction;
 use serde_json::Value;
 
 use super::instance::{Instance, Slot, Stage};
-use super::manager::Expected;
+use super::plane::Expected;
 use super::{Phase, Supervisor};
 use crate::api::{ChainStatus, CounterStatus, FunctionStatus, ProcessStatus, Response, Status};
+use crate::plan::{HopId, Plane};
 
 /// How long statistics and reports may take; whatever has not come by then is left out.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -22,17 +23,20 @@ pub(super) struct StatusJob {
     /// Nobody in particular at the end of a run over captures.
     client: Option<u64>,
     pub(super) deadline: Instant,
-    /// Statistics after this one are new enough.
-    serial: u64,
+    /// Of each data plane that is asked: statistics after this one are new enough.
+    serials: Vec<(Plane, u64)>,
     reports: bool,
 }
 
 impl Supervisor {
     /// Begins to gather a status.
     pub(super) fn begin_status(&mut self, client: Option<u64>, reports: bool) {
-        let job = StatusJob { client, deadline: Instant::now() + PATIENCE, serial: self.stats_serial, reports };
-        if self.manager.is_up() && !self.manager.expects(Expected::Stats) {
-            self.ask_manager(&ManagerRequest::Stats, &[], Expected::Stats);
+        let serials = self.planes.iter().map(|data| (data.plane, data.serial)).collect();
+        let job = StatusJob { client, deadline: Instant::now() + PATIENCE, serials, reports };
+        for plane in Plane::ALL {
+            if self.planes.get(plane).is_some_and(|data| data.is_up() && !data.expects(Expected::Stats)) {
+                self.ask(plane, &PlaneRequest::Stats, &[], Expected::Stats);
+            }
         }
         if reports {
             let running = self.slots.iter_mut().filter_map(|s| s.current.as_mut());
@@ -46,10 +50,12 @@ impl Supervisor {
 
     pub(super) fn advance_status_jobs(&mut self, now: Instant) {
         let reporting = self.slots.iter().filter_map(|s| s.current.as_ref()).any(|i| i.reporting);
-        let up = self.manager.is_up();
-        let serial = self.stats_serial;
+        let planes = &self.planes;
+        let is_new = |(plane, serial): &(Plane, u64)| {
+            planes.get(*plane).is_none_or(|data| !data.is_up() || data.serial > *serial)
+        };
         let done =
-            |job: &StatusJob| now >= job.deadline || ((!up || serial > job.serial) && !(job.reports && reporting));
+            |job: &StatusJob| now >= job.deadline || (job.serials.iter().all(is_new) && !(job.reports && reporting));
         let (ready, waiting) = std::mem::take(&mut self.status_jobs).into_iter().partition(done);
         self.status_jobs = waiting;
         let ready: Vec<StatusJob> = ready;
@@ -72,25 +78,28 @@ impl Supervisor {
 
     /// What is known now.
     pub(super) fn status(&self) -> Status {
-        let plan = &self.plan.manager;
         let mut data_plane = self.stats.clone();
-        for hop in data_plane.iter_mut().flat_map(|d| d.hops.iter_mut().enumerate()) {
-            self.name_drops(hop.0, hop.1);
+        for (hop, stats) in data_plane.iter_mut().flat_map(|d| d.hops.iter_mut().enumerate()) {
+            self.name_drops(HopId::new(Plane::Packets, hop), stats);
         }
-        let chains = plan.chains.iter().enumerate();
-        let chains = chains.map(|(id, c)| ChainStatus { name: c.name.clone(), lines: self.plan.chain_lines(id) });
+        let chains = self.plan.drawn_chains().into_iter();
+        let layer = |plane: Plane| plane.layer().name().to_owned();
+        let chains = chains.map(|c| ChainStatus { name: c.name, layer: layer(c.plane), lines: c.lines });
         let mut notes = self.plan.runtime.notes.clone();
-        notes.extend(self.manager.notes.iter().cloned());
+        notes.extend(self.planes.iter().flat_map(|data| data.notes.clone()));
+        let unused = || ProcessStatus { state: "unused".into(), ..ProcessStatus::default() };
         Status {
-            name: plan.name.clone(),
+            name: self.plan.name.clone(),
             manifest: self.setup.manifest.clone(),
             pid: std::process::id(),
             state: self.state().into(),
             uptime_s: self.started.elapsed().as_secs_f64(),
-            manager: self.manager.status(),
+            manager: self.planes.get(Plane::Packets).map_or_else(unused, |data| data.status()),
+            broker: self.planes.get(Plane::Messages).map(|data| data.status()),
             chains: chains.collect(),
-            functions: (0..plan.hops.len()).flat_map(|hop| self.functions_of(hop)).collect(),
+            functions: self.plan.hops().into_iter().flat_map(|hop| self.functions_of(hop)).collect(),
             data_plane,
+            messages: self.messages.clone(),
             notes,
         }
     }
@@ -106,8 +115,8 @@ impl Supervisor {
     }
 
     /// The manager numbers a function's own drop reasons; their names are known here.
-    fn name_drops(&self, hop: usize, stats: &mut HopStats) {
-        let slots = self.slots.iter().filter(|s| usize::from(s.plan.hop) == hop);
+    fn name_drops(&self, hop: HopId, stats: &mut HopStats) {
+        let slots = self.slots.iter().filter(|s| s.plan.hop == hop);
         let Some(instance) = slots.filter_map(|s| s.current.as_ref()).find(|i| !i.drop_reasons.is_empty()) else {
             return;
         };
@@ -120,32 +129,31 @@ impl Supervisor {
         }
     }
 
-    fn functions_of(&self, hop: usize) -> Vec<FunctionStatus> {
-        let plan = &self.plan.manager.hops[hop];
-        let stats = self.stats.as_ref().and_then(|s| s.hops.get(hop));
+    fn functions_of(&self, id: HopId) -> Vec<FunctionStatus> {
+        let Some(hop) = self.plan.hop(id) else { return Vec::new() };
+        let instances = self.instance_stats(id);
         let base = FunctionStatus {
-            hop: u16::try_from(hop).unwrap_or(u16::MAX),
-            chain: self.plan.manager.chains.get(usize::from(plan.chain)).map(|c| c.name.clone()).unwrap_or_default(),
-            name: plan.name.clone(),
-            function: plan.function.clone(),
+            hop: id.hop,
+            layer: id.plane.layer().name().into(),
+            chain: hop.chain.to_owned(),
+            name: hop.name.to_owned(),
+            function: hop.function.to_owned(),
             ..FunctionStatus::default()
         };
-        if plan.placement == Placement::Inline {
-            let instance = stats.and_then(|s| s.instances.first());
-            let counters = instance.map(|i| i.counters.as_slice()).unwrap_or_default();
+        if hop.inline {
+            let instance = instances.into_iter().next().unwrap_or_default();
             return vec![FunctionStatus {
                 placement: "inline".into(),
-                process: self.manager.status(),
-                cores: self.plan.manager.workers.clone(),
-                counters: counters.iter().map(|(info, value)| counter(info, *value)).collect(),
-                report: instance.map(|i| i.report.clone()).unwrap_or_default(),
-                held_pkts: instance.map_or(0, |i| i.held_pkts),
+                process: self.planes.get(id.plane).map(|data| data.status()).unwrap_or_default(),
+                cores: self.plan.workers(id.plane).to_vec(),
+                counters: instance.counters.iter().map(|(info, value)| counter(info, *value)).collect(),
+                report: instance.report,
+                held_pkts: instance.held,
                 ..base
             }];
         }
-        let slots = self.slots.iter().filter(|s| usize::from(s.plan.hop) == hop);
+        let slots = self.slots.iter().filter(|s| s.plan.hop == id);
         let status = |slot: &Slot| {
-            let replica = usize::from(slot.plan.replica);
             let current = slot.current.as_ref();
             FunctionStatus {
                 placement: "process".into(),
@@ -154,11 +162,31 @@ impl Supervisor {
                 cores: slot.plan.cores.clone(),
                 counters: current.map(counters).unwrap_or_default(),
                 report: current.map(|i| i.report.clone()).unwrap_or(Value::Null),
-                held_pkts: stats.and_then(|s| s.instances.get(replica)).map_or(0, |i| i.held_pkts),
+                held_pkts: instances.get(usize::from(slot.plan.replica)).map_or(0, |i| i.held),
                 ..base.clone()
             }
         };
         slots.map(status).collect()
+    }
+
+    /// What the data plane last said of a hop's instances.
+    fn instance_stats(&self, id: HopId) -> Vec<MessageInstanceStats> {
+        let at = usize::from(id.hop);
+        match id.plane {
+            Plane::Messages => {
+                self.messages.as_ref().and_then(|s| s.hops.get(at)).map(|h| h.instances.clone()).unwrap_or_default()
+            }
+            Plane::Packets => {
+                let instances = self.stats.iter().filter_map(|s| s.hops.get(at)).flat_map(|h| &h.instances);
+                let common = |i: &middlenet_plan::InstanceStats| MessageInstanceStats {
+                    attached: i.attached,
+                    held: i.held_pkts,
+                    counters: i.counters.clone(),
+                    report: i.report.clone(),
+                };
+                instances.map(common).collect()
+            }
+        }
     }
 }
 

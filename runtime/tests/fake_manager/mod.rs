@@ -8,10 +8,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Set in the environment of this binary when it is to be a manager; the value says how it behaves.
-pub(crate) const FAKE: &str = "MIDDLENET_TEST_MANAGER";
-/// Where it writes what it is asked.
-pub(crate) const JOURNAL: &str = "MIDDLENET_TEST_JOURNAL";
+use crate::runs::{FAKE, JOURNAL};
 
 /// Answers the runtime until it goes away.
 pub(crate) fn serve() {
@@ -45,6 +42,9 @@ pub(crate) fn serve() {
                 let fds: Vec<_> = events.iter().map(|e| e.as_fd()).collect();
                 channel.send(&Reply::Started { ports, notes: Vec::new() }, &fds).unwrap();
                 continue;
+            }
+            Request::StartBroker { .. } => {
+                Reply::Failed { message: "a manager was asked for messages".into(), hint: None }
             }
             Request::Attach { hop, replica, .. } => {
                 note(format!("attach {hop}/{replica}"));
