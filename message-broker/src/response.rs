@@ -415,11 +415,16 @@ impl Worker {
 
     /// The body where functions look at it, or what came with the head.
     fn response_body_in_buffer(&mut self, s: &mut Session, conn: &mut Conn, shown: bool) -> Came {
+        if !conn.readable && s.exchange.response_input.is_none() && !s.exchange.response_body.is_done() {
+            return Came::Nothing;
+        }
         let Some(input) = self.response_input(s) else { return Came::Nothing };
         if input.start >= input.end && !s.exchange.response_body.is_done() {
             let input = Input { index: input.index, start: 0, end: 0 };
             s.exchange.response_input = Some(input);
             if !conn.readable {
+                s.exchange.response_input = None;
+                self.free(input.index);
                 return Came::Nothing;
             }
             match self.fill_response(s, conn, input) {

@@ -170,6 +170,7 @@ impl Worker {
             }
             Read::Nothing => {
                 s.readable = false;
+                self.free_empty_input(s);
                 Moved::Nothing
             }
             Read::End => {
