@@ -37,6 +37,7 @@ impl Worker {
             local,
             phase: Phase::Head,
             readable: false,
+            hung_up: false,
             eof: false,
             broken: false,
             input: None,
@@ -188,7 +189,7 @@ impl Worker {
         let read = self.pool.with(input.index, |m| socket::read(&s.socket, &mut m.data_mut()[input.end..limit]));
         match read {
             Read::Bytes(n, more) => {
-                s.readable = more;
+                s.readable = more || s.hung_up;
                 s.input = Some(Input { end: input.end + n, ..input });
                 self.counters.chains[usize::from(s.chain)].received_bytes.add(n as u64);
                 s.exchange.received_bytes += n as u64;
@@ -458,7 +459,7 @@ impl Worker {
             match socket::read(&s.socket, &mut self.scratch) {
                 Read::Bytes(n, more) => {
                     s.discarded += n as u64;
-                    s.readable = more;
+                    s.readable = more || s.hung_up;
                 }
                 Read::Nothing => s.readable = false,
                 Read::End | Read::Broken => s.broken = true,

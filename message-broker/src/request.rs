@@ -133,6 +133,7 @@ impl Worker {
                     session: Some(session),
                     connected,
                     readable: false,
+                    hung_up: false,
                     writable: connected,
                     used: 0,
                     idle_since: 0,
@@ -351,7 +352,7 @@ impl Worker {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(SCRATCH_BYTES);
         match socket::read(&s.socket, &mut self.scratch[..room]) {
             Read::Bytes(n, more) => {
-                s.readable = more;
+                s.readable = more || s.hung_up;
                 s.deadline = self.deadline(body_ms);
                 self.counters.chains[usize::from(s.chain)].received_bytes.add(n as u64);
                 let ex = &mut s.exchange;

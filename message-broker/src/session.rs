@@ -215,6 +215,8 @@ pub(crate) struct Session {
     pub(crate) local: SocketAddr,
     pub(crate) phase: Phase,
     pub(crate) readable: bool,
+    /// An event told that the peer has closed its side: a short read is followed by the end, of which no event tells again.
+    pub(crate) hung_up: bool,
     /// The client has sent its last byte.
     pub(crate) eof: bool,
     /// The connection is broken.

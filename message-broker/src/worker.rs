@@ -230,6 +230,7 @@ impl Worker {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
             session.readable = true;
         }
+        session.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
             session.broken = true;
         }
@@ -242,6 +243,7 @@ impl Worker {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP) {
             conn.readable = true;
         }
+        conn.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         if flags.contains(EventFlags::OUT) {
             conn.writable = true;
         }
