@@ -485,7 +485,7 @@ impl Worker {
         let limit = self.chains[usize::from(s.chain)].plan.upstream.idle_connections as usize;
         let full = self.idle[upstream].len() >= limit;
         match self.conns.get_mut(key) {
-            Some(conn) if keep && !full && self.stopping.is_none() => {
+            Some(conn) if keep && !full && self.stopping.is_none() && !conn.hung_up && !conn.readable => {
                 conn.session = None;
                 conn.idle_since = self.now_ms;
                 self.idle[upstream].push_back(key);

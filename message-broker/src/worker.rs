@@ -227,11 +227,12 @@ impl Worker {
 
     fn client_event(&mut self, key: Key, flags: EventFlags) {
         let Some(mut session) = self.sessions.take(key) else { return };
-        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP) {
             session.readable = true;
         }
         session.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+        // After both sides have closed there may still be bytes to read; after an error there are not.
+        if flags.contains(EventFlags::ERR) {
             session.broken = true;
         }
         self.drive(&mut session);
