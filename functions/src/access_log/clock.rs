@@ -80,7 +80,7 @@ mod tests {
         let lengths = |year: u64| {
             [
                 31,
-                28 + u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)),
+                28 + u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))),
                 31,
                 30,
                 31,
