@@ -8,7 +8,10 @@ use std::{env, fs};
 use libbpf_cargo::SkeletonBuilder;
 
 /// One `src/bpf/NAME.bpf.c` each.
-const PROGRAMS: [&str; 1] = ["xdp_redirect"];
+const PROGRAMS: [&str; 2] = ["xdp_redirect", "skmsg_route"];
+
+/// Where `middlenet_descriptor.h` is: BPF and functions in C see the same one.
+const DESCRIPTOR_FOLDER: &str = "../sdk/shm/include";
 
 fn main() -> ExitCode {
     match build() {
@@ -32,6 +35,7 @@ fn build() -> Result<(), String> {
     }
 
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run this through cargo")?);
+    println!("cargo::rerun-if-changed={DESCRIPTOR_FOLDER}");
     for name in PROGRAMS {
         let source = PathBuf::from(format!("src/bpf/{name}.bpf.c"));
         println!("cargo::rerun-if-changed={}", source.display());
@@ -50,9 +54,10 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-/// Warnings are errors. Debian keeps `asm/types.h` in a folder per architecture, where clang's BPF target does not look.
+/// Warnings are errors. Version 3 of the instruction set has compare-and-swap (Linux 5.12). Debian keeps `asm/types.h` in a folder per architecture, where clang's BPF target does not look.
 fn clang_args() -> Vec<OsString> {
-    let mut args = vec![OsString::from("-Wall"), OsString::from("-Werror")];
+    let mut args: Vec<OsString> =
+        ["-Wall", "-Werror", "-mcpu=v3", "-I", DESCRIPTOR_FOLDER].into_iter().map(OsString::from).collect();
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let multiarch = PathBuf::from(format!("/usr/include/{arch}-linux-gnu"));
     if fs::metadata(multiarch.join("asm")).is_ok() {

@@ -1,7 +1,7 @@
 //! The measuring harness: runs the built programs as an operator would, against peers on the same host in the same run.
 //!
 //! ```text
-//!   l2l3, demo          what is measured or shown
+//!   l2l3, l4l7, demo    what is measured or shown
 //!     run, testpmd, ring_pipeline, stage     a run of the runtime; peers; namespaces with traffic
 //!     input, sample, statistics              pure: packets and routes, counters to figures, repetitions to a value
 //!   outcome, table, charts                   results as JSON, for a terminal, as pictures
@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod charts;
 pub mod clock;
 pub mod cpu;
@@ -19,6 +20,7 @@ pub mod demo;
 mod error;
 pub mod input;
 pub mod l2l3;
+pub mod l4l7;
 pub mod lifetime;
 pub mod outcome;
 pub mod programs;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use middlenet_bench::{BenchError, demo, l2l3, run};
+use middlenet_bench::bench::Options;
+use middlenet_bench::{BenchError, demo, l2l3, l4l7, run};
 
 /// Measures MiddleNet beside its peers, and shows it at work.
 #[derive(Debug, Parser)]
@@ -19,13 +20,15 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// L2/L3 chains: throughput, latency, overload, idling, start and restart of functions.
-    L2l3(L2l3),
+    L2l3(Measured),
+    /// L4/L7 chains as reverse proxies, beside nginx, HAProxy and a chain of nginx over a Linux bridge.
+    L4l7(Measured),
     /// Three functions between a client and a server: real traffic, a blocked port, a killed function.
     Demo(Demo),
 }
 
 #[derive(Debug, Args)]
-struct L2l3 {
+struct Measured {
     /// Fewer points, shorter: under a minute.
     #[arg(long)]
     quick: bool,
@@ -35,9 +38,15 @@ struct L2l3 {
     /// Also draw the results, as SVG and PNG.
     #[arg(long, value_name = "FOLDER")]
     charts: Option<PathBuf>,
-    /// Only cases whose name begins like this, such as `inline/router+l2fwd/64`.
+    /// Only cases whose name begins like this, such as `inline/router+l2fwd/64` or `peer/`.
     #[arg(long, value_name = "CASE", default_value = "")]
     only: String,
+}
+
+impl From<Measured> for Options {
+    fn from(Measured { quick, json, charts, only }: Measured) -> Self {
+        Self { quick, only, json, charts }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +69,8 @@ fn main() -> ExitCode {
 
 fn carry_out(command: Command) -> Result<(), BenchError> {
     match command {
-        Command::L2l3(L2l3 { quick, json, charts, only }) => l2l3::run(&l2l3::Options { quick, only, json, charts }),
+        Command::L2l3(measured) => l2l3::run(&measured.into()),
+        Command::L4l7(measured) => l4l7::run(&measured.into()),
         Command::Demo(Demo { json }) => demo::run(json.as_deref()),
     }
 }

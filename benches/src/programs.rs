@@ -14,6 +14,17 @@ impl Programs {
     /// # Errors
     /// When `middlenet` is not there.
     pub fn find() -> Result<Self, BenchError> {
+        let programs = Self::folder()?;
+        programs.path("middlenet")?;
+        programs.path("middlenet-nf-manager")?;
+        Ok(programs)
+    }
+
+    /// The folder alone, for who has something to do without them; [`Programs::path`] tells what is missing.
+    ///
+    /// # Errors
+    /// When this program does not know its own path.
+    pub fn folder() -> Result<Self, BenchError> {
         let folder = match std::env::var_os("MIDDLENET_BIN_DIR") {
             Some(folder) => PathBuf::from(folder),
             None => {
@@ -22,10 +33,7 @@ impl Programs {
                 path.parent().map(PathBuf::from).unwrap_or_default()
             }
         };
-        let programs = Self(folder);
-        programs.path("middlenet")?;
-        programs.path("middlenet-nf-manager")?;
-        Ok(programs)
+        Ok(Self(folder))
     }
 
     /// The path of one of them.

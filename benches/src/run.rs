@@ -111,6 +111,11 @@ impl Run {
         &self.name
     }
 
+    /// The supervisor's pid.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// What it has written so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(|p| p.stderr() + &p.stdout()).unwrap_or_default()

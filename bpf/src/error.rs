@@ -77,4 +77,88 @@ pub enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+
+    /// The kernel is older than what a program needs.
+    #[error("the BPF program `{program}` needs Linux {needed}, and this is {release}")]
+    OldKernel {
+        /// Name of the program.
+        program: &'static str,
+        /// The oldest release that has all of it.
+        needed: &'static str,
+        /// What uname(2) says.
+        release: String,
+    },
+
+    /// The connection to which refused groups are sent could not be made.
+    #[error("cannot make the connection over loopback that takes refused groups: {source}")]
+    Sink {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// The ledger could not be mapped.
+    #[error("cannot map the ledger of {buffers} buffers: {source}")]
+    Ledger {
+        /// Entries of the ledger.
+        buffers: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// A socket could not be entered in, or removed from, the sockmap.
+    #[error("cannot set the socket of key {key} in the sockmap: {source}; it must be a TCP connection that stands")]
+    Sockmap {
+        /// Key of the party.
+        key: u8,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// The edges of a party could not be set.
+    #[error("cannot set to whom key {key} may pass groups: {source}")]
+    Edges {
+        /// Key of the party.
+        key: u8,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// The counters of a party could not be read.
+    #[error("cannot read the counters of {party}: {source}")]
+    SkmsgCounters {
+        /// The party, in words.
+        party: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// Sockets with an SK_MSG program do not do on this kernel what they should.
+    #[error("the self-test of SK_MSG failed at `{check}`: {found}")]
+    SelfTest {
+        /// What was checked.
+        check: &'static str,
+        /// What was found instead.
+        found: String,
+    },
+}
+
+/// libbpf's errors are errno values with words around them.
+pub(crate) fn io_error(error: &libbpf_rs::Error) -> io::Error {
+    io::Error::new(error.kind().into_io(), error.to_string())
+}
+
+/// The kinds that callers tell apart.
+trait IntoIo {
+    fn into_io(self) -> io::ErrorKind;
+}
+
+impl IntoIo for libbpf_rs::ErrorKind {
+    fn into_io(self) -> io::ErrorKind {
+        match self {
+            Self::NotFound => io::ErrorKind::NotFound,
+            Self::PermissionDenied => io::ErrorKind::PermissionDenied,
+            Self::InvalidInput => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::Other,
+        }
+    }
 }

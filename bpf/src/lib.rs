@@ -9,15 +9,26 @@
 //!                          +--drop, or death of the process--> the interface is as it was
 //! ```
 //!
-//! **Invariant:** attachments are BPF links and nothing is pinned, so the kernel detaches even when the process dies by
-//! SIGKILL.
+//! ```text
+//! Skmsg::load --enter(key, socket)--> groups of descriptors sent on that socket are checked against the ledger
+//!      |                              and arrive at the socket of their destination
+//!      +--drop, or death of the process and of the sockets--> nothing is left
+//! ```
+//!
+//! **Invariant:** attachments are BPF links or belong to maps, and nothing is pinned, so the kernel detaches even when the
+//! process dies by SIGKILL.
 
 mod error;
 mod log;
 mod skeletons;
+mod skmsg;
 mod xdp;
 
 pub use error::Error;
+pub use skmsg::{
+    Check, Filter, KeySet, SelfTest, SharedLedger, Skmsg, SkmsgCounters, entry, generation, holder, self_test,
+    socket_pair,
+};
 pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpMode, XdpPort};
 
 /// The outcome of this crate's operations.

@@ -13,3 +13,17 @@
 pub(crate) mod xdp_redirect {
     include!(concat!(env!("OUT_DIR"), "/xdp_redirect.skel.rs"));
 }
+
+/// `src/bpf/skmsg_route.bpf.c`.
+// Generated: its style is its generator's.
+#[allow(
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    missing_docs,
+    rust_2018_idioms,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+pub(crate) mod skmsg_route {
+    include!(concat!(env!("OUT_DIR"), "/skmsg_route.skel.rs"));
+}

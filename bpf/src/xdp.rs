@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::error::io_error;
 use crate::log;
 use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::{Error, Result};
@@ -277,25 +278,4 @@ fn interface_name(ifindex: u32) -> Result<String> {
     }
     let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     Ok(String::from_utf8_lossy(&name[..length]).into_owned())
-}
-
-/// libbpf's errors are errno values with words around them.
-fn io_error(error: &libbpf_rs::Error) -> io::Error {
-    io::Error::new(error.kind().into_io(), error.to_string())
-}
-
-/// The kinds that callers tell apart.
-trait IntoIo {
-    fn into_io(self) -> io::ErrorKind;
-}
-
-impl IntoIo for libbpf_rs::ErrorKind {
-    fn into_io(self) -> io::ErrorKind {
-        match self {
-            Self::NotFound => io::ErrorKind::NotFound,
-            Self::PermissionDenied => io::ErrorKind::PermissionDenied,
-            Self::InvalidInput => io::ErrorKind::InvalidInput,
-            _ => io::ErrorKind::Other,
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! Built-in functions by name.
 
+use crate::{cpu_burner::CpuBurner, header_edit::HeaderEdit, reverse_proxy::ReverseProxy};
 use crate::{firewall::Firewall, nat::Nat, rate_limiter::RateLimiter};
+use crate::{http_rate_limit::HttpRateLimit, router::Router, tcp_proxy::TcpProxy, url_rewrite::UrlRewrite};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
 use middlenet_sdk::Registration;
 use std::sync::LazyLock;
@@ -9,7 +11,10 @@ use std::sync::LazyLock;
 pub fn registry() -> &'static [Registration] {
     static REGISTRY: LazyLock<Vec<Registration>> = LazyLock::new(|| {
         vec![
+            Registration::middlebox::<CpuBurner>("cpu-burner", "counts primes for each request, to measure chains"),
             Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),
+            Registration::middlebox::<HeaderEdit>("header-edit", "sets, adds and removes headers"),
+            Registration::middlebox::<HttpRateLimit>("http-rate-limit", "answers 429 to clients above their rate"),
             Registration::named::<L2Bridge>("l2-bridge", "learning Ethernet bridge between the chain's ports"),
             Registration::named::<L2Forward>("l2-forward", "rewrites link addresses between two ports"),
             Registration::named::<L3Router>("l3-router", "routes IPv4 and IPv6 with ARP, ND and ICMP"),
@@ -19,6 +24,10 @@ pub fn registry() -> &'static [Registration] {
                 "rate-limiter",
                 "drops what exceeds a rate, in all or per flow or prefix",
             ),
+            Registration::middlebox::<ReverseProxy>("reverse-proxy", "sends each request to one of several upstreams"),
+            Registration::middlebox::<Router>("router", "routes requests by host, path, method, header and query"),
+            Registration::middlebox::<TcpProxy>("tcp-proxy", "sends each connection to one of several upstreams"),
+            Registration::middlebox::<UrlRewrite>("url-rewrite", "rewrites paths by prefix or pattern, or redirects"),
         ]
     });
     &REGISTRY

@@ -221,8 +221,10 @@ impl Registration {
         }
     }
 
-    /// Makes an instance of either layer and lets it go: whether it takes the configuration.
+    /// Makes an instance of either layer and lets it go: whether it takes the configuration. The instance knows that it is
+    /// on [trial](Init::is_trial).
     pub fn try_config(&self, config: Value, init: &mut Init) -> Result<(), ConfigError> {
+        init.set_trial();
         match self.create {
             Create::Packets(create) => create(config, init).map(drop),
             Create::Messages(create) => create(config, init).map(drop),

@@ -53,7 +53,7 @@ impl From<&str> for ConfigError {
     }
 }
 
-/// Handed to [`crate::NetworkFunction::new`]: the ports of the chain, and where counters, drop reasons and outputs are declared.
+/// Handed to `new` of a function of either layer: the ports of the chain, and where counters, drop reasons and outputs are declared.
 #[derive(Debug, Default)]
 pub struct Init {
     ports: Vec<PortInfo>,
@@ -61,12 +61,23 @@ pub struct Init {
     counters: Vec<(CounterInfo, Counter)>,
     drop_reasons: Vec<DropReasonInfo>,
     upstreams: Vec<String>,
+    is_trial: bool,
 }
 
 impl Init {
     /// For a chain with these ports whose manifest connects these named outputs (in the manager's numbering).
     pub fn new(ports: Vec<PortInfo>, outputs: Vec<String>) -> Self {
         Self { ports, outputs, ..Self::default() }
+    }
+
+    /// Whether the instance is made only to see if the configuration can be used, and is let go at once: then files stay
+    /// closed, and no thread is started.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
+    }
+
+    pub(crate) fn set_trial(&mut self) {
+        self.is_trial = true;
     }
 
     /// The chain's ports.

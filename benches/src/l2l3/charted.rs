@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::BenchError;
-use crate::charts::{Chart, Series};
+use crate::charts::{Chart, Form, Series};
 use crate::outcome::Entry;
 
 pub(super) fn draw(entries: &[Entry], folder: &Path) -> Result<(), BenchError> {
@@ -25,6 +25,7 @@ fn charts(entries: &[Entry]) -> Vec<Chart> {
         title: title.into(),
         x: x.into(),
         y: y.into(),
+        form: Form::Lines,
         series,
     };
     vec![

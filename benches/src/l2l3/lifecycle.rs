@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use super::overload::{manifest as on_cables, stage, target};
 use super::subject::{NOBODY, forwards};
-use super::{Bench, FUNCTION_CORE, MANAGER_CORE};
+use super::{FUNCTION_CORE, MANAGER_CORE};
 use crate::BenchError;
+use crate::bench::Bench;
 use crate::clock;
 use crate::cpu::CpuTime;
 use crate::lifetime::{PATIENCE, gap_after_kill, kill_pid};

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::subject::{NOBODY, forward};
-use super::{BENCH, Bench, FUNCTION_CORE, MANAGER_CORE};
+use super::{BENCH, FUNCTION_CORE, MANAGER_CORE};
 use crate::BenchError;
+use crate::bench::Bench;
 use crate::outcome::Entry;
 use crate::programs::Programs;
 use crate::run::{Run, pause};

@@ -1,8 +1,9 @@
 //! Chains at their limit, each repetition beside one of its reference.
 
+use super::BENCH;
 use super::subject::{Reference, Subject};
-use super::{BENCH, Bench};
 use crate::BenchError;
+use crate::bench::Bench;
 use crate::cpu::CpuTime;
 use crate::outcome::Entry;
 use crate::ring_pipeline::RingPipeline;

@@ -34,6 +34,10 @@ pub struct Versions {
     pub rustc: Option<String>,
     /// libdpdk.
     pub dpdk: Option<String>,
+    /// A peer of L4/L7 chains.
+    pub nginx: Option<String>,
+    /// Another.
+    pub haproxy: Option<String>,
 }
 
 impl Host {
@@ -72,14 +76,20 @@ impl Versions {
             commit: says("git", &["describe", "--always", "--dirty", "--abbrev=12", "--match="]),
             rustc: says("rustc", &["--version"]),
             dpdk: says("pkg-config", &["--modversion", "libdpdk"]),
+            nginx: says("nginx", &["-v"]),
+            haproxy: says("haproxy", &["-v"]),
         }
     }
 }
 
 fn says(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok().filter(|o| o.status.success())?;
-    let line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (!line.is_empty()).then_some(line)
+    // nginx tells its version as an error.
+    [output.stdout, output.stderr].iter().find_map(|text| first_line(&String::from_utf8_lossy(text)))
+}
+
+fn first_line(text: &str) -> Option<String> {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -101,6 +111,13 @@ mod tests {
             load: 0.25,
         };
         assert_eq!(Host::from_texts(cpuinfo, meminfo, "6.18.0\n", "0.25 1.00 2.00 1/78 99\n"), expected);
+    }
+
+    #[test]
+    fn a_version_is_the_first_line_that_says_something() {
+        let said = "\nHAProxy version 2.6.12 - https://haproxy.org/\nStatus: long-term supported branch\n";
+        assert_eq!(first_line(said).as_deref(), Some("HAProxy version 2.6.12 - https://haproxy.org/"));
+        assert_eq!(first_line(" \n"), None);
     }
 
     #[test]

@@ -178,6 +178,15 @@ impl<V> FlowTable<V> {
         self.unanswered -= 1;
     }
 
+    /// Makes an unanswered flow the newest of them: where each use does this, the least recently used goes first.
+    #[inline]
+    pub(crate) fn renew(&mut self, slot: u32) {
+        if slot != self.newest && self.slab.get(slot).is_some_and(|entry| entry.unanswered) {
+            self.answered(slot);
+            self.link(slot);
+        }
+    }
+
     /// Gives up the oldest unanswered flow; whether there was one.
     pub(crate) fn evict_unanswered(&mut self) -> bool {
         let slot = self.oldest;

@@ -203,7 +203,7 @@ impl Manager {
         let control = self.control();
         let mut fds = vec![self.region.fd(), control.fd()];
         fds.extend(self.events.iter().map(AsFd::as_fd));
-        channel.send(&ToFunction::Attach { buffer_bytes: self.buffer_bytes }, &fds).unwrap();
+        channel.send(&ToFunction::Attach { buffer_bytes: self.buffer_bytes, skmsg: false }, &fds).unwrap();
         let (attached, _) = channel.receive_within::<FromFunction>(Duration::from_secs(5)).unwrap();
         assert!(matches!(attached, FromFunction::Attached), "{attached:?}");
         self.attach(hop, replica, &control);

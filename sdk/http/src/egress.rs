@@ -225,10 +225,11 @@ pub(crate) fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8], skip: KnownSe
     let line = out.len();
     out.extend_from_slice(name);
     let copy = &out[line..];
-    if copy.len() > 255 || !scan::is_token(copy) {
+    let known = Known::classify(copy);
+    // A name that is known is a token.
+    if known == Known::Other && (copy.len() > 255 || !scan::is_token(copy)) {
         return Err(BadHead::Name);
     }
-    let known = Known::classify(copy);
     if known != Known::Connection && skip.contains(known) {
         out.truncate(line);
         return Ok(Piece::LeftOut);
@@ -303,29 +304,50 @@ fn names_a_header(option: &[u8]) -> bool {
 }
 
 /// Removes from the lines that were written from `start` on those that a `Connection` among them names, and `Connection`
-/// itself. The lines are well-formed.
+/// itself. The lines are well-formed and list at most [`MAX_CONNECTION_OPTIONS`]. What stays is appended behind them before
+/// they go, so that nothing is allocated once the output has its size.
 #[cold]
 fn drop_nominated(out: &mut Vec<u8>, start: usize) {
-    let lines = out.split_off(start);
-    let parts = || {
-        lines.split_inclusive(|&byte| byte == b'\n').filter_map(|line| {
-            let colon = line.iter().position(|&byte| byte == b':')?;
-            Some((line, &line[..colon]))
-        })
-    };
-    let is_connection = |name: &[u8]| Known::classify(name) == Known::Connection;
-    let is_nominated = |name: &[u8]| {
-        let connections = parts().filter(|(_, name)| is_connection(name));
-        connections
-            .flat_map(|(line, name)| scan::list(&line[name.len() + 2..line.len() - 2]))
-            .any(|option| option.eq_ignore_ascii_case(name))
-    };
-    for (line, name) in parts() {
-        let passes = Known::classify(name) != Known::Other || !is_nominated(name);
-        if passes && !is_connection(name) {
-            out.extend_from_slice(line);
+    let end = out.len();
+    let (mut options, mut count) = ([(0, 0); MAX_CONNECTION_OPTIONS], 0);
+    let mut at = start;
+    while let Some((name, next)) = written_line(&out[..end], at) {
+        if Known::classify(&out[at..name]) == Known::Connection {
+            let mut from = name + 2;
+            for part in out[from..next - 2].split(|&byte| byte == b',') {
+                let option = scan::trim(part);
+                let trimmed = from + part.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+                if let Some(slot) = options.get_mut(count).filter(|_| !option.is_empty()) {
+                    *slot = (trimmed, trimmed + option.len());
+                    count += 1;
+                }
+                from += part.len() + 1;
+            }
         }
+        at = next;
     }
+    at = start;
+    while let Some((name, next)) = written_line(&out[..end], at) {
+        let name = &out[at..name];
+        let goes = match Known::classify(name) {
+            Known::Connection => true,
+            Known::Other => options[..count].iter().any(|&(from, to)| out[from..to].eq_ignore_ascii_case(name)),
+            _ => false,
+        };
+        if !goes {
+            out.extend_from_within(at..next);
+        }
+        at = next;
+    }
+    out.drain(start..end);
+}
+
+/// Where the name of the line at `at` ends, and where the next line starts, if there is one.
+fn written_line(lines: &[u8], at: usize) -> Option<(usize, usize)> {
+    let rest = &lines[at..];
+    let colon = rest.iter().position(|&byte| byte == b':')?;
+    let lf = rest.iter().position(|&byte| byte == b'\n')?;
+    Some((at + colon, at + lf + 1))
 }
 
 /// Appends what concerns the connection, and the final CRLF.

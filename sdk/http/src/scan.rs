@@ -80,7 +80,17 @@ fn visible(bytes: &[u8]) -> usize {
 #[inline]
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
     let edge = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    value(bytes) == bytes.len() && !edge(bytes.first()) && !edge(bytes.last())
+    !edge(bytes.first()) && !edge(bytes.last()) && (!has_controls(bytes) || value(bytes) == bytes.len())
+}
+
+/// Whether there is a control byte in `bytes`, HTAB included. The last word overlaps the one before it.
+#[inline]
+fn has_controls(bytes: &[u8]) -> bool {
+    let marked = |word: &[u8; 8]| controls(u64::from_le_bytes(*word)) != 0;
+    match bytes.last_chunk() {
+        Some(last) => bytes.as_chunks().0.iter().any(marked) || marked(last),
+        None => bytes.iter().any(u8::is_ascii_control),
+    }
 }
 
 /// `bytes` without white space (SP, HTAB) at its ends.
@@ -111,6 +121,7 @@ mod tests {
         fn eight_at_a_time_is_one_at_a_time(bytes: Vec<u8>) {
             let slow = bytes.iter().position(|&b| b.is_ascii_control() && b != b'\t').unwrap_or(bytes.len());
             prop_assert_eq!(value(&bytes), slow);
+            prop_assert_eq!(has_controls(&bytes), bytes.iter().any(u8::is_ascii_control));
         }
     }
 

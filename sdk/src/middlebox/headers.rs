@@ -30,6 +30,21 @@ pub(super) fn remove(message: &mut Message<'_>, name: &str) -> bool {
     remove_from(message, name, 0)
 }
 
+/// Removes the headers that are not to be kept, and says how many.
+pub(super) fn retain(message: &mut Message<'_>, mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> usize {
+    let count = message.index().len();
+    let mut kept = 0;
+    for at in 0..count {
+        let header = message.index()[at];
+        if keep(message.span(name_span(&header)), message.span(value_span(&header))) {
+            message.index_mut()[kept] = header;
+            kept += 1;
+        }
+    }
+    message.header_mut().headers = kept as u16;
+    count - kept
+}
+
 fn remove_from(message: &mut Message<'_>, name: &str, from: usize) -> bool {
     let mut removed = false;
     while let Some(at) = position(message, name, from) {

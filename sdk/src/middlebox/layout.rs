@@ -108,7 +108,7 @@ pub struct MessageHeader {
     pub worker: u8,
     /// A [`VerdictCode`](super::VerdictCode).
     pub verdict: u8,
-    /// Place to which an output leads; [`NO_HOP`]: none.
+    /// Number of the output that was chosen; [`NO_HOP`]: none.
     pub jump: u8,
     /// Place of the function that chose the upstream; [`NO_HOP`]: none did.
     pub router: u8,
@@ -116,8 +116,10 @@ pub struct MessageHeader {
     pub minor: u8,
     /// A `Method` of the http crate.
     pub method_code: u8,
+    /// Place of the function that chose the output in `jump`.
+    pub jumper: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
     /// The client's address.
     pub peer: [u8; 16],
     /// The listener's address.

@@ -212,8 +212,6 @@ impl<'a> Message<'a> {
         let header = self.header_mut();
         header.status = answer.status();
         header.headers = 0;
-        // What was received is of no more use, so its room is the answer's; the request's head stays out of it.
-        header.tail = DATA_OFFSET as u16;
         header.reason = Span::default();
         header.body = Span::default();
         header.flags |= flag::ANSWER;

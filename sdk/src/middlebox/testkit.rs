@@ -242,6 +242,7 @@ impl<F: MiddleboxFunction> Testkit<F> {
             message.data_mut()[..bytes.len()].copy_from_slice(&bytes);
             let header = message.header_mut();
             header.body = Span { start: DATA_OFFSET as u16, length: bytes.len() as u16 };
+            header.tail = (DATA_OFFSET + bytes.len()) as u16;
             header.flags |= if last { flag::LAST } else { 0 } | if to_client { flag::TO_CLIENT } else { 0 };
         })
     }

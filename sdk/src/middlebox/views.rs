@@ -37,6 +37,11 @@ macro_rules! header_access {
         pub fn remove_header(&mut self, name: &str) -> bool {
             headers::remove(&mut self.message, name)
         }
+
+        /// Removes the headers for which `keep`, asked with name and value, says no. Says how many.
+        pub fn retain_headers(&mut self, keep: impl FnMut(&[u8], &[u8]) -> bool) -> usize {
+            headers::retain(&mut self.message, keep)
+        }
     };
 }
 
@@ -170,21 +175,27 @@ impl<'m> Chunk<'m> {
         self.message.header().flags & flag::TO_CLIENT != 0
     }
 
-    /// Replaces the bytes: any length up to 15,000 in a stream or with
-    /// [`Interests::RESIZES_BODY`](super::Interests::RESIZES_BODY), else the same length. `false`: nothing was changed.
+    /// Replaces the bytes: by others of the same length; in a stream and with
+    /// [`Interests::RESIZES_BODY`](super::Interests::RESIZES_BODY) by shorter ones, or longer ones as far as the buffer has
+    /// room (8 KiB with that interest, else 2 KiB at least). `false`: nothing was changed.
     pub fn replace(&mut self, bytes: &[u8]) -> bool {
         let span = self.message.header().body;
         if bytes.len() == usize::from(span.length) {
             self.bytes_mut().copy_from_slice(bytes);
             return true;
         }
-        if !self.resizes || bytes.len() > self.message.data_mut().len() {
+        let room = super::MESSAGE_BYTES - usize::from(self.message.header().tail);
+        if !self.resizes || bytes.len() > room {
             return false;
         }
-        self.message.data_mut()[..bytes.len()].copy_from_slice(bytes);
-        self.message.header_mut().body =
-            middlenet_http::Span { start: super::DATA_OFFSET as u16, length: bytes.len() as u16 };
-        true
+        // Behind the piece may lie bytes that nobody has looked at yet, so the new ones go to the tail room.
+        match self.message.append(&[bytes]) {
+            Some(span) => {
+                self.message.header_mut().body = span;
+                true
+            }
+            None => false,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ const NEEDS: &[(Sign, &str)] = &[
     (Sign::Program("ping"), "ping, for the tests' traffic"),
     (Sign::Program("iperf3"), "iperf3, for the tests' traffic"),
     (Sign::Program("tcpdump"), "tcpdump, for the tests' captures"),
+    (Sign::Program("slowhttptest"), "slowhttptest, for the tests' slow clients"),
 ];
 
 /// Prints one line per need; returns those that are not met.

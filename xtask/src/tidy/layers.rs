@@ -32,6 +32,17 @@ const LAYERS: &[(&str, May)] = &[
         May::UseAllBut(&["dpdk-sys", "middlenet-runtime", "middlenet-bench", "middlenet-tests", "xtask"]),
     ),
     (
+        "middlenet-message-broker",
+        May::Use(&[
+            "middlenet-sdk",
+            "middlenet-http",
+            "middlenet-shm",
+            "middlenet-plan",
+            "middlenet-bpf",
+            "middlenet-functions",
+        ]),
+    ),
+    (
         "middlenet-runtime",
         May::UseAllBut(&["dpdk-sys", "middlenet-dpdk", "middlenet-bench", "middlenet-tests", "xtask"]),
     ),

@@ -253,7 +253,7 @@ fn next_stop(message: &mut Message<'_>, cursor: usize, onward: Onward) -> u8 {
         Onward::Home => last,
         // The broker knows where outputs lead.
         Onward::Output(output) => {
-            header.jump = output;
+            (header.jump, header.jumper) = (output, header.route[cursor].position);
             last
         }
     };

@@ -1,0 +1,54 @@
+//! Who holds which message buffer: the truth against which every descriptor that comes back is checked.
+//!
+//! One word per buffer, the holder's key and a generation. On SK_MSG hops the BPF program moves the words, in an array that it
+//! shares with the broker; on ring hops, and where there is no SK_MSG, the broker does. Functions cannot reach it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use middlenet_bpf::{SharedLedger, entry, generation, holder};
+
+/// The words.
+#[derive(Debug, Clone)]
+pub(crate) enum Custody {
+    Shared(SharedLedger),
+    Private(Arc<[AtomicU64]>),
+}
+
+impl Custody {
+    /// For `count` buffers, with no BPF program beside.
+    pub(crate) fn private(count: u32) -> Self {
+        Self::Private((0..count).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    #[inline]
+    fn word(&self, index: u32) -> Option<&AtomicU64> {
+        match self {
+            Self::Shared(ledger) => ledger.words().get(index as usize),
+            Self::Private(words) => words.get(index as usize),
+        }
+    }
+
+    /// Holder and generation; nothing for an index out of range.
+    #[inline]
+    pub(crate) fn get(&self, index: u32) -> Option<(u16, u16)> {
+        let word = self.word(index)?.load(Ordering::Acquire);
+        Some((holder(word), generation(word)))
+    }
+
+    /// Hands a buffer to a holder; its generation stays.
+    #[inline]
+    pub(crate) fn hand(&self, index: u32, to: u8) {
+        if let Some(word) = self.word(index) {
+            word.store(entry(to.into(), generation(word.load(Ordering::Relaxed))), Ordering::Release);
+        }
+    }
+
+    /// Takes a buffer back whoever holds it: descriptors of it that are still about are void from now on.
+    pub(crate) fn seize(&self, index: u32, by: u8) {
+        if let Some(word) = self.word(index) {
+            let next = generation(word.load(Ordering::Relaxed)).wrapping_add(1);
+            word.store(entry(by.into(), next), Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The message buffers of one worker: which are free, and which are away with functions.
+
+use middlenet_sdk::middlebox::{Kind, Message};
+use middlenet_shm::{Buffers, Descriptor};
+
+use crate::slab::Key;
+
+/// What a worker remembers of a message that functions have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Away {
+    /// Whose it is; nobody's once that session has ended.
+    pub(crate) session: Option<Key>,
+    /// The chain.
+    pub(crate) chain: u16,
+    /// The kind of message, whatever the buffer says by now.
+    pub(crate) kind: Kind,
+    /// Where in the chain's order of that kind it goes on when it comes back.
+    pub(crate) resume: u8,
+    /// Where in that order it was sent to.
+    pub(crate) from: u8,
+    /// When it was sent, in ms.
+    pub(crate) sent_ms: u64,
+    /// It was found overdue already.
+    pub(crate) overdue: bool,
+}
+
+/// A worker's part of the region.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    buffers: Buffers,
+    first: u32,
+    free: Vec<u32>,
+    away: Vec<Option<Away>>,
+    away_count: usize,
+}
+
+impl Pool {
+    /// Buffers `first..first + count` of the region.
+    pub(crate) fn new(buffers: Buffers, first: u32, count: u32) -> Self {
+        Self {
+            buffers,
+            first,
+            free: (first..first + count).rev().collect(),
+            away: vec![None; count as usize],
+            away_count: 0,
+        }
+    }
+
+    /// A buffer, if one is free.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Gives a buffer back that is not away.
+    #[inline]
+    pub(crate) fn give(&mut self, index: u32) {
+        debug_assert!(self.away(index).is_none() && !self.free.contains(&index));
+        self.free.push(index);
+    }
+
+    /// Works on a buffer.
+    #[inline]
+    pub(crate) fn with<R>(&self, index: u32, work: impl FnOnce(&mut Message<'_>) -> R) -> R {
+        let mut descriptor = Descriptor { index, ..Descriptor::default() };
+        work(&mut Message::new(self.buffers.room_mut(&mut descriptor)))
+    }
+
+    /// Notes that functions have a buffer.
+    #[inline]
+    pub(crate) fn send_away(&mut self, index: u32, away: Away) {
+        let place = &mut self.away[(index - self.first) as usize];
+        debug_assert!(place.is_none());
+        *place = Some(away);
+        self.away_count += 1;
+    }
+
+    /// The note of a buffer that functions have; nothing for any other index.
+    #[inline]
+    pub(crate) fn away(&self, index: u32) -> Option<&Away> {
+        self.away.get(index.checked_sub(self.first)? as usize)?.as_ref()
+    }
+
+    pub(crate) fn away_mut(&mut self, index: u32) -> Option<&mut Away> {
+        self.away.get_mut(index.checked_sub(self.first)? as usize)?.as_mut()
+    }
+
+    /// Ends that note: the buffer is the worker's again.
+    #[inline]
+    pub(crate) fn come_back(&mut self, index: u32) -> Option<Away> {
+        let away = self.away.get_mut(index.checked_sub(self.first)? as usize)?.take()?;
+        self.away_count -= 1;
+        Some(away)
+    }
+
+    /// Indexes and notes of all that are away.
+    pub(crate) fn all_away(&self) -> impl Iterator<Item = (u32, &Away)> {
+        self.away.iter().enumerate().filter_map(|(at, away)| Some((self.first + at as u32, away.as_ref()?)))
+    }
+
+    pub(crate) fn away_count(&self) -> usize {
+        self.away_count
+    }
+
+    pub(crate) fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    pub(crate) fn indexes(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.away.len() as u32
+    }
+}
