@@ -31,6 +31,7 @@ fn main() {
     let duration = Duration::from_millis(if arguments.iter().any(|a| a == "--bench") { 1000 } else { 5 });
     let wanted = arguments.iter().find(|a| !a.starts_with('-'));
     let regex = json!({"rules": [{"match": "^/old/(.*)$", "to": "/new/$1"}]});
+    let engine = json!({"rules": [{"match": "^/old/([a-z]+)/.*$", "to": "/new/$1"}]});
     let many: Vec<Value> = (0..100).map(|n| json!({"match": format!("^/old{n}/(.*)$"), "to": "/new/$1"})).collect();
     let upstreams: Vec<String> = (1..=8).map(|n| format!("10.2.0.{n}:80")).collect();
     let proxy = |balance: &str| json!({"upstreams": upstreams, "balance": balance});
@@ -47,6 +48,7 @@ fn main() {
     let miss = requests("/products/chairs?page=2");
     let cases: Vec<(&str, &str, Value, &[Image])> = vec![
         ("url-rewrite-regex", "url-rewrite", regex.clone(), &hit),
+        ("url-rewrite-regex-engine", "url-rewrite", engine, &hit),
         ("url-rewrite-regex-miss", "url-rewrite", regex, &miss),
         ("url-rewrite-search-miss", "url-rewrite", json!({"rules": [{"match": "chair$", "to": "/x"}]}), &miss),
         ("url-rewrite-prefix", "url-rewrite", json!({"rules": [{"prefix": "/old", "to": "/new"}]}), &hit),
