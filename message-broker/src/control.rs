@@ -92,6 +92,8 @@ pub(crate) struct Broker {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) custody: Custody,
     pub(crate) skmsg: Option<Arc<Skmsg>>,
+    /// What was given up: functions and workers still have to read what is on its way in there.
+    pub(crate) given_up: Option<Arc<Skmsg>>,
     /// `works`, or why it is not used.
     pub(crate) skmsg_state: String,
     pub(crate) listening: Vec<(u16, String)>,
@@ -110,10 +112,17 @@ pub(crate) struct Broker {
 /// When the control socket fails.
 pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ChannelError> {
     let mut broker: Option<Broker> = None;
+    let mut looked = Instant::now();
     loop {
-        if let Some(broker) = &mut broker {
-            while !channel.readable(LOOK)? {
+        while let Some(broker) = &mut broker {
+            let readable = channel.readable(LOOK.saturating_sub(looked.elapsed()))?;
+            // Also when somebody asks for statistics without pause.
+            if looked.elapsed() >= LOOK {
                 broker.watch_wakeups();
+                looked = Instant::now();
+            }
+            if readable {
+                break;
             }
         }
         let (request, fds): (Request, Vec<OwnedFd>) = match channel.receive() {
@@ -396,7 +405,7 @@ impl Broker {
                 let _ = rustix::net::shutdown(peer, Shutdown::Both);
             }
         }
-        self.skmsg = None;
+        self.given_up = self.skmsg.take();
     }
 
     /// Drains and ends the workers.

@@ -115,6 +115,7 @@ impl Broker {
             upstreams: Vec::new(),
             custody,
             skmsg,
+            given_up: None,
             skmsg_state,
             listening: Vec::new(),
             checks: Checks::start(began).map_err(io("the health checks could not be started"))?,
@@ -187,6 +188,7 @@ impl Broker {
         let chains =
             (0..self.plan.chains.len()).map(|chain| self.chain(chain, &hops)).collect::<Result<Vec<_>, _>>()?;
         let counters = Arc::new(WorkerCounters::new(chains.len(), hops.len()));
+        let chain_count = chains.len();
         let (sender, commands) = unbounded();
         self.workers.push(WorkerHandle {
             commands: sender,
@@ -210,7 +212,7 @@ impl Broker {
             readers: Vec::new(),
             sessions: Slab::new(),
             conns: Slab::new(),
-            pool: Pool::new(buffers.clone(), first, share),
+            pool: Pool::new(buffers.clone(), first, share, chain_count),
             custody: self.custody.clone(),
             lane,
             starved: VecDeque::new(),

@@ -180,10 +180,15 @@ impl Worker {
                 self.drive_key(key);
             }
             self.flush_groups();
-            if self.ready.is_empty() {
+            if !self.has_work() {
                 break;
             }
         }
+    }
+
+    /// Something can go on without a further event.
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.lane.as_ref().is_some_and(SkmsgLane::has_groups)
     }
 
     fn is_over(&self) -> bool {
@@ -191,7 +196,7 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.ready.is_empty() || self.polls || self.rings_waiting {
+        if self.has_work() || self.polls || self.rings_waiting {
             return Duration::ZERO;
         }
         let quiet = self.sessions.len() == 0
