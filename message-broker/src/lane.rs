@@ -230,8 +230,7 @@ impl Worker {
                 }
                 self.custody.seize(index, self.number);
                 self.undelivered(index, errno_name(descriptor.argument));
-            } else if holder == u16::from(key) {
-                self.custody.hand(index, self.number);
+            } else if self.custody.take_back(index, key, generation, self.number) {
                 self.returned(index);
             } else {
                 self.counters.hops[hop].refused.inc("holder");

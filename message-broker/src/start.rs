@@ -107,7 +107,10 @@ impl Broker {
             Some(skmsg) => Custody::Shared(skmsg.ledger().clone()),
             None => Custody::private(buffers),
         };
-        let hops = plan.hops.iter().map(|h| HopControl { instances: (0..h.replicas).map(|_| None).collect() });
+        let hops = plan
+            .hops
+            .iter()
+            .map(|h| HopControl { instances: (0..h.replicas).map(|_| None).collect(), ..HopControl::default() });
         Ok(Broker {
             hops: hops.collect(),
             registry,

@@ -452,6 +452,10 @@ impl Worker {
             self.upstreams[at].look(self.now_ms);
             self.publish(at);
         }
+        // One that was woken for a buffer and did without it has woken nobody else.
+        for _ in 0..self.pool.free_count().min(self.starved.len()) {
+            self.ready.extend(self.starved.pop_front());
+        }
         self.serve_rings(true);
         self.look_at_leaving();
         self.tick_functions();

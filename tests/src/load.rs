@@ -73,13 +73,15 @@ pub struct Asks {
     pub header: Option<(&'static str, &'static str)>,
     /// A pause before each request.
     pub pause: Duration,
+    /// Every other request is a POST with a body of so many bytes; 0: none is.
+    pub body_bytes: usize,
 }
 
 impl Asks {
     /// What goes through `url-rewrite` from `/old/` to `/new/`.
-    pub const REWRITTEN: Self = Self { ask: "/old/", see: "/new/", header: None, pause: Duration::ZERO };
+    pub const REWRITTEN: Self = Self { ask: "/old/", see: "/new/", header: None, pause: Duration::ZERO, body_bytes: 0 };
     /// What is not rewritten.
-    pub const PLAIN: Self = Self { ask: "/plain/", see: "/plain/", header: None, pause: Duration::ZERO };
+    pub const PLAIN: Self = Self { ask: "/plain/", see: "/plain/", header: None, pause: Duration::ZERO, body_bytes: 0 };
 }
 
 impl Load {
@@ -167,7 +169,8 @@ fn ask_on(address: SocketAddr, client: usize, asks: Asks, stop: &AtomicBool, see
         number += 1;
         let unique = format!("{client}-{number}");
         let began = Instant::now();
-        let answer = ask(open, &unique, asks);
+        let body = if number.is_multiple_of(2) { asks.body_bytes } else { 0 };
+        let answer = ask(open, &unique, asks, body);
         let mut seen = lock(seen);
         seen.asked += 1;
         seen.slowest = seen.slowest.max(began.elapsed());
@@ -203,8 +206,15 @@ fn connect(address: SocketAddr) -> io::Result<Wire> {
 }
 
 /// Asks once; the status, and whether the connection ends.
-fn ask(wire: &mut Wire, unique: &str, asks: Asks) -> io::Result<(u16, bool)> {
-    wire.send(format!("GET {}{unique} HTTP/1.1\r\nhost: test\r\nx-client: {unique}\r\n\r\n", asks.ask).as_bytes())?;
+fn ask(wire: &mut Wire, unique: &str, asks: Asks, body_bytes: usize) -> io::Result<(u16, bool)> {
+    let (method, length) = match body_bytes {
+        0 => ("GET", String::new()),
+        n => ("POST", format!("content-length: {n}\r\n")),
+    };
+    let head = format!("{method} {}{unique} HTTP/1.1\r\nhost: test\r\nx-client: {unique}\r\n{length}\r\n", asks.ask);
+    let mut bytes = head.into_bytes();
+    bytes.resize(bytes.len() + body_bytes, b'b');
+    wire.send(&bytes)?;
     let Some(head) = Head::read(&mut wire.0)? else { return Err(ErrorKind::UnexpectedEof.into()) };
     let mut body = Vec::new();
     read_body(&mut wire.0, &head, |piece| body.extend_from_slice(piece))?;
@@ -213,7 +223,7 @@ fn ask(wire: &mut Wire, unique: &str, asks: Asks) -> io::Result<(u16, bool)> {
         return Err(bad(format!("bytes behind the answer to {unique}: {:?}", wire.0.buffer())));
     }
     if status == 200 {
-        let expected = format!("GET {}{unique}", asks.see);
+        let expected = format!("{method} {}{unique}", asks.see);
         if body != expected.as_bytes() {
             return Err(bad(format!("{:?} instead of {expected}", String::from_utf8_lossy(&body))));
         }

@@ -119,6 +119,43 @@ fn two_workers_and_replicas_share_the_load() -> Result<(), Error> {
     Ok(())
 }
 
+/// What has begun is finished: the run counts no failure, and clients lose at most the request that it had not read.
+#[test]
+fn a_stop_under_load_finishes_what_has_begun() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for how in ["    placement: inline\n".to_owned(), Web::processes("skmsg"), Web::processes("ring")] {
+        let web = Web::new()?;
+        let mut run = Runtime::start(&web.host, &Web::manifest(&how, &[Web::PROXY, Web::REWRITE, Web::EDIT]))?;
+        let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, Asks::REWRITTEN)?;
+        load.wait_for(500, SOON)?;
+        let output = run.end_with(Signal::SIGINT)?;
+        assert!(output.status.success(), "{}", output.stderr);
+        let seen = load.stop();
+        assert_eq!((&seen.wrong, seen.hung, seen.refused.len()), (&vec![], 0, 0), "{seen:?}");
+        assert!(seen.cut <= CLIENTS as u64, "{seen:?}");
+        let line = output.stderr.lines().find(|line| line.contains("requests received")).unwrap_or_default();
+        assert!(line.contains("received =") && line.contains(" 0 failed") && line.contains(" 0 under way"), "{line}");
+    }
+    Ok(())
+}
+
+/// With more clients than there are buffers, they take turns.
+#[test]
+fn few_buffers_serve_many_clients() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for how in ["    placement: inline\n".to_owned(), Web::processes("skmsg"), Web::processes("ring")] {
+        let web = Web::new()?;
+        let manifest = Web::manifest(&how, &[Web::PROXY, Web::REWRITE, Web::EDIT]);
+        let run = Runtime::start(&web.host, &format!("memory: {{ messages: 64 }}\n{manifest}"))?;
+        let asks = Asks { body_bytes: 40_000, ..Asks::REWRITTEN };
+        let load = Load::start(&web.host, Web::ADDRESS, 200, asks)?;
+        load.wait_for(2000, SOON)?;
+        fine(load, &run)?;
+        run.stop_requests()?;
+    }
+    Ok(())
+}
+
 /// Without the right to load BPF programs, chains run on rings, and say so.
 #[test]
 fn without_bpf_there_are_rings() -> Result<(), Error> {

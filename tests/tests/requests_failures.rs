@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use middlenet_tests::{Asks, Error, Load, RunStatus, Runtime, Web, require_root};
+use middlenet_tests::{Asks, Conversation, Echo, Error, Load, RunStatus, Runtime, Web, require_root};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,8 +27,8 @@ fn death_under_load(hop: &str, on_failure: &str) -> Result<(), Error> {
     let skip = on_failure == "bypass";
     // What a dead rewriter or editor lets pass is not as it would be otherwise: then only the proxy's path is looked at.
     let asks = match skip {
-        true => Asks::PLAIN,
-        false => Asks { header: Some(("x-chain", "web")), ..Asks::REWRITTEN },
+        true => Asks { body_bytes: 20_000, ..Asks::PLAIN },
+        false => Asks { header: Some(("x-chain", "web")), body_bytes: 20_000, ..Asks::REWRITTEN },
     };
     let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, asks)?;
     load.wait_for(500, SOON)?;
@@ -139,4 +139,33 @@ fn a_function_on_skmsg_hangs() -> Result<(), Error> {
 fn a_function_on_a_ring_hangs() -> Result<(), Error> {
     require_root!(Ok(()));
     hang_under_load("ring")
+}
+
+/// Functions decide where a TCP connection goes; what they have decided outlives them.
+#[test]
+fn tcp_connections_outlive_their_function() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for hop in ["skmsg", "ring"] {
+        let web = Web::new()?;
+        let _echo = Echo::start(&web.host, "127.0.0.1:9003")?;
+        let how = format!("    protocol: tcp\n{}", Web::processes(hop));
+        let run = Runtime::start(&web.host, &Web::manifest(&how, &["tcp-proxy: { upstreams: ['127.0.0.1:9003'] }"]))?;
+        let mut first = Conversation::tcp(&web.host, Web::ADDRESS, SOON)?;
+        first.say(b"before", SOON)?;
+        for _ in 0..3 {
+            let pid = run.wait_for("a process", SOON, RunStatus::serves_requests)?.pid("tcp-proxy").expect("it runs");
+            send(Signal::SIGKILL, pid);
+            first.say(b"meanwhile", SOON)?;
+            // It waits for the next process.
+            let mut second = Conversation::tcp(&web.host, Web::ADDRESS, SOON)?;
+            second.say(b"after", SOON)?;
+            run.wait_for("another process", SOON, |status| replaced(status, "tcp-proxy", pid))?;
+            first.say(b"after", SOON)?;
+        }
+        drop(first);
+        let account = run.wait_for_requests_to_rest()?.account("web");
+        assert_eq!((account.received, account.answered), (4, 4), "{account:?}");
+        run.stop_requests()?;
+    }
+    Ok(())
 }
