@@ -98,8 +98,11 @@ impl Worker {
             ex.head.clear();
             let (method, target) = (m.span(header.method), m.span(header.target));
             middlenet_http::write_request_head(&mut ex.head, method, target, m.headers(), &egress)?;
-            // A function cannot change the method, but what it wrote there is what the upstream gets.
-            ex.method = middlenet_http::Method::classify(ex.head.split(|&b| b == b' ').next().unwrap_or_default());
+            // Where a response ends depends on the method, so the upstream must not see another one than the client sent.
+            let written = ex.head.split(|&b| b == b' ').next().unwrap_or_default();
+            if middlenet_http::Method::classify(written) != ex.method {
+                return Err(middlenet_http::BadHead::Method);
+            }
             Ok(())
         })
     }
@@ -400,7 +403,10 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
         match VerdictCode::decode(header.verdict) {
             Some(VerdictCode::Next) => {}
             Some(VerdictCode::Respond) => return self.answer_of_function(s, index),
@@ -409,7 +415,8 @@ impl Worker {
                 return self.close(s);
             }
         }
-        let resized = usize::from(header.body.length) != s.exchange.piece_length;
+        // A span that lies outside holds nothing.
+        let resized = length != s.exchange.piece_length || length != usize::from(header.body.length);
         if resized && s.exchange.request_out != Framing::Chunked {
             return self.fail(s, 502, "function-resized");
         }
@@ -450,8 +457,15 @@ impl Worker {
             ex.request_done = false;
             ex.request_given_up = false;
             self.counters.chains[usize::from(s.chain)].retries.inc();
-            let next = if stale { upstream } else { self.another_upstream(s, upstream) };
-            return self.connect_upstream(s, next);
+            if !stale {
+                let next = self.another_upstream(s, upstream);
+                return self.connect_upstream(s, next);
+            }
+            // What closed one idle connection has closed the others: a new one says whether the upstream is there.
+            for key in std::mem::take(&mut self.idle[upstream]) {
+                self.drop_conn(key);
+            }
+            return self.connect_upstream(s, upstream);
         }
         let status = if reason.ends_with("timeout") { 504 } else { 502 };
         self.fail(s, status, reason);

@@ -3,8 +3,8 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, Limits, Method, ResponseHead, parse_response, write_chunk_head,
-    write_last_chunk,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, Limits, Method, ResponseHead, Span, parse_response,
+    write_chunk_head, write_last_chunk,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
 
@@ -450,7 +450,11 @@ impl Worker {
                 self.make_piece(s, index, Kind::ResponseBody, piece, flags);
                 s.exchange.response_piece_length = length;
                 s.exchange.response_last_shown = last;
-                if shown { Came::Piece { index } } else { self.piece_out(s, index) }
+                if shown {
+                    return Came::Piece { index };
+                }
+                let piece = self.pool.with(index, |m| m.header().body);
+                self.piece_out(s, index, piece)
             }
             Ok(BodyStep::Need { consumed }) => {
                 input.start += consumed;
@@ -476,9 +480,9 @@ impl Worker {
     }
 
     /// Sends a piece that lies in a buffer.
-    fn piece_out(&mut self, s: &mut Session, index: u32) -> Came {
+    fn piece_out(&mut self, s: &mut Session, index: u32, piece: Span) -> Came {
         let (sent, bytes) = self.pool.with(index, |m| {
-            let piece = m.span(m.header().body);
+            let piece = m.span(piece);
             (crate::request::send_piece(s.exchange.response_out, &mut s.out, &s.socket, piece), piece.len() as u64)
         });
         if sent == Sent::Broken {
@@ -494,8 +498,12 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
-        let resized = usize::from(header.body.length) != s.exchange.response_piece_length;
+        // Read once: who writes where it should not may write at any time. A span that lies outside holds nothing.
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
+        let resized = length != s.exchange.response_piece_length || length != usize::from(header.body.length);
         let fits = !resized || !matches!(s.exchange.response_out, Framing::Length(_));
         if VerdictCode::decode(header.verdict) != Some(VerdictCode::Next) || !fits {
             // The head is out: all that can be done is to stop.
@@ -503,12 +511,15 @@ impl Worker {
             self.end(s, if fits { End::Rejected(reason) } else { End::Failed(reason) });
             return self.close(s);
         }
-        self.piece_out(s, index);
+        self.piece_out(s, index, header.body);
     }
 
     /// A function's own answer goes to the client.
     pub(crate) fn answer_of_function(&mut self, s: &mut Session, index: u32) {
-        let header = self.pool.with(index, |m| *m.header());
+        let (header, body) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
         self.release_conn(s, false);
         if s.exchange.answering || header.flags & flag::ANSWER == 0 {
             self.end(s, End::Failed("function-verdict"));
@@ -517,7 +528,7 @@ impl Worker {
         s.closing |= !s.exchange.keep_alive || self.stopping.is_some();
         let status = if (200..600).contains(&header.status) { header.status } else { 500 };
         let bodiless = matches!(status, 204 | 304);
-        let length = u64::from(header.body.length);
+        let length = body as u64;
         let egress = Egress {
             framing: if bodiless { Framing::None } else { Framing::Length(length) },
             close: s.closing,

@@ -16,33 +16,44 @@
 
 #![forbid(unsafe_code)]
 
+mod backend;
 mod binary;
 mod capture;
 mod echo;
 mod error;
+pub mod http;
 mod line;
+mod load;
 mod name;
 mod netns;
+mod pattern;
 mod process;
 mod raw;
+mod request_status;
 mod require;
 mod run_status;
 mod runtime;
 mod scratch;
 mod veth;
 mod wait;
+mod web;
 
+pub use backend::Backend;
 pub use binary::{binary, example};
 pub use capture::{read_capture, write_capture};
 pub use echo::{Conversation, Echo};
 pub use error::Error;
 pub use line::Line;
+pub use load::{Asks, Load, Seen};
 pub use netns::Netns;
+pub use pattern::Pattern;
 pub use process::{Output, Process};
 pub use raw::{RawSocket, random_frame};
+pub use request_status::Account;
 pub use require::{may_build_namespaces, skip};
 pub use run_status::{Conservation, RunStatus};
 pub use runtime::{Command, Runtime, Summary, middlenet};
 pub use scratch::Scratch;
 pub use veth::{End, Veth, unique_device_name};
 pub use wait::wait_until;
+pub use web::Web;
