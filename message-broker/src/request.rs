@@ -65,9 +65,17 @@ impl Worker {
                 let found = m.index().iter().find(|h| h.known == known as u8);
                 found.and_then(|h| h.value(m.bytes()))
             };
-            let before = if trusted { named(Known::XForwardedFor) } else { None };
-            let appended = before.map(|before| [before, b", ", s.peer_text.as_bytes()].concat());
-            let forwarded = appended.as_deref().unwrap_or(s.peer_text.as_bytes());
+            let mut appended = Vec::new();
+            if trusted {
+                // Several lines are one list (RFC 9110 5.3).
+                let before = m.index().iter().filter(|h| h.known == Known::XForwardedFor as u8);
+                for value in before.filter_map(|h| h.value(m.bytes())).filter(|v| !v.is_empty()) {
+                    appended.extend_from_slice(value);
+                    appended.extend_from_slice(b", ");
+                }
+                appended.extend_from_slice(s.peer_text.as_bytes());
+            }
+            let forwarded = if trusted { &appended[..] } else { s.peer_text.as_bytes() };
             let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded), (b"", b""), (b"", b"")];
             let mut count = 1;
             let mut replace = KnownSet::of(&[Known::XForwardedFor]);

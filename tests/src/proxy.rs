@@ -319,7 +319,9 @@ impl Drop for Proxy<'_> {
             && let Some(run) = &self.run
             && let Ok(status) = run.status()
         {
-            eprintln!("its requests: {:#}", status.0["messages"]["chains"]);
+            let mut chain = status.0["messages"]["chains"][0].clone();
+            chain["latency"].take();
+            eprintln!("its requests: {chain}\nits upstreams: {}", status.0["messages"]["upstreams"]);
         }
     }
 }

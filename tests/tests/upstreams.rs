@@ -246,7 +246,9 @@ fn checks_take_an_upstream_out_and_bring_it_back() -> Result<(), Error> {
 #[test]
 fn a_check_that_hangs_is_a_failure_and_delays_nobody() -> Result<(), Error> {
     require_root!(Ok(()));
-    let settings = ["upstream: { health: { interval_ms: 50, timeout_ms: 150, path: /health, fall: 2 } }"];
+    let health = "upstream: { health: { interval_ms: 50, timeout_ms: 150, path: /health, fall: 2 } }";
+    // The function may hear of it a tick later.
+    let settings = [health, "timeouts: { first_byte_ms: 500 }"];
     over(&[Transport::Inline], |netns, transport| {
         let _first = Upstream::start(netns, FIRST, |visit| visit.wire.rest().map(drop))?;
         let _second = Upstream::plain(netns, SECOND)?;
