@@ -514,7 +514,9 @@ impl Worker {
             self.end(s, End::Failed("function-verdict"));
             return self.close(s);
         }
-        s.closing |= !s.exchange.keep_alive || self.stopping.is_some();
+        // Who waits for a 100 may leave its body out after this, or not (RFC 9110 10.1.1): what comes next is no one's guess.
+        let in_doubt = s.exchange.expects_continue && !s.exchange.request_body.is_done();
+        s.closing |= !s.exchange.keep_alive || in_doubt || self.stopping.is_some();
         let status = if (200..600).contains(&header.status) { header.status } else { 500 };
         let bodiless = matches!(status, 204 | 304);
         let length = u64::from(header.body.length);
