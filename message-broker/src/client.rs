@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use middlenet_http::{Reject, RequestHead};
+use middlenet_http::{Method, Reject, RequestHead};
 use middlenet_sdk::middlebox::{Kind, MessageHeader, NO_HOP, READ_BYTES, flag};
 use rustix::net::Shutdown;
 
@@ -260,6 +260,9 @@ impl Worker {
                 let upgrade = m.headers().find(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
                 upgrade.map(|(_, value)| value.to_vec())
             });
+        }
+        if ex.method == Method::Connect {
+            return self.refuse(s, 501, "connect");
         }
         s.requests += 1;
         let limit = chain.plan.limits.requests;
