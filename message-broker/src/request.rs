@@ -114,12 +114,18 @@ impl Worker {
 
     /// Finds a connection to an upstream, or begins one.
     pub(crate) fn connect_upstream(&mut self, s: &mut Session, upstream: usize) {
+        self.connect(s, upstream, true);
+    }
+
+    /// `pooled`: an idle connection will do.
+    fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
         let state = &self.upstreams[upstream];
         state.begin();
-        if let Some(key) = self.idle[upstream].pop_back()
+        if pooled
+            && let Some(key) = self.idle[upstream].pop_back()
             && let Some(conn) = self.conns.get_mut(key)
         {
             conn.session = Some(s.key);
@@ -441,7 +447,8 @@ impl Worker {
     pub(crate) fn upstream_failed(&mut self, s: &mut Session, reason: &'static str) {
         let Some(upstream) = s.exchange.upstream else { return self.fail(s, 502, reason) };
         let now_ms = self.now_ms;
-        let stale = self.is_reused(s);
+        // Where one idle connection was closed by the other side, more may have been: the next try is a new one.
+        let stale = matches!(reason, "upstream-closed" | "write") && self.is_reused(s);
         // That an idle connection was closed by the other side says nothing of its health.
         if !stale {
             self.upstreams[upstream].failed(false, now_ms);
@@ -459,7 +466,7 @@ impl Worker {
             ex.request_given_up = false;
             self.counters.chains[usize::from(s.chain)].retries.inc();
             let next = if stale { upstream } else { self.another_upstream(s, upstream) };
-            return self.connect_upstream(s, next);
+            return self.connect(s, next, !stale);
         }
         let status = if reason.ends_with("timeout") { 504 } else { 502 };
         self.fail(s, status, reason);
