@@ -117,7 +117,7 @@ impl Worker {
                 conn.readable = false;
                 Came::Nothing
             }
-            Read::End | Read::Broken => self.upstream_ended(s, kept > 0),
+            ended @ (Read::End | Read::Broken) => self.upstream_ended(s, kept > 0, ended),
         };
         self.scratch = scratch;
         came
@@ -264,11 +264,12 @@ impl Worker {
     }
 
     /// The upstream sends no more.
-    fn upstream_ended(&mut self, s: &mut Session, began: bool) -> Came {
+    fn upstream_ended(&mut self, s: &mut Session, began: bool, ended: Read) -> Came {
         if !matches!(s.exchange.response, ResponseState::Body) {
             return Came::Bad(if began { "response-cut" } else { "upstream-closed" });
         }
-        if s.exchange.response_body.end_of_stream().is_err() {
+        // A reset is no end, also where the end of the connection is that of the body.
+        if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
             return Came::Bad("response-cut");
         }
         self.head_out.clear();
@@ -287,7 +288,7 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => {}
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => return self.upstream_ended(s, input.end > input.start),
+                ended @ (Read::End | Read::Broken) => return self.upstream_ended(s, input.end > input.start, ended),
             }
             while let Some(input) = &mut s.exchange.response_input {
                 let (start, end, method) = (input.start, input.end, s.exchange.method);
@@ -430,8 +431,8 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms),
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => {
-                    if s.exchange.response_body.end_of_stream().is_err() {
+                ended @ (Read::End | Read::Broken) => {
+                    if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
                         return Came::Bad("response-cut");
                     }
                     s.exchange.upstream_eof = true;
