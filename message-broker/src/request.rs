@@ -122,20 +122,21 @@ impl Worker {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
-        let state = &self.upstreams[upstream];
-        state.begin();
-        if pooled
-            && let Some(key) = self.idle[upstream].pop_back()
-            && let Some(conn) = self.conns.get_mut(key)
-        {
+        self.upstreams[upstream].begin();
+        while pooled && let Some(key) = self.idle[upstream].pop_back() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if !socket::is_silent(&conn.socket) {
+                self.drop_conn(key);
+                continue;
+            }
             conn.session = Some(s.key);
             conn.used += 1;
-            state.reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.upstreams[upstream].reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             s.exchange.conn = Some(key);
             self.publish(upstream);
             return self.send_request(s);
         }
-        state.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.upstreams[upstream].connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.publish(upstream);
         match socket::connect(self.upstreams[upstream].address) {
             Ok((socket, connected)) => {
