@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use middlenet_tests::{Ended, Error, Netns, Proxy, Transport, Upstream, Wire, over, require_root};
+use middlenet_tests::{End, Ended, Error, Netns, Proxy, Transport, Upstream, Veth, Wire, over, require_root};
 
 const UPSTREAM: &str = "127.0.0.1:9001";
 
-/// An interface into which everything goes and out of which nothing comes.
-fn black_hole(netns: &Netns) -> Result<(), Error> {
-    netns.exec("ip", ["link", "add", "hole", "type", "dummy"])?;
-    netns.exec("ip", ["addr", "add", "192.0.2.1/24", "dev", "hole"])?;
-    netns.exec("ip", ["link", "set", "hole", "up"])?;
-    Ok(())
+/// A cable to a host that is not there: what is sent to 192.0.2.9 is lost.
+fn black_hole(netns: &Netns) -> Result<(Netns, Veth), Error> {
+    let nobody = Netns::new("hole")?;
+    let end = End::new(netns, "hole").address("192.0.2.1/24");
+    let cable = Veth::between(&end, &End::new(&nobody, "eth0"))?;
+    netns.exec("ip", ["neigh", "replace", "192.0.2.9", "lladdr", "02:00:00:00:00:99", "dev", "hole"])?;
+    Ok((nobody, cable))
 }
 
 /// Sends `piece` again and again until there is an answer.
@@ -29,7 +30,7 @@ fn trickle(client: &mut Wire, piece: &str) -> Result<Duration, Error> {
 fn an_upstream_that_cannot_be_reached_is_given_up() -> Result<(), Error> {
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
-        black_hole(netns)?;
+        let _hole = black_hole(netns)?;
         let settings = ["timeouts: { connect_ms: 200 }", "upstream: { retries: 1 }"];
         let proxy = Proxy::three(netns, transport, "192.0.2.9:80", &settings)?;
         let mut client = proxy.client()?;
@@ -47,7 +48,7 @@ fn an_upstream_that_cannot_be_reached_is_given_up() -> Result<(), Error> {
 fn another_upstream_answers_when_one_is_in_a_black_hole() -> Result<(), Error> {
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
-        black_hole(netns)?;
+        let _hole = black_hole(netns)?;
         let upstream = Upstream::plain(netns, UPSTREAM)?;
         let balance = format!("reverse-proxy: {{ upstreams: ['192.0.2.9:80', '{UPSTREAM}'] }}");
         let settings = ["timeouts: { connect_ms: 200 }"];
