@@ -3,8 +3,8 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, Limits, Method, ResponseHead, parse_response, write_chunk_head,
-    write_last_chunk,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, Method, ResponseHead, parse_response,
+    write_chunk_head, write_last_chunk, write_response_head,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
 
@@ -128,9 +128,19 @@ impl Worker {
         let mut at = 0;
         let head = loop {
             match parse_response(&bytes[at..], s.exchange.method, &LIMITS, &mut self.spans) {
-                Ok(Some(head)) if head.is_interim() => at += usize::from(head.length),
+                Ok(Some(head)) if head.is_interim() => {
+                    if passes_interim(s, head.status) {
+                        let head_bytes = &bytes[at..at + usize::from(head.length)];
+                        let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
+                        let reason = head.reason.of(head_bytes).unwrap_or_default();
+                        // One that cannot be written is left out: the response itself is still to come.
+                        let _ = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &INTERIM);
+                    }
+                    at += usize::from(head.length);
+                }
                 Ok(Some(head)) => break head,
                 Ok(None) => {
+                    self.send_head_out(s);
                     conn.partial.extend_from_slice(&bytes[at..]);
                     return if conn.readable { Came::More } else { Came::Nothing };
                 }
@@ -145,7 +155,7 @@ impl Worker {
         let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
         let upgrade = upgrade_of(s, &head);
         let egress = egress(s, &head, upgrade.as_deref());
-        let written = middlenet_http::write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
+        let written = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
         if written.is_err() {
             return Came::Bad("bad-response");
         }
@@ -295,7 +305,19 @@ impl Worker {
                 match self.pool.with(input.index, |m| m.read_response(start, end, method, &LIMITS)) {
                     Ok(None) if end == READ_BYTES => return Came::Bad("bad-response"),
                     Ok(None) => break,
-                    Ok(Some(head)) if head.is_interim() => input.start += usize::from(head.length),
+                    Ok(Some(head)) if head.is_interim() => {
+                        input.start += usize::from(head.length);
+                        let index = input.index;
+                        if passes_interim(s, head.status) {
+                            let head_out = &mut self.head_out;
+                            head_out.clear();
+                            let _ = self.pool.with(index, |m| {
+                                let reason = m.span(m.header().reason);
+                                write_response_head(head_out, 1, head.status, reason, m.headers(), &INTERIM)
+                            });
+                            self.send_head_out(s);
+                        }
+                    }
                     Ok(Some(head)) => {
                         input.start += usize::from(head.length);
                         s.exchange.response_head_start = start;
@@ -384,7 +406,7 @@ impl Worker {
         let written = self.pool.with(index, |m| {
             let reason = m.span(header.reason);
             let reason = if reason.is_empty() { crate::answers::reason(status).as_bytes() } else { reason };
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)
         });
         if let Err(bad) = written {
             return self.fail(s, 502, bad.reason());
@@ -531,7 +553,7 @@ impl Worker {
         head_out.clear();
         let written = self.pool.with(index, |m| {
             let reason = crate::answers::reason(status).as_bytes();
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
             if !bodiless && !head_only {
                 head_out.extend_from_slice(m.span(header.body));
             }
@@ -589,6 +611,22 @@ impl Worker {
         }
         self.refuse(s, 408, "body-timeout");
     }
+}
+
+/// How an interim response goes out.
+const INTERIM: Egress<'_> = Egress {
+    framing: Framing::None,
+    announced_length: None,
+    close: false,
+    keep_alive_explicit: false,
+    upgrade: None,
+    replace: KnownSet::EMPTY,
+    extra: &[],
+};
+
+/// Whether an interim response is for the client (RFC 9110 15.2): 100 is the broker's to send.
+fn passes_interim(s: &Session, status: u16) -> bool {
+    status != 100 && s.exchange.minor > 0
 }
 
 fn upgrade_of(s: &Session, head: &ResponseHead) -> Option<Vec<u8>> {
