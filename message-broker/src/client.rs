@@ -491,6 +491,7 @@ impl Worker {
                 }
                 self.close(s);
             }
+            Phase::Exchange if total_over && s.exchange.waits_for_client() => self.refuse(s, 408, "total-timeout"),
             _ if total_over => self.fail(s, 504, "total-timeout"),
             Phase::Deciding => {
                 let reason = if s.parked.is_some() { "function-down" } else { "function-timeout" };

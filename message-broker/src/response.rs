@@ -606,10 +606,10 @@ impl Worker {
             self.end(s, if s.out.is_empty() { End::Failed(reason) } else { End::Rejected(reason) });
             return self.close(s);
         }
-        if s.exchange.request_done || s.exchange.request_given_up || !s.exchange.to_upstream.is_empty() {
-            return self.upstream_failed(s, "first-byte-timeout");
+        if s.exchange.waits_for_client() {
+            return self.refuse(s, 408, "body-timeout");
         }
-        self.refuse(s, 408, "body-timeout");
+        self.upstream_failed(s, "first-byte-timeout");
     }
 }
 
