@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use middlenet_http::{Reject, RequestHead};
+use middlenet_http::{Framing, Method, Reject, RequestHead};
 use middlenet_sdk::middlebox::{Kind, MessageHeader, NO_HOP, READ_BYTES, flag};
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
 
 use crate::outbox::{Outbox, Sent};
-use crate::session::{End, Exchange, Input, Phase, Session};
+use crate::session::{End, Exchange, Input, Phase, ResponseState, Session};
 use crate::socket::{self, Read};
 use crate::worker::{Origin, Worker};
 
@@ -261,6 +262,9 @@ impl Worker {
                 upgrade.map(|(_, value)| value.to_vec())
             });
         }
+        if ex.method == Method::Connect {
+            return self.refuse(s, 501, "connect");
+        }
         s.requests += 1;
         let limit = chain.plan.limits.requests;
         if limit > 0 && s.requests >= limit {
@@ -496,6 +500,7 @@ impl Worker {
                 }
                 self.close(s);
             }
+            Phase::Exchange if total_over && s.exchange.waits_for_client() => self.refuse(s, 408, "total-timeout"),
             _ if total_over => self.fail(s, 504, "total-timeout"),
             Phase::Deciding => self.fail(s, 504, "function-timeout"),
             Phase::Connecting => self.upstream_failed(s, "connect-timeout"),
@@ -558,6 +563,11 @@ impl Worker {
             return;
         }
         s.over = true;
+        let cut = s.exchange.answering && !matches!(s.exchange.response, ResponseState::Done);
+        if cut && s.exchange.response_out == Framing::UntilClose {
+            // An ordinary close would make it look whole; a socket that refuses is closed so all the same.
+            let _ = sockopt::set_socket_linger(&s.socket, Some(Duration::ZERO));
+        }
         self.release_conn(s, false);
         self.end(s, if s.phase == Phase::Tunnel { End::Answered } else { End::Aborted });
         for input in [s.input.take(), s.exchange.response_input.take()].into_iter().flatten() {

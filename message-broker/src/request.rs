@@ -65,9 +65,17 @@ impl Worker {
                 let found = m.index().iter().find(|h| h.known == known as u8);
                 found.and_then(|h| h.value(m.bytes()))
             };
-            let before = if trusted { named(Known::XForwardedFor) } else { None };
-            let appended = before.map(|before| [before, b", ", s.peer_text.as_bytes()].concat());
-            let forwarded = appended.as_deref().unwrap_or(s.peer_text.as_bytes());
+            let mut appended = Vec::new();
+            if trusted {
+                // Several lines are one list (RFC 9110 5.3).
+                let before = m.index().iter().filter(|h| h.known == Known::XForwardedFor as u8);
+                for value in before.filter_map(|h| h.value(m.bytes())).filter(|v| !v.is_empty()) {
+                    appended.extend_from_slice(value);
+                    appended.extend_from_slice(b", ");
+                }
+                appended.extend_from_slice(s.peer_text.as_bytes());
+            }
+            let forwarded = if trusted { &appended[..] } else { s.peer_text.as_bytes() };
             let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded), (b"", b""), (b"", b"")];
             let mut count = 1;
             let mut replace = KnownSet::of(&[Known::XForwardedFor]);
@@ -109,22 +117,29 @@ impl Worker {
 
     /// Finds a connection to an upstream, or begins one.
     pub(crate) fn connect_upstream(&mut self, s: &mut Session, upstream: usize) {
+        self.connect(s, upstream, true);
+    }
+
+    /// `pooled`: an idle connection will do.
+    fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
-        let state = &self.upstreams[upstream];
-        state.begin();
-        if let Some(key) = self.idle[upstream].pop_back()
-            && let Some(conn) = self.conns.get_mut(key)
-        {
+        self.upstreams[upstream].begin();
+        while pooled && let Some(key) = self.idle[upstream].pop_back() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if !socket::is_silent(&conn.socket) {
+                self.drop_conn(key);
+                continue;
+            }
             conn.session = Some(s.key);
             conn.used += 1;
-            state.reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.upstreams[upstream].reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             s.exchange.conn = Some(key);
             self.publish(upstream);
             return self.send_request(s);
         }
-        state.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.upstreams[upstream].connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.publish(upstream);
         match socket::connect(self.upstreams[upstream].address) {
             Ok((socket, connected)) => {
@@ -440,7 +455,8 @@ impl Worker {
     pub(crate) fn upstream_failed(&mut self, s: &mut Session, reason: &'static str) {
         let Some(upstream) = s.exchange.upstream else { return self.fail(s, 502, reason) };
         let now_ms = self.now_ms;
-        let stale = self.is_reused(s);
+        // Where one idle connection was closed by the other side, more may have been: the next try is a new one.
+        let stale = matches!(reason, "upstream-closed" | "write") && self.is_reused(s);
         // That an idle connection was closed by the other side says nothing of its health.
         if !stale {
             self.upstreams[upstream].failed(false, now_ms);
@@ -457,15 +473,8 @@ impl Worker {
             ex.request_done = false;
             ex.request_given_up = false;
             self.counters.chains[usize::from(s.chain)].retries.inc();
-            if !stale {
-                let next = self.another_upstream(s, upstream);
-                return self.connect_upstream(s, next);
-            }
-            // What closed one idle connection has closed the others: a new one says whether the upstream is there.
-            for key in std::mem::take(&mut self.idle[upstream]) {
-                self.drop_conn(key);
-            }
-            return self.connect_upstream(s, upstream);
+            let next = if stale { upstream } else { self.another_upstream(s, upstream) };
+            return self.connect(s, next, !stale);
         }
         let status = if reason.ends_with("timeout") { 504 } else { 502 };
         self.fail(s, status, reason);
