@@ -32,6 +32,7 @@ pub mod stage;
 pub mod statistics;
 pub mod table;
 pub mod testpmd;
+mod tool;
 pub mod work_folder;
 
 pub use error::BenchError;
