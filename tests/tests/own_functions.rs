@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use middlenet_tests::{Error, Netns, Runtime, example, require_root};
+use middlenet_tests::{Error, Netns, Runtime, example, require_root, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -38,8 +38,17 @@ fn head(stream: &mut TcpStream) -> String {
 
 /// Answers one request on each of so many connections; returns the heads as they came.
 fn serve(listener: &TcpListener, connections: usize) -> Vec<String> {
+    // So that a broker that does not connect fails the test instead of holding it up.
+    listener.set_nonblocking(true).expect("a socket can be made non-blocking");
     let serve_one = |_| {
-        let (mut stream, _) = listener.accept().expect("the broker connects");
+        let mut accepted = None;
+        wait_until("a connection of the broker", SOON, || {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        })
+        .expect("the broker connects");
+        let (mut stream, _) = accepted.expect("it has been accepted");
+        stream.set_nonblocking(false).expect("a socket can be made blocking");
         stream.set_read_timeout(Some(SOON)).expect("a time-out can be set");
         let head = head(&mut stream);
         stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").expect("the broker reads");
