@@ -1,6 +1,6 @@
 //! Built-in functions by name.
 
-use crate::{cpu_burner::CpuBurner, header_edit::HeaderEdit, reverse_proxy::ReverseProxy};
+use crate::{access_log::AccessLog, cpu_burner::CpuBurner, header_edit::HeaderEdit, reverse_proxy::ReverseProxy};
 use crate::{firewall::Firewall, nat::Nat, rate_limiter::RateLimiter};
 use crate::{http_rate_limit::HttpRateLimit, router::Router, tcp_proxy::TcpProxy, url_rewrite::UrlRewrite};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 pub fn registry() -> &'static [Registration] {
     static REGISTRY: LazyLock<Vec<Registration>> = LazyLock::new(|| {
         vec![
+            Registration::middlebox::<AccessLog>("access-log", "writes a line for each request"),
             Registration::middlebox::<CpuBurner>("cpu-burner", "counts primes for each request, to measure chains"),
             Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),
             Registration::middlebox::<HeaderEdit>("header-edit", "sets, adds and removes headers"),

@@ -19,8 +19,8 @@ const LINGER_MS: u64 = 2_000;
 
 impl Worker {
     /// A new client connection.
-    pub(crate) fn open(&mut self, socket: OwnedFd, peer: SocketAddr, chain: u16) {
-        let Ok(local) = socket::local_address(&socket) else { return };
+    pub(crate) fn open(&mut self, socket: OwnedFd, peer: SocketAddr, local: Option<SocketAddr>, chain: u16) {
+        let Some(local) = local.or_else(|| socket::local_address(&socket).ok()) else { return };
         self.next_session += 1;
         let id = (self.next_session << 8) | u64::from(self.number);
         let at = &self.chains[usize::from(chain)];
@@ -33,9 +33,11 @@ impl Worker {
             socket,
             chain,
             peer,
+            peer_text: peer.ip().to_canonical().to_string(),
             local,
             phase: Phase::Head,
             readable: false,
+            hung_up: false,
             eof: false,
             broken: false,
             input: None,
@@ -47,6 +49,7 @@ impl Worker {
             discarded: 0,
             starved: false,
             fresh: false,
+            partial: Vec::new(),
             parked: None,
             over: false,
         });
@@ -66,6 +69,7 @@ impl Worker {
 
     /// Goes on with a session as far as it can.
     pub(crate) fn drive(&mut self, s: &mut Session) {
+        s.starved = false;
         while !s.over {
             if !s.broken && !s.out.is_empty() && s.out.flush(&s.socket) == Sent::Broken {
                 s.broken = true;
@@ -117,11 +121,12 @@ impl Worker {
                     }
                 }
             }
-            if s.closing && s.input.is_none() {
+            if s.closing && s.input.is_none() && s.partial.is_empty() {
                 self.close(s);
                 return true;
             }
             if !s.readable {
+                self.put_aside(s);
                 return false;
             }
             let Some(input) = self.input(s) else { return false };
@@ -136,16 +141,20 @@ impl Worker {
                     let line = self.pool.with(input.index, |m| m.data_mut()[from..to].contains(&b'\n'));
                     s.fresh = line || to - input.start >= limit;
                 }
-                Read::Nothing => {
-                    self.free_empty_input(s);
-                    return false;
-                }
+                Read::Nothing => {}
                 Read::End | Read::Broken => {
                     self.close(s);
                     return true;
                 }
             }
         }
+    }
+
+    /// A head that comes in pieces waits outside the pool, so that slow clients do not keep buffers from others.
+    fn put_aside(&mut self, s: &mut Session) {
+        let Some(input) = s.input.take() else { return };
+        self.pool.with(input.index, |m| s.partial.extend_from_slice(&m.data_mut()[input.start..input.end]));
+        self.free(input.index);
     }
 
     /// The buffer that the session reads into; nothing while none is free.
@@ -158,7 +167,12 @@ impl Worker {
                 }
                 return None;
             };
-            s.input = Some(Input { index, start: 0, end: 0 });
+            let end = s.partial.len();
+            if end > 0 {
+                self.pool.with(index, |m| m.data_mut()[..end].copy_from_slice(&s.partial));
+                s.partial = Vec::new();
+            }
+            s.input = Some(Input { index, start: 0, end });
         }
         s.input
     }
@@ -175,7 +189,7 @@ impl Worker {
         let read = self.pool.with(input.index, |m| socket::read(&s.socket, &mut m.data_mut()[input.end..limit]));
         match read {
             Read::Bytes(n, more) => {
-                s.readable = more;
+                s.readable = more || s.hung_up;
                 s.input = Some(Input { end: input.end + n, ..input });
                 self.counters.chains[usize::from(s.chain)].received_bytes.add(n as u64);
                 s.exchange.received_bytes += n as u64;
@@ -208,9 +222,6 @@ impl Worker {
     pub(crate) fn free(&mut self, index: u32) {
         self.pool.give(index);
         if let Some(key) = self.starved.pop_front() {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.starved = false;
-            }
             self.ready.push_back(key);
         }
     }
@@ -416,7 +427,10 @@ impl Worker {
             let Some(input) = self.input(s) else { return false };
             match self.fill(s, input) {
                 Read::Bytes(n, _) => s.discarded += n as u64,
-                Read::Nothing => return false,
+                Read::Nothing => {
+                    self.free_empty_input(s);
+                    return false;
+                }
                 Read::End | Read::Broken => s.broken = true,
             }
             if s.broken || s.discarded > DISCARD_BYTES {
@@ -445,7 +459,7 @@ impl Worker {
             match socket::read(&s.socket, &mut self.scratch) {
                 Read::Bytes(n, more) => {
                     s.discarded += n as u64;
-                    s.readable = more;
+                    s.readable = more || s.hung_up;
                 }
                 Read::Nothing => s.readable = false,
                 Read::End | Read::Broken => s.broken = true,

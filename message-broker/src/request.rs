@@ -51,7 +51,6 @@ impl Worker {
 
     /// Writes the head for the upstream.
     fn write_request(&mut self, s: &mut Session, index: u32, upstream: usize) -> Result<(), middlenet_http::BadHead> {
-        use std::fmt::Write;
         let chain = &self.chains[usize::from(s.chain)];
         let ex = &mut s.exchange;
         ex.request_out = match ex.request_framing {
@@ -66,14 +65,10 @@ impl Worker {
                 let found = m.index().iter().find(|h| h.known == known as u8);
                 found.and_then(|h| h.value(m.bytes()))
             };
-            let mut forwarded = String::new();
-            if trusted && let Some(before) = named(Known::XForwardedFor).and_then(|v| std::str::from_utf8(v).ok()) {
-                forwarded.push_str(before);
-                forwarded.push_str(", ");
-            }
-            // A string takes everything.
-            let _ = write!(forwarded, "{}", s.peer.ip().to_canonical());
-            let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded.as_bytes()), (b"", b""), (b"", b"")];
+            let before = if trusted { named(Known::XForwardedFor) } else { None };
+            let appended = before.map(|before| [before, b", ", s.peer_text.as_bytes()].concat());
+            let forwarded = appended.as_deref().unwrap_or(s.peer_text.as_bytes());
+            let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded), (b"", b""), (b"", b"")];
             let mut count = 1;
             let mut replace = KnownSet::of(&[Known::XForwardedFor]);
             if !trusted {
@@ -138,6 +133,7 @@ impl Worker {
                     session: Some(session),
                     connected,
                     readable: false,
+                    hung_up: false,
                     writable: connected,
                     used: 0,
                     idle_since: 0,
@@ -326,12 +322,15 @@ impl Worker {
             }
         }
         if !s.readable {
+            // A slow client keeps no buffer from others.
+            self.free_empty_input(s);
             return Relayed::Nothing;
         }
         if let (false, Some(left)) = (shown, s.exchange.request_body.left())
             && left > 0
             && s.input.is_none_or(|i| i.start >= i.end)
         {
+            self.free_empty_input(s);
             return self.relay_plain(s, conn, left, body_ms);
         }
         let Some(input) = self.input(s) else { return Relayed::Nothing };
@@ -340,7 +339,10 @@ impl Worker {
                 s.deadline = self.deadline(body_ms);
                 Relayed::Some
             }
-            Read::Nothing => Relayed::Nothing,
+            Read::Nothing => {
+                self.free_empty_input(s);
+                Relayed::Nothing
+            }
             Read::End | Read::Broken => Relayed::ClientGone,
         }
     }
@@ -350,7 +352,7 @@ impl Worker {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(SCRATCH_BYTES);
         match socket::read(&s.socket, &mut self.scratch[..room]) {
             Read::Bytes(n, more) => {
-                s.readable = more;
+                s.readable = more || s.hung_up;
                 s.deadline = self.deadline(body_ms);
                 self.counters.chains[usize::from(s.chain)].received_bytes.add(n as u64);
                 let ex = &mut s.exchange;
@@ -483,7 +485,7 @@ impl Worker {
         let limit = self.chains[usize::from(s.chain)].plan.upstream.idle_connections as usize;
         let full = self.idle[upstream].len() >= limit;
         match self.conns.get_mut(key) {
-            Some(conn) if keep && !full && self.stopping.is_none() => {
+            Some(conn) if keep && !full && self.stopping.is_none() && !conn.hung_up && !conn.readable => {
                 conn.session = None;
                 conn.idle_since = self.now_ms;
                 self.idle[upstream].push_back(key);

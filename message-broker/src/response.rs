@@ -104,7 +104,7 @@ impl Worker {
         scratch[..kept].copy_from_slice(&conn.partial);
         let came = match socket::read(&conn.socket, &mut scratch[kept..]) {
             Read::Bytes(n, more) => {
-                conn.readable = more;
+                conn.readable = more || conn.hung_up;
                 conn.partial.clear();
                 self.head_out.clear();
                 let bytes = &scratch[..kept + n];
@@ -334,7 +334,7 @@ impl Worker {
         let read = self.pool.with(input.index, |m| socket::read(&conn.socket, &mut m.data_mut()[input.end..limit]));
         match read {
             Read::Bytes(n, more) => {
-                conn.readable = more;
+                conn.readable = more || conn.hung_up;
                 s.exchange.response_input = Some(Input { end: input.end + n, ..input });
             }
             Read::Nothing => conn.readable = false,
@@ -415,11 +415,16 @@ impl Worker {
 
     /// The body where functions look at it, or what came with the head.
     fn response_body_in_buffer(&mut self, s: &mut Session, conn: &mut Conn, shown: bool) -> Came {
+        if !conn.readable && s.exchange.response_input.is_none() && !s.exchange.response_body.is_done() {
+            return Came::Nothing;
+        }
         let Some(input) = self.response_input(s) else { return Came::Nothing };
         if input.start >= input.end && !s.exchange.response_body.is_done() {
             let input = Input { index: input.index, start: 0, end: 0 };
             s.exchange.response_input = Some(input);
             if !conn.readable {
+                s.exchange.response_input = None;
+                self.free(input.index);
                 return Came::Nothing;
             }
             match self.fill_response(s, conn, input) {
@@ -565,6 +570,11 @@ impl Worker {
 
     /// An exchange took too long.
     pub(crate) fn exchange_overdue(&mut self, s: &mut Session) {
+        if s.exchange.request_away || s.exchange.response_away {
+            // Functions have their own time-out.
+            s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms);
+            return;
+        }
         if s.exchange.answering {
             let reason = if s.out.is_empty() { "response-timeout" } else { "slow-client" };
             self.release_conn(s, false);

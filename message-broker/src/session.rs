@@ -210,9 +210,13 @@ pub(crate) struct Session {
     pub(crate) socket: OwnedFd,
     pub(crate) chain: u16,
     pub(crate) peer: SocketAddr,
+    /// The peer's address as text.
+    pub(crate) peer_text: String,
     pub(crate) local: SocketAddr,
     pub(crate) phase: Phase,
     pub(crate) readable: bool,
+    /// An event told that the peer has closed its side: a short read is followed by the end, of which no event tells again.
+    pub(crate) hung_up: bool,
     /// The client has sent its last byte.
     pub(crate) eof: bool,
     /// The connection is broken.
@@ -229,6 +233,8 @@ pub(crate) struct Session {
     pub(crate) discarded: u64,
     /// It waits for a free buffer.
     pub(crate) starved: bool,
+    /// A part of a head that waits for the rest outside the pool.
+    pub(crate) partial: Vec<u8>,
     /// Bytes have come that no parser has seen.
     pub(crate) fresh: bool,
     /// Where it waits for a hop: the hop, its kind of message, the place in the order, and the buffer.

@@ -49,6 +49,8 @@ fn stream(address: SocketAddr) -> io::Result<OwnedFd> {
 fn bound(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let socket = stream(address)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Connections inherit it from their listener.
+    sockopt::set_tcp_nodelay(&socket, true)?;
     if shared {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
@@ -90,10 +92,7 @@ pub(crate) fn local_address(socket: impl AsFd) -> io::Result<SocketAddr> {
 /// Takes one connection from a listener; nothing if none waits.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
     match net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok((socket, Some(peer))) => {
-            sockopt::set_tcp_nodelay(&socket, true)?;
-            Ok(Some((socket, peer.try_into()?)))
-        }
+        Ok((socket, Some(peer))) => Ok(Some((socket, peer.try_into()?))),
         Ok((_, None)) | Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
         Err(e) => Err(e.into()),
     }

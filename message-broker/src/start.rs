@@ -149,7 +149,8 @@ impl Broker {
                 })?;
                 self.listening.push((id as u16, resolved.to_string()));
                 for (own, socket) in all.iter_mut().zip(sockets) {
-                    own.push(Listener { socket, chain: id as u16, paused_until: 0 });
+                    let address = (!resolved.ip().is_unspecified()).then_some(resolved);
+                    own.push(Listener { socket, chain: id as u16, address, paused_until: 0 });
                 }
             }
         }

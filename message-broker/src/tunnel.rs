@@ -160,7 +160,7 @@ impl Worker {
         };
         match read {
             Read::Bytes(n, more) => {
-                s.readable = more;
+                s.readable = more || s.hung_up;
                 s.exchange.received_bytes += n as u64;
                 self.counters.chains[chain].received_bytes.add(n as u64);
                 match s.input {
@@ -170,6 +170,7 @@ impl Worker {
             }
             Read::Nothing => {
                 s.readable = false;
+                self.free_empty_input(s);
                 Moved::Nothing
             }
             Read::End => {
@@ -212,7 +213,7 @@ impl Worker {
         };
         match read {
             Read::Bytes(n, more) => {
-                conn.readable = more;
+                conn.readable = more || conn.hung_up;
                 match s.exchange.response_input {
                     Some(input) if shown => Moved::Piece(input.index),
                     _ => {

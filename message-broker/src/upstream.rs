@@ -139,6 +139,8 @@ pub(crate) struct Conn {
     pub(crate) session: Option<Key>,
     pub(crate) connected: bool,
     pub(crate) readable: bool,
+    /// As in a session.
+    pub(crate) hung_up: bool,
     pub(crate) writable: bool,
     /// Requests sent on it before this one.
     pub(crate) used: u32,

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,6 +91,8 @@ pub(crate) type InlineReport = (Vec<(middlenet_sdk::CounterInfo, u64)>, serde_js
 pub(crate) struct Listener {
     pub(crate) socket: OwnedFd,
     pub(crate) chain: u16,
+    /// Its address, unless it is for any.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) paused_until: u64,
 }
 
@@ -224,10 +227,12 @@ impl Worker {
 
     fn client_event(&mut self, key: Key, flags: EventFlags) {
         let Some(mut session) = self.sessions.take(key) else { return };
-        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP) {
             session.readable = true;
         }
-        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+        session.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        // After both sides have closed there may still be bytes to read; after an error there are not.
+        if flags.contains(EventFlags::ERR) {
             session.broken = true;
         }
         self.drive(&mut session);
@@ -239,6 +244,7 @@ impl Worker {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::ERR | EventFlags::HUP) {
             conn.readable = true;
         }
+        conn.hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         if flags.contains(EventFlags::OUT) {
             conn.writable = true;
         }
@@ -296,7 +302,10 @@ impl Worker {
                 return self.pause(at);
             }
             match crate::socket::accept(&listener.socket) {
-                Ok(Some((socket, peer))) => self.open(socket, peer, chain as u16),
+                Ok(Some((socket, peer))) => {
+                    let local = self.listeners[at].address;
+                    self.open(socket, peer, local, chain as u16);
+                }
                 Ok(None) => return,
                 Err(_) => return self.pause(at),
             }
@@ -425,6 +434,9 @@ impl Worker {
     /// Ten times a second: what is overdue, what can be tried again.
     fn tick(&mut self) {
         self.count_buffers();
+        if self.pool.free_count() > 0 {
+            self.ready.extend(self.starved.drain(..));
+        }
         for at in 0..self.listeners.len() {
             if self.listeners[at].paused_until != 0 && self.now_ms >= self.listeners[at].paused_until {
                 self.listeners[at].paused_until = 0;

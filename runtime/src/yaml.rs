@@ -262,7 +262,8 @@ fn key_text(node: &Node) -> Result<String, Diagnostic> {
         Content::Scalar(Value::String(text)) => Ok(text.clone()),
         Content::Scalar(Value::Null) => Err(Diagnostic::new(node.span.clone(), "a key is missing")),
         Content::Scalar(value) => Ok(value.to_string()),
-        _ => Err(Diagnostic::new(node.span.clone(), "a key is text, not a list or a mapping")),
+        _ => Err(Diagnostic::new(node.span.clone(), "a key is text, not a list or a mapping")
+            .with_hint("if it is an IPv6 address, put it into quotes: `\"[::]:80\"`")),
     }
 }
 

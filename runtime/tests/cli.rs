@@ -8,7 +8,12 @@ use std::process::{Command, Output};
 
 fn middlenet(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_middlenet"));
-    command.args(arguments).env("MIDDLENET_NF_MANAGER", "/nowhere/middlenet-nf-manager").output().unwrap()
+    command
+        .args(arguments)
+        .env("MIDDLENET_NF_MANAGER", "/nowhere/middlenet-nf-manager")
+        .env("MIDDLENET_MESSAGE_BROKER", "/nowhere/middlenet-message-broker")
+        .output()
+        .unwrap()
 }
 
 fn out(output: &Output) -> String {
@@ -71,6 +76,44 @@ fn check_prints_the_plan() {
     assert_eq!(json["processes"].as_array().unwrap().len(), 1);
 }
 
+const WEB: &str = "name: cli-web
+chains:
+  web:
+    layer: l4l7
+    listen: [10.1.0.1:80, \"[::]:8080\"]
+    upstreams: [10.2.0.10:80, 10.2.0.11:80]
+";
+
+#[test]
+fn check_prints_the_plan_of_a_chain_of_requests() {
+    let file = File::new("web", WEB);
+    let output = middlenet(&["check", file.path()]);
+    assert!(output.status.success(), "{}", err(&output));
+    let text = out(&output);
+    for part in [
+        "cli-web: 2 listeners, 1 chain, 0 functions, 1 process besides this one\n",
+        "  10.1.0.1:80 | [::]:8080 -> 10.2.0.10:80 | 10.2.0.11:80\n",
+        "[::]:8080    web    http    10.2.0.10:80, 10.2.0.11:80\n",
+        "message-broker  middlenet-message-broker  core",
+        "messages: 4096 buffers of 16384 bytes, 64 MiB in ",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(!text.contains("nf-manager"), "{text}");
+    let json: serde_json::Value = serde_json::from_slice(&middlenet(&["check", "--json", file.path()]).stdout).unwrap();
+    assert!(json["manager"].is_null() && json["memory"].is_null());
+    assert_eq!(json["broker"]["chains"][0]["timeouts"]["connect_ms"], 2000);
+    assert_eq!(json["chains"][0]["layer"], "l4l7");
+    // It needs the broker, and no manager.
+    let output = middlenet(&["run", file.path()]);
+    let expected = "middlenet: the message broker is not there: /nowhere/middlenet-message-broker\n\n\
+                    hint: install it beside `middlenet`, or name it in MIDDLENET_MESSAGE_BROKER\n";
+    assert_eq!((output.status.code(), err(&output).as_str()), (Some(1), expected));
+    let output = middlenet(&["run", "--pcap", "in.pcap", file.path()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("no chain of layer l2l3 is there to run over captures"), "{}", err(&output));
+}
+
 #[test]
 fn check_reports_errors_at_their_places_with_code_2() {
     let file = File::new("bad", &GOOD.replace("- monitor", "- montior: { top: 3 }").replace("wan, lan", "wan, lann"));
@@ -122,12 +165,15 @@ fn what_is_missing_on_the_host_is_one_sentence_and_a_hint() {
 #[test]
 fn functions_and_their_configurations_are_explained() {
     let list = out(&middlenet(&["functions"]));
-    assert!(list.contains("l3-router") && list.contains("monitor"), "{list}");
+    assert!(list.contains("l3-router") && list.contains("monitor") && list.contains("l2l3"), "{list}");
     let monitor = out(&middlenet(&["functions", "monitor"]));
     assert!(monitor.contains("top (integer, default 10)"), "{monitor}");
     let output = middlenet(&["functions", "moniter"]);
     assert_eq!(err(&output), "middlenet: there is no function `moniter`\n\nhint: did you mean `monitor`?\n");
     let schema: serde_json::Value = serde_json::from_slice(&middlenet(&["schema"]).stdout).unwrap();
     assert!(schema["$defs"]["monitor"]["properties"]["top"].is_object());
+    let chain = &schema["$defs"]["MessageChainForm"];
+    assert_eq!(chain["properties"]["layer"]["const"], "l4l7");
+    assert_eq!(schema["$defs"]["Timeouts"]["properties"]["connect_ms"]["default"], 2000);
     assert!(out(&middlenet(&["completions", "bash"])).contains("_middlenet"));
 }

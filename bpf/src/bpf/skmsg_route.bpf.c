@@ -147,6 +147,10 @@ int skmsg_route(struct sk_msg_md *msg)
 		return refuse(msg, seen, REFUSED_TOO_SHORT);
 	if (size > sizeof(*group) + MAX_GROUP * sizeof(*descriptor))
 		return refuse(msg, seen, REFUSED_SIZE_MISMATCH);
+	/*
+	 * One piece of memory, also for the sake of the receiver: under memory pressure the kernel delivers the first pieces
+	 * of a message and not the rest, and the stream would be out of step.
+	 */
 	if (msg->data + size > msg->data_end)
 		bpf_msg_pull_data(msg, 0, size, 0);
 	group = msg->data;

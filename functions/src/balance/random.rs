@@ -45,6 +45,6 @@ impl Random {
     #[inline]
     pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(K0);
-        (u128::from(mix(self.0)) * limit as u128 >> 64) as usize
+        ((u128::from(mix(self.0)) * limit as u128) >> 64) as usize
     }
 }

@@ -128,8 +128,7 @@ impl MiddleboxFunction for Router {
 
     fn report(&self) -> Value {
         // Bounded: those that matched most are enough to see what happens.
-        let mut matches: Vec<(usize, u64)> =
-            self.matches.iter().map(|&n| n).enumerate().filter(|(_, n)| *n > 0).collect();
+        let mut matches: Vec<(usize, u64)> = self.matches.iter().copied().enumerate().filter(|(_, n)| *n > 0).collect();
         matches.sort_by_key(|&(at, n)| (std::cmp::Reverse(n), at));
         let matches = matches.iter().take(100).map(|(at, n)| json!({"rule": at + 1, "matches": n}));
         json!({"rules": self.rules.len(), "most_matched": matches.collect::<Vec<_>>()})

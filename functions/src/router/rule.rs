@@ -16,7 +16,13 @@ pub(super) struct Rule {
     methods: Vec<Box<[u8]>>,
     pattern: Option<(Box<[u8]>, Regex)>,
     headers: Vec<(String, Header)>,
-    query: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    query: Vec<Parameter>,
+}
+
+/// A parameter of the query that must be there, with this value if there is one.
+struct Parameter {
+    name: Box<[u8]>,
+    value: Option<Box<[u8]>>,
 }
 
 enum Header {
@@ -58,7 +64,8 @@ impl Rule {
             if name.is_empty() {
                 return Err(wrong("a parameter of the query needs a name".into()));
             }
-            rule.query.push((name.as_bytes().into(), value.as_ref().map(|value| value.as_bytes().into())));
+            let value = value.as_ref().map(|value| value.as_bytes().into());
+            rule.query.push(Parameter { name: name.as_bytes().into(), value });
         }
         Ok(rule)
     }
@@ -66,8 +73,7 @@ impl Rule {
     /// Whether the request meets them.
     #[inline]
     pub(super) fn matches(&self, request: &Request<'_>) -> bool {
-        let method = |method: &Box<[u8]>| **method == *request.method_bytes();
-        if !self.methods.is_empty() && !self.methods.iter().any(method) {
+        if !self.methods.is_empty() && !self.methods.iter().any(|method| **method == *request.method_bytes()) {
             return false;
         }
         if let Some((literal, regex)) = &self.pattern {
@@ -77,7 +83,7 @@ impl Rule {
             }
         }
         self.headers.iter().all(|(name, condition)| condition.holds(request, name))
-            && self.query.iter().all(|(name, value)| has_parameter(request, name, value.as_deref()))
+            && self.query.iter().all(|parameter| parameter.is_in(request.query()))
     }
 }
 
@@ -94,16 +100,18 @@ impl Header {
     }
 }
 
-fn has_parameter(request: &Request<'_>, name: &[u8], value: Option<&[u8]>) -> bool {
-    request.query().is_some_and(|query| {
-        query.split(|&b| b == b'&').any(|pair| {
-            let (n, v) = match pair.iter().position(|&b| b == b'=') {
-                Some(at) => (&pair[..at], &pair[at + 1..]),
-                None => (pair, &[][..]),
-            };
-            n == name && value.is_none_or(|value| value == v)
+impl Parameter {
+    fn is_in(&self, query: Option<&[u8]>) -> bool {
+        query.unwrap_or_default().split(|&b| b == b'&').any(|pair| {
+            let rest = pair.strip_prefix(&self.name[..]);
+            match (rest, &self.value) {
+                (Some([]), None) => true,
+                (Some([]), Some(value)) => value.is_empty(),
+                (Some([b'=', sent @ ..]), value) => value.as_ref().is_none_or(|value| **value == *sent),
+                _ => false,
+            }
         })
-    })
+    }
 }
 
 /// Where a request goes.

@@ -16,6 +16,8 @@ pub(super) struct Rule {
 enum Finder {
     /// These segments.
     Prefix(Box<[u8]>),
+    /// The pattern `^LITERAL(.*)$`, the most frequent of all, which takes no engine: the group is what comes after.
+    Tail(Box<[u8]>),
     /// A pattern, and what everything that it matches begins with.
     Regex { regex: Regex, literal: Box<[u8]>, locations: CaptureLocations },
 }
@@ -28,8 +30,15 @@ impl Rule {
             (Some(pattern), None) => {
                 let regex = compile(pattern).map_err(|e| wrong(&format!("`match`: {e}")))?;
                 let groups = regex.capture_names().map(|name| name.map(str::to_owned)).collect();
-                let locations = regex.capture_locations();
-                (Finder::Regex { regex, literal: literal_prefix(pattern).into(), locations }, groups)
+                let literal = literal_prefix(pattern);
+                let end = pattern.strip_prefix('^').and_then(|rest| rest.as_bytes().get(literal.len()..));
+                let finder = if matches!(end, Some(b"(.*)" | b"(.*)$")) {
+                    Finder::Tail(literal.into())
+                } else {
+                    let locations = regex.capture_locations();
+                    Finder::Regex { regex, literal: literal.into(), locations }
+                };
+                (finder, groups)
             }
             (None, Some(prefix)) => {
                 if !prefix.starts_with('/') {
@@ -75,6 +84,17 @@ impl Rule {
                 out.extend_from_slice(rest);
                 true
             }
+            Finder::Tail(literal) => {
+                if !target.starts_with(literal) {
+                    return false;
+                }
+                let (subject, query) = if with_query { (target, None) } else { split(target) };
+                out.clear();
+                // The groups are all of it, and what comes after.
+                self.to.expand(out, |group| subject.get(group * literal.len()..).unwrap_or_default());
+                self.add_query(query, out);
+                true
+            }
             Finder::Regex { regex, literal, locations } => {
                 if !target.starts_with(literal) {
                     return false;
@@ -85,12 +105,18 @@ impl Rule {
                 }
                 out.clear();
                 self.to.expand(out, |group| locations.get(group).map_or(&[], |(start, end)| &subject[start..end]));
-                if let Some(query) = query.filter(|_| !self.to.has_query()) {
-                    out.push(b'?');
-                    out.extend_from_slice(query);
-                }
+                self.add_query(query, out);
                 true
             }
+        }
+    }
+
+    /// Keeps the query, unless the result has one.
+    #[inline]
+    fn add_query(&self, query: Option<&[u8]>, out: &mut Vec<u8>) {
+        if let Some(query) = query.filter(|_| !self.to.has_query()) {
+            out.push(b'?');
+            out.extend_from_slice(query);
         }
     }
 

@@ -44,6 +44,13 @@ fn groups_by_number_and_name() {
 }
 
 #[test]
+fn a_pattern_that_is_not_anchored_is_searched_for() {
+    let mut kit = kit(json!([{ "match": "x(.*)", "to": "/$1" }]));
+    assert_eq!(target(&mut kit, "/a/b"), "/a/b");
+    assert_eq!(target(&mut kit, "/axb"), "/b");
+}
+
+#[test]
 fn a_prefix_is_whole_segments() {
     let mut kit = kit(json!([
         { "prefix": "/a", "to": "/b" }, { "prefix": "/c/", "to": "/d" }, { "prefix": "/e", "to": "/" }
@@ -158,6 +165,17 @@ fn mistakes_are_told() {
 }
 
 proptest! {
+    /// The pattern that takes no engine gives what the engine gives.
+    #[test]
+    fn the_short_way_is_the_long_way(literal in "/[ab]{0,2}", end in "\\$?", path in "(/[ab]{0,3}){1,3}(\\?[ab/]{0,3})?", with_query: bool) {
+        let config = |pattern: String| json!({
+            "rules": [{ "match": pattern, "to": "/new/$1" }, { "match": "^/a", "to": "/$0" }], "with_query": with_query
+        });
+        let mut short = Testkit::<UrlRewrite>::new(config(format!("^{literal}(.*){end}")));
+        let mut long = Testkit::<UrlRewrite>::new(config(format!("^(?:{literal})(.*){end}")));
+        prop_assert_eq!(get(&mut short, &path), get(&mut long, &path));
+    }
+
     /// Whatever is asked for, what goes on is canonical.
     #[test]
     fn results_are_canonical(path in "(/[a-z.%0-9;]{0,4}){1,5}", to in "/?[a.$1/]{0,8}") {

@@ -1,5 +1,7 @@
 //! Configurations of functions: against their schemas, then by the functions themselves.
 
+use middlenet_plan::Declared;
+use middlenet_sdk::middlebox::Interests;
 use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
 
@@ -17,14 +19,14 @@ const PROBE_LIMIT: usize = 64;
 
 impl Checker<'_> {
     /// Checks that the function is there, fits the chain's layer and takes its configuration, as far as the chain's ports are
-    /// known. Returns the upstreams that it declares, where that can be known.
+    /// known. Returns what it declares, where that can be known.
     pub(super) fn check_function(
         &mut self,
         entry: &FunctionEntry,
         layer: Layer,
         ports: Option<Vec<PortInfo>>,
         outputs: Vec<String>,
-    ) -> Option<Vec<String>> {
+    ) -> Option<Declared> {
         let empty = Node { span: entry.name_span.clone(), content: Content::Mapping(Vec::new()) };
         let config = entry.config.as_ref().unwrap_or(&empty);
         if let Some(run) = &entry.options.run {
@@ -55,13 +57,19 @@ impl Checker<'_> {
             registration.try_config(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
         };
         let mut init = Init::new(ports.clone(), outputs.clone());
-        if let Err(error) = registration.try_config(entry.config_json(), &mut init) {
-            let message = format!("`{}`: {}", entry.name, error.message);
-            let spot = blamed_item(config, &error.message, &refuse).or_else(|| named_spot(config, &error.message));
-            self.problem(spot.unwrap_or_else(|| entry.name_span.clone()), message, error.hint);
-            return None;
+        let made = match layer {
+            Layer::L2l3 => registration.create(entry.config_json(), &mut init).map(|_| Interests::NONE),
+            Layer::L4l7 => registration.create_middlebox(entry.config_json(), &mut init).map(|f| f.interests()),
+        };
+        match made {
+            Ok(interests) => Some(Declared { interests, upstreams: init.upstreams().to_vec() }),
+            Err(error) => {
+                let message = format!("`{}`: {}", entry.name, error.message);
+                let spot = blamed_item(config, &error.message, &refuse).or_else(|| named_spot(config, &error.message));
+                self.problem(spot.unwrap_or_else(|| entry.name_span.clone()), message, error.hint);
+                None
+            }
         }
-        Some(init.upstreams().to_vec())
     }
 
     fn wrong_layer(&mut self, entry: &FunctionEntry, span: Span, layer: Layer) {

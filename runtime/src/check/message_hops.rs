@@ -1,6 +1,6 @@
 //! Functions of messages: what each is, where it runs, how messages reach it, and where its outputs lead.
 
-use middlenet_plan::{MessageHopPlan, Placement, Transport};
+use middlenet_plan::{Declared, MessageHopPlan, Placement, Transport};
 use middlenet_sdk::Layer;
 use middlenet_sdk::middlebox::MAX_ROUTE;
 
@@ -16,14 +16,14 @@ const FUNCTION_LIMIT: usize = MAX_ROUTE - 1;
 const SOCKET_LIMIT: usize = 250;
 
 impl Checker<'_> {
-    /// Plans the functions of a chain. Returns the upstreams that each declares, where that is known.
+    /// Plans the functions of a chain. Returns what each declares, where that is known.
     pub(super) fn message_hops(
         &mut self,
         chain_id: usize,
         chain: &Chain<MessageChainForm>,
         hops: &mut Vec<MessageHopPlan>,
         processes: &mut Vec<ProcessDraft>,
-    ) -> Vec<Option<Vec<String>>> {
+    ) -> Vec<Option<Declared>> {
         let first = hops.len();
         let mut declared = Vec::new();
         for entry in &chain.functions {

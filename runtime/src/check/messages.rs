@@ -1,6 +1,7 @@
 //! Chains of layer L4/L7: the broker's plan.
 
-use middlenet_plan::{BrokerPlan, MessageChainPlan, Protocol};
+use middlenet_plan::{BrokerPlan, Declared, MessageChainPlan, Protocol};
+use middlenet_sdk::middlebox::Interests;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Checker;
@@ -28,7 +29,8 @@ impl Checker<'_> {
         for (id, (chain, listen)) in manifest.message_chains.iter().zip(listeners).enumerate() {
             let declared = self.message_hops(id, chain, &mut hops, processes);
             if let Some(form) = &chain.form {
-                self.check_destinations(chain, form, declared, notes);
+                note_idle_functions(chain, form.protocol, &declared, notes);
+                self.check_destinations(chain, form, &declared, notes);
                 chains.push(self.message_chain(chain, form, listen));
             }
         }
@@ -123,15 +125,15 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether requests have anywhere to go. `declared`: the upstreams that each function named, where that is known.
+    /// Whether requests have anywhere to go. `declared`: what each function said of itself, where that is known.
     fn check_destinations(
         &mut self,
         chain: &Chain<MessageChainForm>,
         form: &MessageChainForm,
-        declared: Vec<Option<Vec<String>>>,
+        declared: &[Option<Declared>],
         notes: &mut Vec<String>,
     ) {
-        let may_route = declared.iter().any(|d| d.as_ref().is_none_or(|upstreams| !upstreams.is_empty()));
+        let may_route = declared.iter().any(|d| d.as_ref().is_none_or(|d| !d.upstreams.is_empty()));
         if !form.upstreams.is_empty() || may_route {
             return;
         }
@@ -143,6 +145,30 @@ impl Checker<'_> {
             notes.push(format!(
                 "no function of the chain `{}` routes, and it has no `upstreams`: what its functions do not answer fails",
                 chain.name
+            ));
+        }
+    }
+}
+
+/// Functions that want nothing of what the chain's protocol has.
+fn note_idle_functions(
+    chain: &Chain<MessageChainForm>,
+    protocol: Protocol,
+    declared: &[Option<Declared>],
+    notes: &mut Vec<String>,
+) {
+    let shown = match protocol {
+        // Tunnels make streams of requests.
+        Protocol::Http => Interests(!Interests::CONNECTION.0),
+        Protocol::Tcp => Interests::CONNECTION | Interests::STREAM | Interests::FINISHED | Interests::CLOSED,
+    };
+    for (entry, declared) in chain.functions.iter().zip(declared) {
+        let Some(Declared { interests, .. }) = declared else { continue };
+        if interests.0 & shown.0 == 0 {
+            let speaks = format!("{protocol:?}").to_lowercase();
+            notes.push(format!(
+                "`{}/{}` wants no message that a chain of `protocol: {speaks}` has: it is never called",
+                chain.name, entry.name
             ));
         }
     }

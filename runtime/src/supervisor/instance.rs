@@ -1,12 +1,13 @@
 //! A place for a function process, and the process in it.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::Declared;
 use middlenet_sdk::protocol::ToFunction;
-use middlenet_sdk::{CounterInfo, DropReasonInfo, PortInfo};
+use middlenet_sdk::{ChannelError, CounterInfo, DropReasonInfo, PortInfo};
 use middlenet_shm::{ControlGeometry, ControlRegion};
 use serde_json::Value;
 
@@ -56,6 +57,9 @@ pub(super) struct Instance {
     pub(super) report: Value,
     /// Its socket is closed or garbled: only its end is awaited.
     pub(super) deaf: bool,
+    /// It has closed its socket, though perhaps not all that it said has been read: how it ends says more than that it takes
+    /// no messages.
+    pub(super) leaving: bool,
     pub(super) end: Option<String>,
 }
 
@@ -77,6 +81,7 @@ impl Instance {
             reporting: false,
             report: Value::Null,
             deaf: false,
+            leaving: false,
             end: None,
         }
     }
@@ -88,7 +93,13 @@ impl Instance {
 
     /// Sends a message and wakes the function to read it; `false` if it does not take it.
     pub(super) fn tell(&mut self, message: &ToFunction, fds: &[BorrowedFd<'_>]) -> bool {
-        let sent = self.process.send(message, fds).is_ok();
+        let sent = match self.process.send(message, fds) {
+            Ok(()) => true,
+            Err(e) => {
+                self.leaving |= matches!(&e, ChannelError::Io(io) if io.kind() == ErrorKind::BrokenPipe);
+                false
+            }
+        };
         if sent && let Some(control) = &self.control {
             control.attention().store(1, Ordering::Release);
             control.function_doorbell().ring();
@@ -106,9 +117,11 @@ impl Instance {
         skmsg: bool,
     ) -> Result<(), String> {
         let control = ControlRegion::create(&format!("middlenet-{label}"), geometry)
-            .map_err(|e| format!("its control region could not be made: {e}"))?;
+            .map_err(|e| format!("has no control region: {e}"))?;
         let socket = match skmsg {
-            true => Some(Loopback::new().map_err(|e| format!("its socket could not be made: {e}"))?),
+            true => Some(Loopback::new().map_err(|e| {
+                format!("has no socket: {e} (it needs the loopback interface: `ip link set lo up`, or `hop: ring`)")
+            })?),
             false => None,
         };
         let mut fds = vec![up.region.fd(), control.fd()];
@@ -118,7 +131,7 @@ impl Instance {
         let sent = self.tell(&ToFunction::Attach { buffer_bytes, skmsg }, &fds);
         (self.control, self.socket) = (Some(control), socket);
         self.enter(Stage::Attaching);
-        if sent { Ok(()) } else { Err("its socket takes no messages".into()) }
+        if sent || self.leaving { Ok(()) } else { Err("takes no messages".into()) }
     }
 
     /// Kills it; what follows happens when its end shows.

@@ -101,8 +101,8 @@ impl Supervisor {
                 instance.ports = ports;
                 let sent = instance.tell(&ToFunction::Start(start), &[]);
                 instance.enter(Stage::Starting);
-                if !sent {
-                    instance.kill("its socket takes no messages");
+                if !sent && !instance.leaving {
+                    instance.kill("takes no messages");
                 }
             }
             // A restarted manager may have other link addresses: a function must not keep the old ones.

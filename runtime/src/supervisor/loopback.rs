@@ -2,9 +2,13 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
 
 /// Connections of strangers that are turned away before it counts as a failure.
 const STRANGERS: usize = 256;
+
+/// How long the kernel may take, which only a packet filter on the loopback interface can draw out.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A connection to a function.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ impl Loopback {
     /// Where the host has no loopback interface that is up, or no descriptors are left.
     pub(super) fn new() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let function = TcpStream::connect(listener.local_addr()?)?;
+        let function = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
         // The connection waits to be accepted; nobody is to make us wait for another.
         listener.set_nonblocking(true)?;
         for _ in 0..STRANGERS {

@@ -111,6 +111,8 @@ impl Run {
     }
 
     pub(crate) fn running(&self) -> Status {
+        self.wait("running", |s| s.state == "running");
+        // That answer may have been begun before everybody ran and could be asked.
         self.wait("running", |s| s.state == "running")
     }
 

@@ -309,6 +309,14 @@ fn settings_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_function_that_a_protocol_never_calls_is_noted() {
+    let plan = planned(&functions("      - url-rewrite\n    protocol: tcp\n"));
+    let note = "`web/url-rewrite` wants no message that a chain of `protocol: tcp` has: it is never called";
+    assert_eq!(plan.runtime.notes, [note]);
+    assert_eq!(planned(&functions("      - url-rewrite\n")).runtime.notes, Vec::<String>::new());
+}
+
+#[test]
 fn memory_and_cores_of_the_broker_are_checked() {
     let cases = [
         (

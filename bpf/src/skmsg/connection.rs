@@ -1,8 +1,8 @@
-//! The sockets that parties get.
+//! The TCP connections that parties get.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// How many strangers may connect first before we give up.
 const STRANGERS: usize = 64;
@@ -28,6 +28,24 @@ pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         }
     }
     Err(io::Error::new(io::ErrorKind::ConnectionRefused, "other processes keep connecting to the listener on loopback"))
+}
+
+/// `TCP_ESTABLISHED` of the kernel's `tcp_states.h`.
+const ESTABLISHED: u8 = 1;
+
+/// Whether this is a TCP connection that stands. A sockmap takes other sockets as well, on which the program never runs.
+pub(super) fn check_established(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut state = 0_u8;
+    let mut length = size_of::<u8>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, hence open. The kernel writes at most `length` bytes of its `struct tcp_info` to
+    // `state`, which has that size and is the first field of that struct.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &mut length)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if state == ESTABLISHED { Ok(()) } else { Err(io::ErrorKind::NotConnected.into()) }
 }
 
 #[cfg(test)]
