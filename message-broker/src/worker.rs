@@ -164,7 +164,7 @@ impl Worker {
                 self.dispatch(*event);
             }
             self.retract();
-            self.serve_rings(false);
+            self.serve_rings();
             self.turn();
             if self.now >= self.next_tick {
                 self.tick();
@@ -447,7 +447,6 @@ impl Worker {
             self.upstreams[at].look(self.now_ms);
             self.publish(at);
         }
-        self.serve_rings(true);
         self.look_at_leaving();
         self.tick_functions();
         self.tick_sessions();
