@@ -44,11 +44,13 @@ impl Custody {
         }
     }
 
-    /// Takes a buffer back whoever holds it: descriptors of it that are still about are void from now on.
+    /// Takes a buffer back whoever holds it: descriptors of it that are still about are void from now on. The BPF program may
+    /// move the word at the same time, and then moves it no more.
     pub(crate) fn seize(&self, index: u32, by: u8) {
         if let Some(word) = self.word(index) {
-            let next = generation(word.load(Ordering::Relaxed)).wrapping_add(1);
-            word.store(entry(by.into(), next), Ordering::Release);
+            let next = |old: u64| Some(entry(by.into(), generation(old).wrapping_add(1)));
+            // The change is never refused.
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         }
     }
 }
