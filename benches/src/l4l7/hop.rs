@@ -53,8 +53,7 @@ fn measure_one(
             latencies[at].push(ask(bench, kinds[at], 1)?.latency_p50_ns / 1000.0);
         }
     }
-    let metrics =
-        [("throughput", "hops/s", rates), ("latency_p50", "us", latencies), ("cpu_per_hop", "ns", costs)];
+    let metrics = [("throughput", "hops/s", rates), ("latency_p50", "us", latencies), ("cpu_per_hop", "ns", costs)];
     for (metric, unit, values) in metrics {
         let Some(figure) = Figure::of(&values[0]) else { continue };
         let entry = bench.entry(case, metric, unit, figure);
