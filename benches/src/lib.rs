@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!   l2l3, l4l7, demo    what is measured or shown
-//!   l2l3, demo          what is measured or shown
 //!     hops              the same descriptors round and round, without a runtime: what a hop by itself costs
 //!     run, testpmd, ring_pipeline, stage     a run of the runtime; peers; namespaces with traffic
 //!     input, sample, statistics              pure: packets and routes, counters to figures, repetitions to a value

@@ -64,6 +64,11 @@ impl SkmsgLane {
         more
     }
 
+    /// Whether groups wait for the end of the turn.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.groups.iter().any(|(_, group)| !group.is_empty())
+    }
+
     fn is_readable(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
@@ -98,8 +103,8 @@ impl Worker {
         self.counters.descriptors_sent.inc();
     }
 
-    /// Sends the groups of this turn, and wakes functions on rings.
-    pub(crate) fn flush_groups(&mut self) {
+    /// Wakes functions on rings.
+    fn ring_bells(&mut self) {
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
                 if std::mem::take(&mut instance.to_ring) {
@@ -108,6 +113,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sends the groups of this turn, and wakes functions on rings.
+    pub(crate) fn flush_groups(&mut self) {
+        self.ring_bells();
         if let Some(lane) = &mut self.lane {
             for (to, group) in &mut lane.groups {
                 for part in group.chunks(MAX_GROUP) {
@@ -124,9 +134,13 @@ impl Worker {
                 group.clear();
             }
         }
+        if self.unsent.is_empty() {
+            return;
+        }
         for (index, reason) in std::mem::take(&mut self.unsent) {
             self.undelivered(index, reason);
         }
+        self.ring_bells();
     }
 
     /// Takes what functions sent by SK_MSG.
@@ -204,15 +218,16 @@ impl Worker {
                 continue;
             }
             if descriptor.verdict == UNDELIVERED {
-                // By the time it comes back, the filter may have named the next hop its holder, or none have moved.
-                if holder == u16::from(self.number) {
+                // By the time it comes back, the filter may have named the next hop its holder, or none have moved. In any case
+                // it was on a way that goes by this function.
+                let by_way = holder == u16::from(key) || self.was_sent_to(index, hop);
+                if holder == u16::from(self.number) || !by_way {
                     self.counters.hops[hop].refused.inc("holder");
                     continue;
                 }
                 self.custody.seize(index, self.number);
                 self.undelivered(index, errno_name(descriptor.argument));
-            } else if holder == u16::from(key) {
-                self.custody.hand(index, self.number);
+            } else if self.custody.take_back(index, key, generation, self.number) {
                 self.returned(index);
             } else {
                 self.counters.hops[hop].refused.inc("holder");

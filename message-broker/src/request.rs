@@ -65,9 +65,17 @@ impl Worker {
                 let found = m.index().iter().find(|h| h.known == known as u8);
                 found.and_then(|h| h.value(m.bytes()))
             };
-            let before = if trusted { named(Known::XForwardedFor) } else { None };
-            let appended = before.map(|before| [before, b", ", s.peer_text.as_bytes()].concat());
-            let forwarded = appended.as_deref().unwrap_or(s.peer_text.as_bytes());
+            let mut appended = Vec::new();
+            if trusted {
+                // Several lines are one list (RFC 9110 5.3).
+                let before = m.index().iter().filter(|h| h.known == Known::XForwardedFor as u8);
+                for value in before.filter_map(|h| h.value(m.bytes())).filter(|v| !v.is_empty()) {
+                    appended.extend_from_slice(value);
+                    appended.extend_from_slice(b", ");
+                }
+                appended.extend_from_slice(s.peer_text.as_bytes());
+            }
+            let forwarded = if trusted { &appended[..] } else { s.peer_text.as_bytes() };
             let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded), (b"", b""), (b"", b"")];
             let mut count = 1;
             let mut replace = KnownSet::of(&[Known::XForwardedFor]);
@@ -98,30 +106,40 @@ impl Worker {
             ex.head.clear();
             let (method, target) = (m.span(header.method), m.span(header.target));
             middlenet_http::write_request_head(&mut ex.head, method, target, m.headers(), &egress)?;
-            // A function cannot change the method, but what it wrote there is what the upstream gets.
-            ex.method = middlenet_http::Method::classify(ex.head.split(|&b| b == b' ').next().unwrap_or_default());
+            // Where a response ends depends on the method, so the upstream must not see another one than the client sent.
+            let written = ex.head.split(|&b| b == b' ').next().unwrap_or_default();
+            if middlenet_http::Method::classify(written) != ex.method {
+                return Err(middlenet_http::BadHead::Method);
+            }
             Ok(())
         })
     }
 
     /// Finds a connection to an upstream, or begins one.
     pub(crate) fn connect_upstream(&mut self, s: &mut Session, upstream: usize) {
+        self.connect(s, upstream, true);
+    }
+
+    /// `pooled`: an idle connection will do.
+    fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
-        let state = &self.upstreams[upstream];
-        state.begin();
-        if let Some(key) = self.idle[upstream].pop_back()
-            && let Some(conn) = self.conns.get_mut(key)
-        {
+        self.upstreams[upstream].begin();
+        while pooled && let Some(key) = self.idle[upstream].pop_back() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if !socket::is_silent(&conn.socket) {
+                self.drop_conn(key);
+                continue;
+            }
             conn.session = Some(s.key);
             conn.used += 1;
-            state.reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.upstreams[upstream].reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             s.exchange.conn = Some(key);
             self.publish(upstream);
             return self.send_request(s);
         }
-        state.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.upstreams[upstream].connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.publish(upstream);
         match socket::connect(self.upstreams[upstream].address) {
             Ok((socket, connected)) => {
@@ -400,7 +418,10 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
         match VerdictCode::decode(header.verdict) {
             Some(VerdictCode::Next) => {}
             Some(VerdictCode::Respond) => return self.answer_of_function(s, index),
@@ -409,7 +430,8 @@ impl Worker {
                 return self.close(s);
             }
         }
-        let resized = usize::from(header.body.length) != s.exchange.piece_length;
+        // A span that lies outside holds nothing.
+        let resized = length != s.exchange.piece_length || length != usize::from(header.body.length);
         if resized && s.exchange.request_out != Framing::Chunked {
             return self.fail(s, 502, "function-resized");
         }
@@ -433,7 +455,8 @@ impl Worker {
     pub(crate) fn upstream_failed(&mut self, s: &mut Session, reason: &'static str) {
         let Some(upstream) = s.exchange.upstream else { return self.fail(s, 502, reason) };
         let now_ms = self.now_ms;
-        let stale = self.is_reused(s);
+        // Where one idle connection was closed by the other side, more may have been: the next try is a new one.
+        let stale = matches!(reason, "upstream-closed" | "write") && self.is_reused(s);
         // That an idle connection was closed by the other side says nothing of its health.
         if !stale {
             self.upstreams[upstream].failed(false, now_ms);
@@ -451,7 +474,7 @@ impl Worker {
             ex.request_given_up = false;
             self.counters.chains[usize::from(s.chain)].retries.inc();
             let next = if stale { upstream } else { self.another_upstream(s, upstream) };
-            return self.connect_upstream(s, next);
+            return self.connect(s, next, !stale);
         }
         let status = if reason.ends_with("timeout") { 504 } else { 502 };
         self.fail(s, status, reason);

@@ -3,8 +3,8 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, Limits, Method, ResponseHead, parse_response, write_chunk_head,
-    write_last_chunk,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, Method, ResponseHead, Span, parse_response,
+    write_chunk_head, write_last_chunk, write_response_head,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
 
@@ -117,7 +117,7 @@ impl Worker {
                 conn.readable = false;
                 Came::Nothing
             }
-            Read::End | Read::Broken => self.upstream_ended(s, kept > 0),
+            ended @ (Read::End | Read::Broken) => self.upstream_ended(s, kept > 0, ended),
         };
         self.scratch = scratch;
         came
@@ -128,9 +128,19 @@ impl Worker {
         let mut at = 0;
         let head = loop {
             match parse_response(&bytes[at..], s.exchange.method, &LIMITS, &mut self.spans) {
-                Ok(Some(head)) if head.is_interim() => at += usize::from(head.length),
+                Ok(Some(head)) if head.is_interim() => {
+                    if passes_interim(s, head.status) {
+                        let head_bytes = &bytes[at..at + usize::from(head.length)];
+                        let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
+                        let reason = head.reason.of(head_bytes).unwrap_or_default();
+                        // One that cannot be written is left out: the response itself is still to come.
+                        let _ = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &INTERIM);
+                    }
+                    at += usize::from(head.length);
+                }
                 Ok(Some(head)) => break head,
                 Ok(None) => {
+                    self.send_head_out(s);
                     conn.partial.extend_from_slice(&bytes[at..]);
                     return if conn.readable { Came::More } else { Came::Nothing };
                 }
@@ -145,7 +155,7 @@ impl Worker {
         let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
         let upgrade = upgrade_of(s, &head);
         let egress = egress(s, &head, upgrade.as_deref());
-        let written = middlenet_http::write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
+        let written = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
         if written.is_err() {
             return Came::Bad("bad-response");
         }
@@ -264,11 +274,12 @@ impl Worker {
     }
 
     /// The upstream sends no more.
-    fn upstream_ended(&mut self, s: &mut Session, began: bool) -> Came {
+    fn upstream_ended(&mut self, s: &mut Session, began: bool, ended: Read) -> Came {
         if !matches!(s.exchange.response, ResponseState::Body) {
             return Came::Bad(if began { "response-cut" } else { "upstream-closed" });
         }
-        if s.exchange.response_body.end_of_stream().is_err() {
+        // A reset is no end, also where the end of the connection is that of the body.
+        if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
             return Came::Bad("response-cut");
         }
         self.head_out.clear();
@@ -287,14 +298,26 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => {}
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => return self.upstream_ended(s, input.end > input.start),
+                ended @ (Read::End | Read::Broken) => return self.upstream_ended(s, input.end > input.start, ended),
             }
             while let Some(input) = &mut s.exchange.response_input {
                 let (start, end, method) = (input.start, input.end, s.exchange.method);
                 match self.pool.with(input.index, |m| m.read_response(start, end, method, &LIMITS)) {
                     Ok(None) if end == READ_BYTES => return Came::Bad("bad-response"),
                     Ok(None) => break,
-                    Ok(Some(head)) if head.is_interim() => input.start += usize::from(head.length),
+                    Ok(Some(head)) if head.is_interim() => {
+                        input.start += usize::from(head.length);
+                        let index = input.index;
+                        if passes_interim(s, head.status) {
+                            let head_out = &mut self.head_out;
+                            head_out.clear();
+                            let _ = self.pool.with(index, |m| {
+                                let reason = m.span(m.header().reason);
+                                write_response_head(head_out, 1, head.status, reason, m.headers(), &INTERIM)
+                            });
+                            self.send_head_out(s);
+                        }
+                    }
                     Ok(Some(head)) => {
                         input.start += usize::from(head.length);
                         s.exchange.response_head_start = start;
@@ -383,7 +406,7 @@ impl Worker {
         let written = self.pool.with(index, |m| {
             let reason = m.span(header.reason);
             let reason = if reason.is_empty() { crate::answers::reason(status).as_bytes() } else { reason };
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)
         });
         if let Err(bad) = written {
             return self.fail(s, 502, bad.reason());
@@ -430,8 +453,8 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms),
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => {
-                    if s.exchange.response_body.end_of_stream().is_err() {
+                ended @ (Read::End | Read::Broken) => {
+                    if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
                         return Came::Bad("response-cut");
                     }
                     s.exchange.upstream_eof = true;
@@ -450,7 +473,11 @@ impl Worker {
                 self.make_piece(s, index, Kind::ResponseBody, piece, flags);
                 s.exchange.response_piece_length = length;
                 s.exchange.response_last_shown = last;
-                if shown { Came::Piece { index } } else { self.piece_out(s, index) }
+                if shown {
+                    return Came::Piece { index };
+                }
+                let piece = self.pool.with(index, |m| m.header().body);
+                self.piece_out(s, index, piece)
             }
             Ok(BodyStep::Need { consumed }) => {
                 input.start += consumed;
@@ -476,9 +503,9 @@ impl Worker {
     }
 
     /// Sends a piece that lies in a buffer.
-    fn piece_out(&mut self, s: &mut Session, index: u32) -> Came {
+    fn piece_out(&mut self, s: &mut Session, index: u32, piece: Span) -> Came {
         let (sent, bytes) = self.pool.with(index, |m| {
-            let piece = m.span(m.header().body);
+            let piece = m.span(piece);
             (crate::request::send_piece(s.exchange.response_out, &mut s.out, &s.socket, piece), piece.len() as u64)
         });
         if sent == Sent::Broken {
@@ -494,8 +521,12 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
-        let resized = usize::from(header.body.length) != s.exchange.response_piece_length;
+        // Read once: who writes where it should not may write at any time. A span that lies outside holds nothing.
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
+        let resized = length != s.exchange.response_piece_length || length != usize::from(header.body.length);
         let fits = !resized || !matches!(s.exchange.response_out, Framing::Length(_));
         if VerdictCode::decode(header.verdict) != Some(VerdictCode::Next) || !fits {
             // The head is out: all that can be done is to stop.
@@ -503,21 +534,26 @@ impl Worker {
             self.end(s, if fits { End::Rejected(reason) } else { End::Failed(reason) });
             return self.close(s);
         }
-        self.piece_out(s, index);
+        self.piece_out(s, index, header.body);
     }
 
     /// A function's own answer goes to the client.
     pub(crate) fn answer_of_function(&mut self, s: &mut Session, index: u32) {
-        let header = self.pool.with(index, |m| *m.header());
+        let (header, body) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
         self.release_conn(s, false);
         if s.exchange.answering || header.flags & flag::ANSWER == 0 {
             self.end(s, End::Failed("function-verdict"));
             return self.close(s);
         }
-        s.closing |= !s.exchange.keep_alive || self.stopping.is_some();
+        // Who waits for a 100 may leave its body out after this, or not (RFC 9110 10.1.1): what comes next is no one's guess.
+        let in_doubt = s.exchange.expects_continue && !s.exchange.request_body.is_done();
+        s.closing |= !s.exchange.keep_alive || in_doubt || self.stopping.is_some();
         let status = if (200..600).contains(&header.status) { header.status } else { 500 };
         let bodiless = matches!(status, 204 | 304);
-        let length = u64::from(header.body.length);
+        let length = body as u64;
         let egress = Egress {
             framing: if bodiless { Framing::None } else { Framing::Length(length) },
             close: s.closing,
@@ -528,7 +564,7 @@ impl Worker {
         head_out.clear();
         let written = self.pool.with(index, |m| {
             let reason = crate::answers::reason(status).as_bytes();
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
             if !bodiless && !head_only {
                 head_out.extend_from_slice(m.span(header.body));
             }
@@ -581,11 +617,27 @@ impl Worker {
             self.end(s, if s.out.is_empty() { End::Failed(reason) } else { End::Rejected(reason) });
             return self.close(s);
         }
-        if s.exchange.request_done || s.exchange.request_given_up || !s.exchange.to_upstream.is_empty() {
-            return self.upstream_failed(s, "first-byte-timeout");
+        if s.exchange.waits_for_client() {
+            return self.refuse(s, 408, "body-timeout");
         }
-        self.refuse(s, 408, "body-timeout");
+        self.upstream_failed(s, "first-byte-timeout");
     }
+}
+
+/// How an interim response goes out.
+const INTERIM: Egress<'_> = Egress {
+    framing: Framing::None,
+    announced_length: None,
+    close: false,
+    keep_alive_explicit: false,
+    upgrade: None,
+    replace: KnownSet::EMPTY,
+    extra: &[],
+};
+
+/// Whether an interim response is for the client (RFC 9110 15.2): 100 is the broker's to send.
+fn passes_interim(s: &Session, status: u16) -> bool {
+    status != 100 && s.exchange.minor > 0
 }
 
 fn upgrade_of(s: &Session, head: &ResponseHead) -> Option<Vec<u8>> {
