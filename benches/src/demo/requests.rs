@@ -181,7 +181,7 @@ fn load(stage: &Stage, folder: &WorkFolder, run: &mut Run, backends: &mut [Backe
     ));
     say(format_args!("2: nginx 2 killed; taken out after {:.0} ms, and its requests go to nginx 1", ms(server_out)));
     say(format_args!("3: nginx 2 started again; it answers after {:.0} ms", ms(server_back)));
-    seen.lines().iter().for_each(|line| say(line));
+    seen.lines().iter().for_each(say);
     if seen.bad() > seen.complete / 100 {
         return Err(BenchError::Failed("more than one request in a hundred failed".into()));
     }
