@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   l2l3, l4l7, demo    what is measured or shown
+//!     hops              the same descriptors round and round, without a runtime: what a hop by itself costs
 //!     run, testpmd, ring_pipeline, stage     a run of the runtime; peers; namespaces with traffic
 //!     input, sample, statistics              pure: packets and routes, counters to figures, repetitions to a value
 //!   outcome, table, charts                   results as JSON, for a terminal, as pictures
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod cpu;
 pub mod demo;
 mod error;
+pub mod hops;
 pub mod input;
 pub mod l2l3;
 pub mod l4l7;
@@ -32,6 +34,7 @@ pub mod stage;
 pub mod statistics;
 pub mod table;
 pub mod testpmd;
+mod tool;
 pub mod work_folder;
 
 pub use error::BenchError;

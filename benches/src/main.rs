@@ -23,7 +23,7 @@ enum Command {
     L2l3(Measured),
     /// L4/L7 chains as reverse proxies, beside nginx, HAProxy and a chain of nginx over a Linux bridge.
     L4l7(Measured),
-    /// Three functions between a client and a server: real traffic, a blocked port, a killed function.
+    /// Packets and requests through functions: real traffic, a blocked port, killed functions, a killed server.
     Demo(Demo),
 }
 
@@ -57,6 +57,15 @@ struct Demo {
 }
 
 fn main() -> ExitCode {
+    // The hop benchmark starts this program again as its functions.
+    match middlenet_bench::hops::serve_if_asked() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("middlenet-bench: {e}");
+            return ExitCode::FAILURE;
+        }
+    }
     let arguments = Arguments::parse();
     match run::catch_interrupts().and_then(|()| carry_out(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,

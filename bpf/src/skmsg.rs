@@ -30,6 +30,9 @@ pub use self_test::{Check, SelfTest, self_test};
 const OLDEST: (u32, u32) = (5, 15);
 const OLDEST_NAME: &str = "5.15";
 
+/// How libbpf heads what the verifier said.
+const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
+
 /// What the program does with a group before it passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
@@ -88,6 +91,8 @@ pub struct Skmsg {
 impl Skmsg {
     /// Loads the program, with a ledger of as many buffers, all of them with holder 0 and generation 0.
     ///
+    /// It takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: the verifier allows no offset that varies without the last.
+    ///
     /// # Errors
     ///
     /// [`Error::OldKernel`], [`Error::NotPermitted`], and [`Error::Load`] with the verifier's words when the kernel lacks a
@@ -97,7 +102,10 @@ impl Skmsg {
         check_release(program)?;
         let (loaded, log) = log::listen(|| load(buffers, filter));
         let loaded = loaded.map_err(|error| match io_error(&error) {
-            source if source.kind() == io::ErrorKind::PermissionDenied => Error::NotPermitted { program, source },
+            // The verifier refuses with the same kind of error, and says why.
+            source if source.kind() == io::ErrorKind::PermissionDenied && !log.contains(VERIFIER_LOG) => {
+                Error::NotPermitted { program, source }
+            }
             source => Error::Load { program, source, log },
         })?;
         let sink = fill_sink(&loaded.sink).map_err(|source| Error::Sink { source })?;

@@ -29,8 +29,8 @@ thread_local! {
 fn configs() -> Vec<(&'static str, Value)> {
     let two = json!(["10.0.0.1:80", {"address": "10.0.0.2:80", "weight": 3}]);
     vec![
-        ("access-log", json!({"format": "combined", "file": "/tmp/middlenet-fuzz.log"})),
-        ("access-log", json!({"format": "json", "file": "/tmp/middlenet-fuzz.log"})),
+        ("access-log", json!({"format": "combined", "file": "/dev/null"})),
+        ("access-log", json!({"format": "json", "file": "/dev/null"})),
         ("header-edit", json!({
             "request": [
                 {"remove_prefix": "x"}, {"set": {"name": "a", "value": "$host$path$header(cookie)$client_ip"}},

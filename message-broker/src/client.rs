@@ -335,7 +335,13 @@ impl Worker {
             self.end(s, end);
             return self.close(s);
         }
-        let unread = !s.exchange.request_body.is_done() || s.exchange.request_away;
+        // Functions may still have the buffer with what came behind the head: then nothing more can be read from it.
+        if let Some(input) = s.input.take_if(|i| self.pool.away(i.index).is_some()) {
+            self.let_go(input.index);
+            s.exchange.request_away = false;
+            s.closing = true;
+        }
+        let unread = !s.exchange.request_body.is_done();
         let close = s.closing || !s.exchange.keep_alive || unread;
         let body = format!("{status} {}\n", crate::answers::reason(status));
         self.head_out.clear();
@@ -482,6 +488,9 @@ impl Worker {
         s.deadline = 0;
         let total = s.exchange.deadline_total;
         let total_over = !s.exchange.done && total != 0 && self.now_ms >= total;
+        if let Some(parked) = s.parked.take_if(|_| !total_over) {
+            return self.functions_failed(s, parked.kind, 503, "function-down");
+        }
         match s.phase {
             Phase::Head if s.exchange.done => self.close(s),
             Phase::Head => self.refuse(s, 408, "head-timeout"),
@@ -493,10 +502,7 @@ impl Worker {
             }
             Phase::Exchange if total_over && s.exchange.waits_for_client() => self.refuse(s, 408, "total-timeout"),
             _ if total_over => self.fail(s, 504, "total-timeout"),
-            Phase::Deciding => {
-                let reason = if s.parked.is_some() { "function-down" } else { "function-timeout" };
-                self.fail(s, if s.parked.is_some() { 503 } else { 504 }, reason);
-            }
+            Phase::Deciding => self.fail(s, 504, "function-timeout"),
             Phase::Connecting => self.upstream_failed(s, "connect-timeout"),
             Phase::Exchange => self.exchange_overdue(s),
         }
@@ -509,6 +515,10 @@ impl Worker {
         }
         s.exchange.done = true;
         s.exchange.deadline_total = 0;
+        // A message that waited for a function goes with its request: its buffer is about to be free.
+        if s.parked.take().is_some_and(|parked| parked.kind == Kind::RequestBody) {
+            s.exchange.request_away = false;
+        }
         if let Some(input) = s.exchange.response_input.take() {
             self.let_go(input.index);
         }

@@ -1,5 +1,6 @@
 //! The control thread: the runtime's requests, one answer each.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -74,13 +75,20 @@ pub(crate) struct Attached {
     pub(crate) key: u8,
     pub(crate) control: Arc<ControlRegion>,
     peer: Option<Arc<OwnedFd>>,
+    /// What the filter had refused to earlier owners of the key.
+    before: Refusals,
 }
+
+/// Refusals of the filter by reason.
+pub(crate) type Refusals = BTreeMap<&'static str, u64>;
 
 /// A hop as the control thread knows it.
 #[derive(Default)]
 pub(crate) struct HopControl {
     /// By replica.
     pub(crate) instances: Vec<Option<Attached>>,
+    /// What the filter refused to instances that are gone.
+    pub(crate) refused: Refusals,
 }
 
 /// Everything at work.
@@ -92,6 +100,8 @@ pub(crate) struct Broker {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) custody: Custody,
     pub(crate) skmsg: Option<Arc<Skmsg>>,
+    /// What was given up: functions and workers still have to read what is on its way in there.
+    pub(crate) given_up: Option<Arc<Skmsg>>,
     /// `works`, or why it is not used.
     pub(crate) skmsg_state: String,
     pub(crate) listening: Vec<(u16, String)>,
@@ -110,10 +120,21 @@ pub(crate) struct Broker {
 /// When the control socket fails.
 pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ChannelError> {
     let mut broker: Option<Broker> = None;
+    let mut looked = Instant::now();
     loop {
-        if let Some(broker) = &mut broker {
-            while !channel.readable(LOOK)? {
+        while let Some(broker) = &mut broker {
+            let readable = channel.readable(LOOK.saturating_sub(looked.elapsed()))?;
+            // Also when somebody asks for statistics without pause.
+            if looked.elapsed() >= LOOK {
+                if broker.has_lost_a_worker() {
+                    // Started anew, it serves again; like this it would only seem to.
+                    return Err(std::io::Error::other("a worker has ended before its time").into());
+                }
                 broker.watch_wakeups();
+                looked = Instant::now();
+            }
+            if readable {
+                break;
             }
         }
         let (request, fds): (Request, Vec<OwnedFd>) = match channel.receive() {
@@ -213,6 +234,9 @@ impl Broker {
         let geometry = ControlGeometry { workers: self.workers.len() as u16, slots: self.plan.ring_slots };
         let control = ControlRegion::adopt(control, geometry).map_err(|e| BrokerError::new(e.to_string()))?;
         let control = Arc::new(control);
+        if declared.upstreams.len() > middlenet_shm::BOARD {
+            return Err(BrokerError::new(format!("it declares more than {} upstreams", middlenet_shm::BOARD)));
+        }
         let upstreams = self.upstreams_of(hop, &declared.upstreams)?;
         let key = self.free_key()?;
         let mut peer = None;
@@ -225,10 +249,11 @@ impl Broker {
             peer = Some(Arc::new(other));
         }
         // With an instance there already, it drains: the workers keep it until it has returned everything.
-        let before = self.hops[hop].instances[replica].take();
-        drop(before);
+        self.forget(hop, replica);
         let skmsg = peer.is_some();
-        self.hops[hop].instances[replica] = Some(Attached { key, control: control.clone(), peer: peer.clone() });
+        let before = self.refusals_of(key);
+        let attached = Attached { key, control: control.clone(), peer: peer.clone(), before };
+        self.hops[hop].instances[replica] = Some(attached);
         self.set_edges();
         for (number, worker) in self.workers.iter().enumerate() {
             let ends = || -> Result<Instance, middlenet_shm::ShmError> {
@@ -256,7 +281,7 @@ impl Broker {
 
     fn detach(&mut self, hop: usize, replica: usize, drain: bool) -> Result<(), BrokerError> {
         self.place(hop, replica)?;
-        if let Some(gone) = self.hops[hop].instances[replica].take()
+        if let Some(gone) = self.forget(hop, replica)
             && !drain
             && let Some(skmsg) = &self.skmsg
         {
@@ -267,6 +292,30 @@ impl Broker {
             worker.ask(Command::Detach { hop, replica, drain });
         }
         Ok(())
+    }
+
+    /// Lets go of an instance; what was refused to it stays with the hop.
+    fn forget(&mut self, hop: usize, replica: usize) -> Option<Attached> {
+        let gone = self.hops[hop].instances[replica].take()?;
+        for (reason, n) in self.refusals(&gone) {
+            *self.hops[hop].refused.entry(reason).or_default() += n;
+        }
+        Some(gone)
+    }
+
+    /// What the filter has refused to an instance.
+    pub(crate) fn refusals(&self, instance: &Attached) -> Refusals {
+        let mut now = self.refusals_of(instance.key);
+        for (reason, n) in &mut now {
+            *n -= instance.before.get(reason).copied().unwrap_or(0).min(*n);
+        }
+        now
+    }
+
+    fn refusals_of(&self, key: u8) -> Refusals {
+        let skmsg = self.skmsg.as_ref().or(self.given_up.as_ref());
+        let counters = skmsg.and_then(|skmsg| skmsg.counters(key).ok());
+        counters.iter().flat_map(|counters| counters.refusals()).filter(|(_, n)| *n > 0).collect()
     }
 
     /// The upstreams by these addresses in a hop's chain; those that are new begin to be checked.
@@ -364,6 +413,11 @@ impl Broker {
         Ok(())
     }
 
+    /// Whether a worker has panicked: those that are told to stop are joined.
+    fn has_lost_a_worker(&self) -> bool {
+        self.workers.iter().any(|worker| worker.thread.as_ref().is_some_and(JoinHandle::is_finished))
+    }
+
     /// Counts wake-ups that the kernel lost; several in a short time end the trust in SK_MSG.
     fn watch_wakeups(&mut self) {
         if self.skmsg.is_none() {
@@ -396,7 +450,7 @@ impl Broker {
                 let _ = rustix::net::shutdown(peer, Shutdown::Both);
             }
         }
-        self.skmsg = None;
+        self.given_up = self.skmsg.take();
     }
 
     /// Drains and ends the workers.

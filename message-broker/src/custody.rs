@@ -44,11 +44,21 @@ impl Custody {
         }
     }
 
-    /// Takes a buffer back whoever holds it: descriptors of it that are still about are void from now on.
+    /// Takes a buffer back from who returns it; `false` if it is not its any more, for on SK_MSG it may pass it on meanwhile.
+    #[inline]
+    pub(crate) fn take_back(&self, index: u32, from: u8, of: u16, to: u8) -> bool {
+        let (held, taken) = (entry(from.into(), of), entry(to.into(), of));
+        let exchanged = self.word(index).map(|w| w.compare_exchange(held, taken, Ordering::AcqRel, Ordering::Relaxed));
+        matches!(exchanged, Some(Ok(_)))
+    }
+
+    /// Takes a buffer back whoever holds it: descriptors of it that are still about are void from now on. The BPF program may
+    /// move the word at the same time, and then moves it no more.
     pub(crate) fn seize(&self, index: u32, by: u8) {
         if let Some(word) = self.word(index) {
-            let next = generation(word.load(Ordering::Relaxed)).wrapping_add(1);
-            word.store(entry(by.into(), next), Ordering::Release);
+            let next = |old: u64| Some(entry(by.into(), generation(old).wrapping_add(1)));
+            // The change is never refused.
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         }
     }
 }

@@ -48,6 +48,8 @@ struct Whose {
 /// Why a message cannot be sent to a function.
 enum Absent {
     Down,
+    /// The chain's functions have all the buffers that they may have.
+    Full,
 }
 
 impl Worker {
@@ -112,6 +114,10 @@ impl Worker {
             }
             match self.send(whose, index, kind, at) {
                 Ok(()) => return Flow::Away,
+                Err(Absent::Full) => {
+                    self.counters.hops[hop_at].failed.inc("too-many");
+                    return Flow::Failed { status: 503, reason: "functions-busy" };
+                }
                 Err(Absent::Down) => match self.on_loss(hop_at) {
                     OnLoss::Bypass => {
                         self.counters.hops[hop_at].bypassed.inc();
@@ -139,6 +145,9 @@ impl Worker {
 
     /// Sends a message to the function at place `at`, and to those behind it that are reached without the broker.
     fn send(&mut self, whose: Whose, index: u32, kind: Kind, at: usize) -> Result<(), Absent> {
+        if self.pool.is_exhausted_by(whose.chain) {
+            return Err(Absent::Full);
+        }
         let mut route = [Stop::default(); MAX_ROUTE];
         let (mut stops, mut next) = (0, at);
         let mut by_ring = None;
@@ -197,29 +206,46 @@ impl Worker {
     pub(crate) fn returned(&mut self, index: u32) {
         let Some(away) = self.pool.come_back(index) else { return };
         let Some(mut s) = away.session.and_then(|key| self.sessions.take(key)) else { return self.free(index) };
-        let (verdict, jump, jumper, offloaded) = self.pool.with(index, |m| {
-            let header = m.header();
-            (header.verdict, header.jump, header.jumper, header.offloaded)
-        });
-        s.exchange.offloaded |= offloaded;
-        let flow = match VerdictCode::decode(verdict) {
-            None => Flow::Failed { status: 502, reason: "function-verdict" },
-            Some(VerdictCode::Respond | VerdictCode::Close) => Flow::Done,
-            Some(VerdictCode::Next) if jump == NO_HOP => {
-                self.run_functions(&mut s, index, away.kind, usize::from(away.resume))
-            }
-            Some(VerdictCode::Next) => self.jump(&mut s, index, away, jumper, jump),
-        };
+        let flow = self.go_on(&mut s, index, away);
         self.proceed(&mut s, index, away.kind, flow);
         self.drive(&mut s);
         self.put_back(s);
     }
 
+    /// Goes on behind the functions that a message was sent to, as their verdict says.
+    fn go_on(&mut self, s: &mut Session, index: u32, away: Away) -> Flow {
+        let (verdict, jump, jumper, offloaded) = self.pool.with(index, |m| {
+            let header = m.header();
+            (header.verdict, header.jump, header.jumper, header.offloaded)
+        });
+        s.exchange.offloaded |= offloaded;
+        match VerdictCode::decode(verdict) {
+            None => Flow::Failed { status: 502, reason: "function-verdict" },
+            Some(VerdictCode::Respond | VerdictCode::Close) => Flow::Done,
+            Some(VerdictCode::Next) if jump == NO_HOP => {
+                self.run_functions(s, index, away.kind, usize::from(away.resume))
+            }
+            Some(VerdictCode::Next) => self.jump(s, index, away, jumper, jump),
+        }
+    }
+
+    /// The places that a message was sent to; none if the order has changed since so that they are there no more.
+    fn visited(&self, away: &Away) -> &[u8] {
+        let order = &self.chains[usize::from(away.chain)].orders[away.kind as usize];
+        order.get(usize::from(away.from)..usize::from(away.resume)).unwrap_or_default()
+    }
+
+    /// Whether a message that is away was sent to a hop, first or on its way.
+    pub(crate) fn was_sent_to(&self, index: u32, hop: usize) -> bool {
+        let Some(away) = self.pool.away(index) else { return false };
+        let hops = &self.chains[usize::from(away.chain)].hops;
+        self.visited(away).iter().any(|&position| hops[usize::from(position)] == hop)
+    }
+
     /// Goes on at a named output, if the manifest has it where the message has been.
     fn jump(&mut self, s: &mut Session, index: u32, away: Away, jumper: u8, output: u8) -> Flow {
         let chain = usize::from(away.chain);
-        let visited = &self.chains[chain].orders[away.kind as usize][usize::from(away.from)..usize::from(away.resume)];
-        let hop = visited.contains(&jumper).then(|| self.chains[chain].hops[usize::from(jumper)]);
+        let hop = self.visited(&away).contains(&jumper).then(|| self.chains[chain].hops[usize::from(jumper)]);
         match hop.and_then(|hop| self.hops[hop].outputs.get(usize::from(output))) {
             Some(&target) if target > jumper => {
                 self.pool.with(index, |m| m.header_mut().jump = NO_HOP);
@@ -245,7 +271,7 @@ impl Worker {
         }
     }
 
-    fn functions_failed(&mut self, s: &mut Session, kind: Kind, status: u16, reason: &'static str) {
+    pub(crate) fn functions_failed(&mut self, s: &mut Session, kind: Kind, status: u16, reason: &'static str) {
         match kind {
             Kind::RequestBody => s.exchange.request_away = false,
             Kind::ResponseHead | Kind::ResponseBody => s.exchange.response_away = false,
@@ -308,17 +334,20 @@ impl Worker {
         // Where it stopped, as far as the message can be believed: one of the stops it was sent to, else the way home.
         let stop = self.pool.with(index, |m| {
             let header = m.header();
-            header.route.get(usize::from(header.cursor)).map_or(NO_HOP, |stop| stop.position)
+            let nowhere = Stop { position: NO_HOP, key: 0 };
+            header.route.get(usize::from(header.cursor)).copied().unwrap_or(nowhere)
         });
         let chain = usize::from(away.chain);
-        let (from, resume) = (usize::from(away.from), usize::from(away.resume));
-        let visited = &self.chains[chain].orders[away.kind as usize][from..resume];
-        let at = visited.iter().position(|&p| p == stop).map_or(resume, |at| from + at);
-        let flow = match self.chains[chain].orders[away.kind as usize].get(at) {
-            Some(&position) if at < resume => {
-                let hop = self.chains[chain].hops[usize::from(position)];
+        let found = self.visited(&away).iter().position(|&p| p == stop.position);
+        let flow = match found {
+            Some(at) => {
+                let at = usize::from(away.from) + at;
+                let hop = self.chains[chain].hops[usize::from(stop.position)];
                 self.counters.hops[hop].returned.inc(reason);
+                // Another instance has taken its place, or the same one is on rings now: that is no failure of anybody's.
+                let elsewhere = self.hops[hop].instance_for(s.id).is_some_and(|(_, i)| i.key != stop.key || !i.skmsg);
                 match self.on_loss(hop) {
+                    _ if elsewhere && reason != "ring-full" => self.run_functions(&mut s, index, away.kind, at),
                     OnLoss::Bypass => {
                         self.counters.hops[hop].bypassed.inc();
                         self.run_functions(&mut s, index, away.kind, at + 1)
@@ -328,7 +357,7 @@ impl Worker {
                 }
             }
             // It was on its way home.
-            _ => self.run_functions(&mut s, index, away.kind, at),
+            None => self.go_on(&mut s, index, away),
         };
         self.proceed(&mut s, index, away.kind, flow);
         self.drive(&mut s);

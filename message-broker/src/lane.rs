@@ -64,6 +64,11 @@ impl SkmsgLane {
         more
     }
 
+    /// Whether groups wait for the end of the turn.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.groups.iter().any(|(_, group)| !group.is_empty())
+    }
+
     fn is_readable(&self) -> bool {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
@@ -98,8 +103,8 @@ impl Worker {
         self.counters.descriptors_sent.inc();
     }
 
-    /// Sends the groups of this turn, and wakes functions on rings.
-    pub(crate) fn flush_groups(&mut self) {
+    /// Wakes functions on rings.
+    fn ring_bells(&mut self) {
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
                 if std::mem::take(&mut instance.to_ring) {
@@ -108,6 +113,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Sends the groups of this turn, and wakes functions on rings.
+    pub(crate) fn flush_groups(&mut self) {
+        self.ring_bells();
         if let Some(lane) = &mut self.lane {
             for (to, group) in &mut lane.groups {
                 for part in group.chunks(MAX_GROUP) {
@@ -124,9 +134,13 @@ impl Worker {
                 group.clear();
             }
         }
+        if self.unsent.is_empty() {
+            return;
+        }
         for (index, reason) in std::mem::take(&mut self.unsent) {
             self.undelivered(index, reason);
         }
+        self.ring_bells();
     }
 
     /// Takes what functions sent by SK_MSG.
@@ -149,15 +163,14 @@ impl Worker {
         self.received = descriptors;
     }
 
-    /// Announces that the worker is about to sleep; whether something has come meanwhile.
+    /// Announces that the worker is about to sleep; whether something has come meanwhile. Functions on SK_MSG have rings too, by
+    /// which they return what they could not deliver: requests wait for that.
     pub(crate) fn announce(&mut self) {
         self.rings_waiting = false;
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
-                if !instance.skmsg {
-                    instance.own_bell.announce();
-                    self.rings_waiting |= !instance.from.is_empty();
-                }
+                instance.own_bell.announce();
+                self.rings_waiting |= !instance.from.is_empty();
             }
         }
     }
@@ -165,15 +178,13 @@ impl Worker {
     pub(crate) fn retract(&mut self) {
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
-                if !instance.skmsg {
-                    instance.own_bell.retract();
-                }
+                instance.own_bell.retract();
             }
         }
     }
 
     /// Takes what functions put into their rings.
-    pub(crate) fn serve_rings(&mut self, all: bool) {
+    pub(crate) fn serve_rings(&mut self) {
         let mut descriptors = [Descriptor::default(); MAX_GROUP];
         for hop in 0..self.hops.len() {
             let replicas = match &self.hops[hop].place {
@@ -182,7 +193,7 @@ impl Worker {
             };
             for replica in 0..replicas {
                 let Place::Process { instances, .. } = &mut self.hops[hop].place else { continue };
-                let Some(instance) = instances[replica].as_mut().filter(|i| all || !i.skmsg) else { continue };
+                let Some(instance) = instances[replica].as_mut() else { continue };
                 let key = instance.key;
                 let n = instance.from.dequeue(&mut descriptors);
                 self.take_from_ring(hop, key, &descriptors[..n]);
@@ -207,15 +218,16 @@ impl Worker {
                 continue;
             }
             if descriptor.verdict == UNDELIVERED {
-                // By the time it comes back, the filter may have named the next hop its holder, or none have moved.
-                if holder == u16::from(self.number) {
+                // By the time it comes back, the filter may have named the next hop its holder, or none have moved. In any case
+                // it was on a way that goes by this function.
+                let by_way = holder == u16::from(key) || self.was_sent_to(index, hop);
+                if holder == u16::from(self.number) || !by_way {
                     self.counters.hops[hop].refused.inc("holder");
                     continue;
                 }
                 self.custody.seize(index, self.number);
                 self.undelivered(index, errno_name(descriptor.argument));
-            } else if holder == u16::from(key) {
-                self.custody.hand(index, self.number);
+            } else if self.custody.take_back(index, key, generation, self.number) {
                 self.returned(index);
             } else {
                 self.counters.hops[hop].refused.inc("holder");
@@ -272,7 +284,7 @@ impl Worker {
                 self.leaving.push((at, instance, self.now_ms));
             } else {
                 // Whoever sent to it was told that it is gone, and has returned what was for it.
-                self.serve_rings(true);
+                self.serve_rings();
                 self.bury(at, instance);
             }
         }
@@ -354,7 +366,7 @@ impl Worker {
         while self.pool.away_count() > 0 && std::time::Instant::now() < until {
             std::thread::sleep(std::time::Duration::from_millis(1));
             self.take_groups();
-            self.serve_rings(true);
+            self.serve_rings();
             self.flush_groups();
         }
     }

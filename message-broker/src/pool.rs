@@ -32,17 +32,23 @@ pub(crate) struct Pool {
     free: Vec<u32>,
     away: Vec<Option<Away>>,
     away_count: usize,
+    away_of_chain: Vec<u32>,
+    /// Buffers that the functions of one chain may have.
+    away_limit: u32,
 }
 
 impl Pool {
-    /// Buffers `first..first + count` of the region.
-    pub(crate) fn new(buffers: Buffers, first: u32, count: u32) -> Self {
+    /// Buffers `first..first + count` of the region, for so many chains.
+    pub(crate) fn new(buffers: Buffers, first: u32, count: u32, chains: usize) -> Self {
         Self {
             buffers,
             first,
             free: (first..first + count).rev().collect(),
             away: vec![None; count as usize],
             away_count: 0,
+            away_of_chain: vec![0; chains],
+            // Functions that keep what they are given must leave something for the other chains.
+            away_limit: if chains > 1 { count / 2 } else { count },
         }
     }
 
@@ -73,6 +79,13 @@ impl Pool {
         debug_assert!(place.is_none());
         *place = Some(away);
         self.away_count += 1;
+        self.away_of_chain[usize::from(away.chain)] += 1;
+    }
+
+    /// Whether the functions of a chain have as many buffers as they may.
+    #[inline]
+    pub(crate) fn is_exhausted_by(&self, chain: usize) -> bool {
+        self.away_of_chain[chain] >= self.away_limit
     }
 
     /// The note of a buffer that functions have; nothing for any other index.
@@ -90,6 +103,7 @@ impl Pool {
     pub(crate) fn come_back(&mut self, index: u32) -> Option<Away> {
         let away = self.away.get_mut(index.checked_sub(self.first)? as usize)?.take()?;
         self.away_count -= 1;
+        self.away_of_chain[usize::from(away.chain)] -= 1;
         Some(away)
     }
 

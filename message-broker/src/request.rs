@@ -106,8 +106,11 @@ impl Worker {
             ex.head.clear();
             let (method, target) = (m.span(header.method), m.span(header.target));
             middlenet_http::write_request_head(&mut ex.head, method, target, m.headers(), &egress)?;
-            // A function cannot change the method, but what it wrote there is what the upstream gets.
-            ex.method = middlenet_http::Method::classify(ex.head.split(|&b| b == b' ').next().unwrap_or_default());
+            // Where a response ends depends on the method, so the upstream must not see another one than the client sent.
+            let written = ex.head.split(|&b| b == b' ').next().unwrap_or_default();
+            if middlenet_http::Method::classify(written) != ex.method {
+                return Err(middlenet_http::BadHead::Method);
+            }
             Ok(())
         })
     }
@@ -118,7 +121,7 @@ impl Worker {
     }
 
     /// `pooled`: an idle connection will do.
-    fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
+    pub(crate) fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
@@ -415,7 +418,10 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
         match VerdictCode::decode(header.verdict) {
             Some(VerdictCode::Next) => {}
             Some(VerdictCode::Respond) => return self.answer_of_function(s, index),
@@ -424,7 +430,8 @@ impl Worker {
                 return self.close(s);
             }
         }
-        let resized = usize::from(header.body.length) != s.exchange.piece_length;
+        // A span that lies outside holds nothing.
+        let resized = length != s.exchange.piece_length || length != usize::from(header.body.length);
         if resized && s.exchange.request_out != Framing::Chunked {
             return self.fail(s, 502, "function-resized");
         }
@@ -442,51 +449,6 @@ impl Worker {
             self.request_refused(s);
         }
         self.free_empty_input(s);
-    }
-
-    /// Something is wrong with the upstream before its response has begun: another try, or the client is told.
-    pub(crate) fn upstream_failed(&mut self, s: &mut Session, reason: &'static str) {
-        let Some(upstream) = s.exchange.upstream else { return self.fail(s, 502, reason) };
-        let now_ms = self.now_ms;
-        // Where one idle connection was closed by the other side, more may have been: the next try is a new one.
-        let stale = matches!(reason, "upstream-closed" | "write") && self.is_reused(s);
-        // That an idle connection was closed by the other side says nothing of its health.
-        if !stale {
-            self.upstreams[upstream].failed(false, now_ms);
-        }
-        self.release_conn(s, false);
-        self.publish(upstream);
-        let settings = &self.chains[usize::from(s.chain)].plan.upstream;
-        let ex = &mut s.exchange;
-        let replayable = ex.request_framing.is_empty() || !ex.sent_any;
-        let safe = !ex.sent_any || ex.method.is_idempotent();
-        if ex.tries < settings.retries && replayable && safe && !ex.answering {
-            ex.tries += 1;
-            ex.sent_any = false;
-            ex.request_done = false;
-            ex.request_given_up = false;
-            self.counters.chains[usize::from(s.chain)].retries.inc();
-            let next = if stale { upstream } else { self.another_upstream(s, upstream) };
-            return self.connect(s, next, !stale);
-        }
-        let status = if reason.ends_with("timeout") { 504 } else { 502 };
-        self.fail(s, status, reason);
-    }
-
-    fn is_reused(&mut self, s: &Session) -> bool {
-        s.exchange.conn.and_then(|key| self.conns.get_mut(key)).is_some_and(|c| c.used > 0)
-    }
-
-    /// The next of the same list that is up; the same one if there is none.
-    fn another_upstream(&self, s: &Session, failed: usize) -> usize {
-        let list = match s.exchange.router {
-            Some(hop) => &self.hops[hop].upstreams,
-            None => &self.chains[usize::from(s.chain)].upstreams,
-        };
-        let at = list.iter().position(|&u| u == failed).unwrap_or(0);
-        let after = list.iter().cycle().skip(at + 1).take(list.len().saturating_sub(1));
-        let mut others = after.copied().filter(|&u| u != failed);
-        others.find(|&u| self.upstreams[u].is_up()).unwrap_or(failed)
     }
 
     /// Lets go of the session's upstream connection: it waits for the next request, or is closed.

@@ -3,7 +3,7 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, Method, ResponseHead, parse_response,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, ResponseHead, Span, parse_response,
     write_chunk_head, write_last_chunk, write_response_head,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
@@ -473,7 +473,11 @@ impl Worker {
                 self.make_piece(s, index, Kind::ResponseBody, piece, flags);
                 s.exchange.response_piece_length = length;
                 s.exchange.response_last_shown = last;
-                if shown { Came::Piece { index } } else { self.piece_out(s, index) }
+                if shown {
+                    return Came::Piece { index };
+                }
+                let piece = self.pool.with(index, |m| m.header().body);
+                self.piece_out(s, index, piece)
             }
             Ok(BodyStep::Need { consumed }) => {
                 input.start += consumed;
@@ -499,9 +503,9 @@ impl Worker {
     }
 
     /// Sends a piece that lies in a buffer.
-    fn piece_out(&mut self, s: &mut Session, index: u32) -> Came {
+    fn piece_out(&mut self, s: &mut Session, index: u32, piece: Span) -> Came {
         let (sent, bytes) = self.pool.with(index, |m| {
-            let piece = m.span(m.header().body);
+            let piece = m.span(piece);
             (crate::request::send_piece(s.exchange.response_out, &mut s.out, &s.socket, piece), piece.len() as u64)
         });
         if sent == Sent::Broken {
@@ -517,8 +521,12 @@ impl Worker {
         if s.phase != Phase::Exchange || s.exchange.done {
             return;
         }
-        let header = self.pool.with(index, |m| *m.header());
-        let resized = usize::from(header.body.length) != s.exchange.response_piece_length;
+        // Read once: who writes where it should not may write at any time. A span that lies outside holds nothing.
+        let (header, length) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
+        let resized = length != s.exchange.response_piece_length || length != usize::from(header.body.length);
         let fits = !resized || !matches!(s.exchange.response_out, Framing::Length(_));
         if VerdictCode::decode(header.verdict) != Some(VerdictCode::Next) || !fits {
             // The head is out: all that can be done is to stop.
@@ -526,45 +534,7 @@ impl Worker {
             self.end(s, if fits { End::Rejected(reason) } else { End::Failed(reason) });
             return self.close(s);
         }
-        self.piece_out(s, index);
-    }
-
-    /// A function's own answer goes to the client.
-    pub(crate) fn answer_of_function(&mut self, s: &mut Session, index: u32) {
-        let header = self.pool.with(index, |m| *m.header());
-        self.release_conn(s, false);
-        if s.exchange.answering || header.flags & flag::ANSWER == 0 {
-            self.end(s, End::Failed("function-verdict"));
-            return self.close(s);
-        }
-        // Who waits for a 100 may leave its body out after this, or not (RFC 9110 10.1.1): what comes next is no one's guess.
-        let in_doubt = s.exchange.expects_continue && !s.exchange.request_body.is_done();
-        s.closing |= !s.exchange.keep_alive || in_doubt || self.stopping.is_some();
-        let status = if (200..600).contains(&header.status) { header.status } else { 500 };
-        let bodiless = matches!(status, 204 | 304);
-        let length = u64::from(header.body.length);
-        let egress = Egress {
-            framing: if bodiless { Framing::None } else { Framing::Length(length) },
-            close: s.closing,
-            keep_alive_explicit: s.exchange.minor == 0 && !s.closing,
-            ..Egress::default()
-        };
-        let (head_out, head_only) = (&mut self.head_out, s.exchange.method == Method::Head);
-        head_out.clear();
-        let written = self.pool.with(index, |m| {
-            let reason = crate::answers::reason(status).as_bytes();
-            write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
-            if !bodiless && !head_only {
-                head_out.extend_from_slice(m.span(header.body));
-            }
-            Ok::<_, middlenet_http::BadHead>(())
-        });
-        if let Err(bad) = written {
-            return self.fail(s, 502, bad.reason());
-        }
-        self.send_answer(s, status);
-        self.end(s, End::Answered);
-        self.after_response(s);
+        self.piece_out(s, index, header.body);
     }
 
     /// The response has been sent in full.
@@ -575,41 +545,6 @@ impl Worker {
         self.release_conn(s, keep);
         self.end(s, End::Answered);
         self.after_response(s);
-    }
-
-    /// The response cannot be had, or not to its end.
-    fn response_bad(&mut self, s: &mut Session, reason: &'static str) {
-        if s.exchange.answering {
-            self.release_conn(s, false);
-            self.end(s, End::Failed(reason));
-            return self.close(s);
-        }
-        if reason == "upstream-closed" {
-            return self.upstream_failed(s, reason);
-        }
-        if let Some(upstream) = s.exchange.upstream {
-            self.upstreams[upstream].failed(false, self.now_ms);
-        }
-        self.fail(s, 502, reason);
-    }
-
-    /// An exchange took too long.
-    pub(crate) fn exchange_overdue(&mut self, s: &mut Session) {
-        if s.exchange.request_away || s.exchange.response_away {
-            // Functions have their own time-out.
-            s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms);
-            return;
-        }
-        if s.exchange.answering {
-            let reason = if s.out.is_empty() { "response-timeout" } else { "slow-client" };
-            self.release_conn(s, false);
-            self.end(s, if s.out.is_empty() { End::Failed(reason) } else { End::Rejected(reason) });
-            return self.close(s);
-        }
-        if s.exchange.waits_for_client() {
-            return self.refuse(s, 408, "body-timeout");
-        }
-        self.upstream_failed(s, "first-byte-timeout");
     }
 }
 

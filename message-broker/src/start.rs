@@ -107,7 +107,10 @@ impl Broker {
             Some(skmsg) => Custody::Shared(skmsg.ledger().clone()),
             None => Custody::private(buffers),
         };
-        let hops = plan.hops.iter().map(|h| HopControl { instances: (0..h.replicas).map(|_| None).collect() });
+        let hops = plan
+            .hops
+            .iter()
+            .map(|h| HopControl { instances: (0..h.replicas).map(|_| None).collect(), ..HopControl::default() });
         Ok(Broker {
             hops: hops.collect(),
             registry,
@@ -115,6 +118,7 @@ impl Broker {
             upstreams: Vec::new(),
             custody,
             skmsg,
+            given_up: None,
             skmsg_state,
             listening: Vec::new(),
             checks: Checks::start(began).map_err(io("the health checks could not be started"))?,
@@ -188,6 +192,7 @@ impl Broker {
         let chains =
             (0..self.plan.chains.len()).map(|chain| self.chain(chain, &hops)).collect::<Result<Vec<_>, _>>()?;
         let counters = Arc::new(WorkerCounters::new(chains.len(), hops.len()));
+        let chain_count = chains.len();
         let (sender, commands) = unbounded();
         self.workers.push(WorkerHandle {
             commands: sender,
@@ -211,7 +216,7 @@ impl Broker {
             readers: Vec::new(),
             sessions: Slab::new(),
             conns: Slab::new(),
-            pool: Pool::new(buffers.clone(), first, share),
+            pool: Pool::new(buffers.clone(), first, share, chain_count),
             custody: self.custody.clone(),
             lane,
             starved: VecDeque::new(),

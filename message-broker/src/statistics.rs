@@ -70,6 +70,9 @@ impl Broker {
             sum
         };
         let mut refused = reasons(|c| &c.refused);
+        for (reason, n) in &self.hops[at].refused {
+            *refused.entry((*reason).to_owned()).or_default() += n;
+        }
         let mut instances = Vec::new();
         for attached in &self.hops[at].instances {
             let mut stats = MessageInstanceStats { attached: attached.is_some(), ..Default::default() };
@@ -77,10 +80,8 @@ impl Broker {
                 let key = u16::from(attached.key);
                 let held = |index: &u32| self.custody.get(*index).is_some_and(|(holder, _)| holder == key);
                 stats.held = (0..self.plan.buffers).filter(held).count() as u64;
-                if let Some(counters) = self.skmsg.as_ref().and_then(|s| s.counters(attached.key).ok()) {
-                    for (reason, n) in counters.refusals().filter(|(_, n)| *n > 0) {
-                        *refused.entry(reason.to_owned()).or_default() += n;
-                    }
+                for (reason, n) in self.refusals(attached) {
+                    *refused.entry(reason.to_owned()).or_default() += n;
                 }
             }
             instances.push(stats);

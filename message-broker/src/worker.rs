@@ -164,7 +164,7 @@ impl Worker {
                 self.dispatch(*event);
             }
             self.retract();
-            self.serve_rings(false);
+            self.serve_rings();
             self.turn();
             if self.now >= self.next_tick {
                 self.tick();
@@ -183,10 +183,15 @@ impl Worker {
                 self.drive_key(key);
             }
             self.flush_groups();
-            if self.ready.is_empty() {
+            if !self.has_work() {
                 break;
             }
         }
+    }
+
+    /// Something can go on without a further event.
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.lane.as_ref().is_some_and(SkmsgLane::has_groups)
     }
 
     fn is_over(&self) -> bool {
@@ -194,7 +199,7 @@ impl Worker {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.ready.is_empty() || self.polls || self.rings_waiting {
+        if self.has_work() || self.polls || self.rings_waiting {
             return Duration::ZERO;
         }
         let quiet = self.sessions.len() == 0
@@ -434,9 +439,6 @@ impl Worker {
     /// Ten times a second: what is overdue, what can be tried again.
     fn tick(&mut self) {
         self.count_buffers();
-        if self.pool.free_count() > 0 {
-            self.ready.extend(self.starved.drain(..));
-        }
         for at in 0..self.listeners.len() {
             if self.listeners[at].paused_until != 0 && self.now_ms >= self.listeners[at].paused_until {
                 self.listeners[at].paused_until = 0;
@@ -447,7 +449,10 @@ impl Worker {
             self.upstreams[at].look(self.now_ms);
             self.publish(at);
         }
-        self.serve_rings(true);
+        // One that was woken for a buffer and did without it has woken nobody else.
+        for _ in 0..self.pool.free_count().min(self.starved.len()) {
+            self.ready.extend(self.starved.pop_front());
+        }
         self.look_at_leaving();
         self.tick_functions();
         self.tick_sessions();

@@ -76,7 +76,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A program of this workspace has not been built.
-    #[error("{} is not there; build it with `cargo build --profile fast -p middlenet-runtime -p middlenet-nf-manager`", path.display())]
+    #[error("{} is not there; build it with `cargo build --profile fast -p middlenet-runtime -p middlenet-nf-manager -p middlenet-message-broker`", path.display())]
     NotBuilt {
         /// Where it was looked for.
         path: PathBuf,

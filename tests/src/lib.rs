@@ -16,17 +16,22 @@
 
 #![forbid(unsafe_code)]
 
+mod backend;
 mod binary;
 mod capture;
 mod echo;
 mod error;
+pub mod http;
 mod line;
+mod load;
 mod message;
 mod name;
 mod netns;
+mod pattern;
 mod process;
 mod proxy;
 mod raw;
+mod request_status;
 mod require;
 mod run_status;
 mod runtime;
@@ -34,18 +39,23 @@ mod scratch;
 mod upstream;
 mod veth;
 mod wait;
+mod web;
 mod wire;
 
+pub use backend::Backend;
 pub use binary::{binary, example};
 pub use capture::{read_capture, write_capture};
 pub use echo::{Conversation, Echo};
 pub use error::Error;
 pub use line::Line;
+pub use load::{Asks, Load, Seen};
 pub use message::Message;
 pub use netns::Netns;
+pub use pattern::Pattern;
 pub use process::{Output, Process};
 pub use proxy::{Account, Proxy, Transport, over};
 pub use raw::{RawSocket, random_frame};
+pub use request_status::Account as RequestAccount;
 pub use require::{may_build_namespaces, skip};
 pub use run_status::{Conservation, RunStatus};
 pub use runtime::{Command, Runtime, Summary, middlenet};
@@ -53,4 +63,5 @@ pub use scratch::Scratch;
 pub use upstream::{Upstream, Visit};
 pub use veth::{End, Veth, unique_device_name};
 pub use wait::wait_until;
+pub use web::Web;
 pub use wire::{Ended, Wire};

@@ -188,6 +188,32 @@ impl Runtime {
         })
     }
 
+    /// Waits until every process works and no request is under way: all are accounted for, and all buffers are free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runtime::wait_for`].
+    pub fn wait_for_requests_to_rest(&self) -> Result<RunStatus, Error> {
+        self.wait_for("rest", REST, |status| status.serves_requests() && status.requests_rest())
+    }
+
+    /// Waits for rest, ends a run of chains of requests, and asserts that it ended well and accounts for every request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Run`] if anything is not as it should be.
+    pub fn stop_requests(mut self) -> Result<RunStatus, Error> {
+        let status = self.wait_for_requests_to_rest()?;
+        let output = self.end_with(Signal::SIGINT)?;
+        let line = output.stderr.lines().rev().find_map(|line| line.split_once("stopped: ").map(|(_, rest)| rest));
+        let even = line.is_some_and(|line| line.contains("received =") && line.ends_with(" 0 under way"));
+        if output.status.success() && even {
+            return Ok(status);
+        }
+        let what = format!("ended with {} and the account {line:?}; its log:\n{}", output.status, output.stderr);
+        Err(Error::Run { name: self.name.clone(), what })
+    }
+
     /// Runs `middlenet` with these arguments, to its end, whatever that is.
     ///
     /// # Errors
@@ -249,7 +275,7 @@ impl Drop for Runtime {
         if std::thread::panicking() {
             eprintln!("the log of the run `{}`:\n{}", self.name, self.log());
             if let Ok(status) = self.status() {
-                eprintln!("its status: {:#}", status.0["data_plane"]);
+                eprintln!("its status: {:#}\n{:#}", status.0["data_plane"], status.0["messages"]);
             }
         }
         // Nobody runs under this name again, to clean up after a run that was killed.

@@ -28,7 +28,7 @@ impl Profile {
 /// The command that builds all programs. Always the same selection of packages: another one would give the dependencies
 /// other features, and cargo would build them again.
 pub(crate) fn build_command(profile: Profile) -> Command {
-    let packages = ["middlenet-runtime", "middlenet-nf-manager", "middlenet-bench"];
+    let packages = ["middlenet-runtime", "middlenet-nf-manager", "middlenet-message-broker", "middlenet-bench"];
     let mut command = process::cargo(["build", "--profile", profile.name()]);
     command.args(packages.iter().flat_map(|package| ["-p", package]));
     command

@@ -1,6 +1,7 @@
 //! What goes when: sockets, programs, the process that loaded them.
 
 use std::env;
+use std::fs;
 use std::mem;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -160,4 +161,38 @@ fn load_until_killed() {
     skmsg.ledger().words().iter().for_each(|word| word.store(entry(1, 0), std::sync::atomic::Ordering::Release));
     println!("loaded as {}", skmsg.program_id());
     thread::sleep(Duration::from_secs(60));
+}
+
+/// Set for the child of `who_may_not_load_is_told_so`: what it should hear.
+const EXPECTED: &str = "MIDDLENET_TEST_EXPECTED";
+
+#[test]
+fn who_may_not_load_is_told_so() {
+    require_root!();
+    for (capabilities, expected) in
+        [("", "not permitted"), ("+bpf,+net_admin", "prohibited for !root"), ("+bpf,+net_admin,+perfmon", "loaded")]
+    {
+        let mut child = Command::new("setpriv");
+        child.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        if !capabilities.is_empty() {
+            child.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+        }
+        // The test's own file may lie where that user does not see it.
+        let exe = fs::File::open("/proc/self/exe").expect("the test's own file");
+        fcntl(&exe, FcntlArg::F_SETFD(FdFlag::empty())).expect("the child inherits it");
+        child.arg(format!("/proc/self/fd/{}", exe.as_raw_fd()));
+        child.args(["--exact", "lifetime::try_to_load", "--nocapture"]).env(EXPECTED, expected);
+        let output = Process::spawn(&mut child).expect("the child starts").wait(SOON).expect("the child ends");
+        assert!(output.status.success(), "{capabilities}: {}{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains("as expected"), "{capabilities}: {}", output.stdout);
+    }
+}
+
+/// The child of the test above; on its own it has nothing to do.
+#[test]
+fn try_to_load() {
+    let Ok(expected) = env::var(EXPECTED) else { return };
+    let outcome = Skmsg::load(8, Filter::Checked).map_or_else(|error| error.to_string(), |_| "loaded".to_owned());
+    assert!(outcome.contains(&expected), "{expected} was expected: {outcome}");
+    println!("as expected");
 }

@@ -145,7 +145,7 @@ impl MiddleboxFunction for AccessLog {
             pending: States::new(PENDING),
             spare: Vec::new(),
             clock: WallClock::default(),
-            lines: init.counter("lines", "lines handed to the writer"),
+            lines: init.counter("lines", "lines gathered for the writer"),
             dropped: init.counter("dropped", "lines dropped because too many waited for the writer"),
             unknown: init.counter("unknown", "requests whose head was not seen or is forgotten"),
             write_errors: init.counter("write-errors", "lines that could not be written"),
@@ -188,9 +188,9 @@ impl MiddleboxFunction for AccessLog {
             queue.flush();
         }
         let seen = queue.seen();
-        self.write_errors.set(seen.write_errors);
-        self.reopened.set(seen.reopened);
-        self.reopen_failed.set(seen.reopen_failed);
+        self.write_errors.add(seen.write_errors);
+        self.reopened.add(seen.reopened);
+        self.reopen_failed.add(seen.reopen_failed);
     }
 
     fn inherit(&mut self, previous: Self) {

@@ -79,9 +79,9 @@ impl Queue {
         }
     }
 
-    /// What the writer has counted.
+    /// What the writer has counted since this was last called.
     pub(super) fn seen(&self) -> Seen {
-        self.shared.seen()
+        self.shared.take()
     }
 
     /// Goes on with the queue of an instance that wrote to the same place, so that lines keep their order.

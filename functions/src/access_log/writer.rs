@@ -3,7 +3,7 @@
 use middlenet_sdk::ConfigError;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -27,7 +27,7 @@ pub(super) enum Sink {
     File { path: PathBuf, file: File },
 }
 
-/// What the writer counts.
+/// What the writer has counted since it was last asked.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     write_errors: AtomicU64,
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     reopen_failed: AtomicU64,
 }
 
-/// The counts now.
+/// What was counted since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) write_errors: u64,
@@ -44,11 +44,11 @@ pub(super) struct Seen {
 }
 
 impl Shared {
-    pub(super) fn seen(&self) -> Seen {
+    pub(super) fn take(&self) -> Seen {
         Seen {
-            write_errors: self.write_errors.load(Ordering::Relaxed),
-            reopened: self.reopened.load(Ordering::Relaxed),
-            reopen_failed: self.reopen_failed.load(Ordering::Relaxed),
+            write_errors: self.write_errors.swap(0, Ordering::Relaxed),
+            reopened: self.reopened.swap(0, Ordering::Relaxed),
+            reopen_failed: self.reopen_failed.swap(0, Ordering::Relaxed),
         }
     }
 }
@@ -70,9 +70,10 @@ impl Destination {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Opening a pipe would wait for its reader, and a device is no log.
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(io::Error::other("it is no regular file"));
+    // Opening a pipe would wait for its reader.
+    let may_open = |kind: std::fs::FileType| kind.is_file() || kind.is_char_device();
+    if path.metadata().is_ok_and(|metadata| !may_open(metadata.file_type())) {
+        return Err(io::Error::other("it is neither a file nor a device"));
     }
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }

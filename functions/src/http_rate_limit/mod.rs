@@ -128,6 +128,8 @@ pub struct HttpRateLimit {
     allow: Vec<AddressRange>,
     headers: bool,
     buckets: FlowTable<Bucket>,
+    /// Evictions that the counter has.
+    evicted_before: u64,
     secrets: [RandomState; 2],
     pending: States<Reading>,
     room: Vec<u8>,
@@ -180,6 +182,7 @@ impl MiddleboxFunction for HttpRateLimit {
             allow: allow.collect::<Result<_, _>>()?,
             headers: config.headers,
             buckets: FlowTable::new(config.buckets),
+            evicted_before: 0,
             secrets: [RandomState::new(), RandomState::new()],
             pending: States::new(PENDING),
             room: Vec::new(),
@@ -235,7 +238,8 @@ impl MiddleboxFunction for HttpRateLimit {
         let now_ns = u64::try_from(context.now().as_nanos()).unwrap_or(u64::MAX / 2);
         self.buckets.sweep(now_ns, |_| {});
         self.gauge.set(self.buckets.len() as u64);
-        self.evicted.set(self.buckets.evicted());
+        self.evicted.add(self.buckets.evicted() - self.evicted_before);
+        self.evicted_before = self.buckets.evicted();
     }
 
     fn inherit(&mut self, previous: Self) {
@@ -243,6 +247,10 @@ impl MiddleboxFunction for HttpRateLimit {
         // Tokens mean the same only if the limits do.
         if previous.shape == self.shape && previous.keys == self.keys && previous.masks == self.masks {
             self.secrets = previous.secrets;
+            // A table of the same size is taken over as it is, with its count.
+            if previous.buckets.capacity() == self.buckets.capacity() {
+                self.evicted_before = previous.evicted_before;
+            }
             self.buckets.take_over(previous.buckets, 0);
         }
     }

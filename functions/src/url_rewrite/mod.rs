@@ -27,7 +27,7 @@
 //! **Counters.** `rewritten`, `redirected`, `unmatched`, `refused`.
 //!
 //! **Limits.** A result that is no canonical target is refused with 400: one with a dot segment, or one that no longer begins with
-//! a slash. Repeated slashes in a result become one. Targets without a path (`*`, CONNECT) pass untouched. A compiled pattern
+//! a slash; so is one of more than 8,000 bytes. Repeated slashes in a result become one. Targets without a path (`*`, CONNECT) pass untouched. A compiled pattern
 //! takes at most 1 MiB; 1,024 rules.
 
 mod rule;
@@ -41,6 +41,8 @@ use rule::Rule;
 
 /// Most rules.
 const MAX_RULES: usize = 1024;
+/// The longest result: what a request may have for a target. Rules that double it one after the other stop here.
+const MAX_TARGET_BYTES: usize = 8000;
 
 /// Configuration of `url-rewrite`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -148,11 +150,11 @@ impl MiddleboxFunction for UrlRewrite {
     }
 }
 
-/// Whether a result can be used. Where slashes had to be merged, `scratch` has the target as it is to be, else it is empty.
+/// Whether a result can be used as a target. Where slashes had to be merged, `scratch` has the target as it is to be, else it is empty.
 fn settle(built: &mut [u8], origin_bytes: usize, scratch: &mut Vec<u8>) -> bool {
     scratch.clear();
     let target = &built[origin_bytes..];
-    if target.first() != Some(&b'/') {
+    if target.first() != Some(&b'/') || target.len() > MAX_TARGET_BYTES {
         return false;
     }
     match canonical_target(target, scratch) {

@@ -122,6 +122,14 @@ fn a_result_that_climbs_is_refused() {
 }
 
 #[test]
+fn results_do_not_grow_without_bound() {
+    let double = json!({ "match": "^(.*)$", "to": "$1$1", "continue": true });
+    let mut kit = kit(json!(vec![double; 1000]));
+    assert!(matches!(get(&mut kit, "/12345678901234567890").0, Verdict::Respond(answer) if answer.status() == 400));
+    assert_eq!(kit.counter("refused"), 1);
+}
+
+#[test]
 fn encodings_of_the_configuration_are_made_canonical() {
     let mut kit = kit(json!([{ "prefix": "/a", "to": "/caf%c3%a9%2dx" }]));
     assert_eq!(target(&mut kit, "/a/b"), "/caf%C3%A9-x/b");

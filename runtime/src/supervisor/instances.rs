@@ -16,6 +16,8 @@ use super::process::{Process, describe_exit};
 use super::{Phase, RunError, Supervisor, log};
 use crate::plan::{Hop, Plane, Program};
 
+/// Messages of an instance that are taken in a row.
+const MESSAGES_PER_TURN: usize = 64;
 /// Why an instance is started anew that has done no wrong.
 const PORTS_CHANGED: &str = "has ports that changed";
 
@@ -122,7 +124,9 @@ impl Supervisor {
     }
 
     pub(super) fn take_function_messages(&mut self, at: usize, id: u64) {
-        while let Some(instance) = self.slots[at].instance_mut(id) {
+        // One that writes without end waits for its next turn like everybody.
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(instance) = self.slots[at].instance_mut(id) else { return };
             if instance.deaf || !instance.process.channel().readable(Duration::ZERO).unwrap_or(false) {
                 return;
             }

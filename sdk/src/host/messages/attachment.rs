@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::skmsg::{Received, SkmsgSocket};
 use crate::host::HostError;
 use crate::middlebox::{
-    Board, Context, DynMiddlebox, MAX_GROUP, MAX_ROUTE, MESSAGE_BYTES, Message, NO_HOP, Onward, Timers, UNDELIVERED,
+    Board, Context, DynMiddlebox, MAX_GROUP, MAX_ROUTE, MESSAGE_BYTES, Message, Onward, Timers, UNDELIVERED,
 };
 
 /// How long the broker may leave a return ring full before the process gives up on it.
@@ -258,6 +258,5 @@ fn next_stop(message: &mut Message<'_>, cursor: usize, onward: Onward) -> u8 {
         }
     };
     header.cursor = next as u8;
-    debug_assert!(header.route[last].position == NO_HOP || next != last);
     header.route[next].key
 }

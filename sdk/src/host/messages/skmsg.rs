@@ -1,10 +1,11 @@
 //! The SK_MSG socket of a function: a stream of cells, in groups.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use middlenet_shm::Descriptor;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use zerocopy::{FromBytes, IntoBytes};
@@ -14,7 +15,7 @@ use crate::middlebox::{Cell, Group, MAX_GROUP};
 
 const CELL: usize = size_of::<Cell>();
 /// How long a receive waits. Then the rings and the control socket are looked at.
-const RECEIVE_MS: i64 = 100;
+const RECEIVE_MS: u16 = 100;
 
 /// What a receive brought.
 pub(super) enum Received {
@@ -37,13 +38,15 @@ pub(super) struct SkmsgSocket {
     left: usize,
     /// Receives that timed out although something had come.
     late: u32,
+    /// Something has come: the socket is in the broker's sockmap.
+    entered: bool,
 }
 
 impl SkmsgSocket {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS))?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS.into()))?;
         let input = vec![0; CELLS * CELL].into_boxed_slice();
-        Ok(Self { socket, input, filled: 0, left: 0, late: 0 })
+        Ok(Self { socket, input, filled: 0, left: 0, late: 0, entered: false })
     }
 
     /// Receives that timed out although something had come: wake-ups that the kernel lost.
@@ -53,6 +56,14 @@ impl SkmsgSocket {
 
     /// Waits for bytes.
     pub(super) fn receive(&mut self) -> Received {
+        // A receive that waits since before the socket was put into the sockmap does not see what comes by it; poll does.
+        if !self.entered {
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            if !poll(&mut fds, PollTimeout::from(RECEIVE_MS)).is_ok_and(|ready| ready > 0) {
+                return Received::Nothing;
+            }
+            self.entered = true;
+        }
         let room = &mut self.input[self.filled..];
         let taken = match recv(self.socket.as_raw_fd(), room, MsgFlags::empty()) {
             Err(Errno::EAGAIN) => {

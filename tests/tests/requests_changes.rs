@@ -1,0 +1,242 @@
+//! Changes to chains of requests under load: none of them costs a request.
+
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use middlenet_tests::{Asks, Error, Load, Process, Runtime, Web, binary, require_root};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const SOON: Duration = Duration::from_secs(20);
+const CLIENTS: usize = 32;
+
+fn send(signal: Signal, pid: u32) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("a process of the run takes a signal");
+}
+
+/// A load that went well, to its end.
+fn fine(load: Load, run: &Runtime) -> Result<(), Error> {
+    let seen = load.stop();
+    assert_eq!((seen.failed(), &seen.wrong), (0, &vec![]), "{seen:?}");
+    let account = run.wait_for_requests_to_rest()?.account("web");
+    assert_eq!((account.received, account.answered), (seen.asked, seen.fine));
+    Ok(())
+}
+
+fn changes(how: &str, placement: &str) -> Result<(), Error> {
+    let web = Web::new()?;
+    let edit = |value: u32| {
+        format!(
+            "header-edit: {{ response: [{{ set: {{ name: x-chain, value: web }} }}, {{ set: {{ name: x-turn, value: '{value}' }} }}] }}"
+        )
+    };
+    let manifest = |value: u32| Web::manifest(how, &[Web::PROXY, Web::REWRITE, &edit(value)]);
+    let run = Runtime::start(&web.host, &manifest(0))?;
+    let asks = Asks { header: Some(("x-chain", "web")), ..Asks::REWRITTEN };
+    let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, asks)?;
+    load.wait_for(300, SOON)?;
+    for turn in 1..=5 {
+        let output = run.apply(&manifest(turn))?;
+        assert!(output.status.success(), "{} {}", output.stdout, output.stderr);
+        load.wait_for(200, SOON)?;
+    }
+    if placement == "process" {
+        for function in ["reverse-proxy", "url-rewrite", "header-edit"] {
+            let pid = run.status()?.pid(function);
+            let output = run.command(&["apply", "--replace", &format!("web/{function}"), "--name", run.name()])?;
+            assert!(output.status.success(), "{} {}", output.stdout, output.stderr);
+            assert_ne!(run.status()?.pid(function), pid, "{function} is another process");
+            load.wait_for(200, SOON)?;
+        }
+    }
+    fine(load, &run)?;
+    assert_eq!(run.status()?.restarts("url-rewrite"), 0);
+    run.stop_requests()?;
+    Ok(())
+}
+
+#[test]
+fn changes_inline_lose_nothing() -> Result<(), Error> {
+    require_root!(Ok(()));
+    changes("    placement: inline\n", "inline")
+}
+
+#[test]
+fn changes_on_skmsg_lose_nothing() -> Result<(), Error> {
+    require_root!(Ok(()));
+    changes(&Web::processes("skmsg"), "process")
+}
+
+#[test]
+fn changes_on_rings_lose_nothing() -> Result<(), Error> {
+    require_root!(Ok(()));
+    changes(&Web::processes("ring"), "process")
+}
+
+#[test]
+fn two_workers_and_replicas_share_the_load() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for hop in ["skmsg", "ring"] {
+        let web = Web::new()?;
+        let rewrite = format!("url-rewrite: {{ config: {}, replicas: 2 }}", &Web::REWRITE["url-rewrite: ".len()..]);
+        let manifest = Web::manifest(&Web::processes(hop), &[Web::PROXY, &rewrite, Web::EDIT]);
+        let run = Runtime::start(&web.host, &format!("{manifest}cores: {{ broker: [0, 1], functions: [0, 1] }}\n"))?;
+        let asks = Asks { header: Some(("x-chain", "web")), ..Asks::REWRITTEN };
+        let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, asks)?;
+        load.wait_for(1000, SOON)?;
+        let status = run.status()?;
+        let of = |list: &str, name: &str| -> Vec<u64> {
+            let workers = status.0["messages"][list].as_array().into_iter().flatten();
+            workers.filter_map(|worker| worker[name].as_u64()).collect()
+        };
+        let received = of("workers", "descriptors_received");
+        assert!(received.len() == 2 && received.iter().all(|n| *n > 50), "both workers work: {received:?}");
+        let replicas: Vec<u64> = status
+            .instances("url-rewrite")
+            .iter()
+            .map(|i| i["counters"].as_array().into_iter().flatten().filter_map(|c| c["value"].as_u64()).sum())
+            .collect();
+        assert!(replicas.len() == 2 && replicas.iter().all(|n| *n > 50), "both replicas work: {replicas:?}");
+        for backend in &web.backends {
+            assert!(backend.requests() > 100, "{} serves", backend.address());
+        }
+        // One of two dies: the other goes on.
+        for _ in 0..3 {
+            let status = run.status()?;
+            let pid = status.pid("url-rewrite").expect("it runs");
+            send(Signal::SIGKILL, pid);
+            run.wait_for("another", SOON, |s| {
+                s.serves_requests() && s.pid("url-rewrite").is_some_and(|now| now != pid)
+            })?;
+            load.wait_for(300, SOON)?;
+        }
+        let output = run.command(&["apply", "--replace", "web/url-rewrite", "--name", run.name()])?;
+        assert!(output.status.success(), "{} {}", output.stdout, output.stderr);
+        load.wait_for(300, SOON)?;
+        fine(load, &run)?;
+        run.stop_requests()?;
+    }
+    Ok(())
+}
+
+/// What has begun is finished: the run counts no failure, and clients lose at most the request that it had not read.
+#[test]
+fn a_stop_under_load_finishes_what_has_begun() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for how in ["    placement: inline\n".to_owned(), Web::processes("skmsg"), Web::processes("ring")] {
+        let web = Web::new()?;
+        let mut run = Runtime::start(&web.host, &Web::manifest(&how, &[Web::PROXY, Web::REWRITE, Web::EDIT]))?;
+        let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, Asks::REWRITTEN)?;
+        load.wait_for(500, SOON)?;
+        let output = run.end_with(Signal::SIGINT)?;
+        assert!(output.status.success(), "{}", output.stderr);
+        let seen = load.stop();
+        assert_eq!((&seen.wrong, seen.hung, seen.refused.len()), (&vec![], 0, 0), "{seen:?}");
+        assert!(seen.cut <= CLIENTS as u64, "{seen:?}");
+        let line = output.stderr.lines().find(|line| line.contains("requests received")).unwrap_or_default();
+        assert!(line.contains("received =") && line.contains(" 0 failed") && line.contains(" 0 under way"), "{line}");
+    }
+    Ok(())
+}
+
+/// With more clients than there are buffers, they take turns.
+#[test]
+fn few_buffers_serve_many_clients() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for how in ["    placement: inline\n".to_owned(), Web::processes("skmsg"), Web::processes("ring")] {
+        let web = Web::new()?;
+        let manifest = Web::manifest(&how, &[Web::PROXY, Web::REWRITE, Web::EDIT]);
+        let run = Runtime::start(&web.host, &format!("memory: {{ messages: 64 }}\n{manifest}"))?;
+        let asks = Asks { body_bytes: 40_000, ..Asks::REWRITTEN };
+        let load = Load::start(&web.host, Web::ADDRESS, 200, asks)?;
+        load.wait_for(2000, SOON)?;
+        fine(load, &run)?;
+        run.stop_requests()?;
+    }
+    Ok(())
+}
+
+/// Without the right to load BPF programs, chains run on rings, and say so.
+#[test]
+fn without_bpf_there_are_rings() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let web = Web::new()?;
+    let run = Runtime::prepare(&Web::manifest(&Web::processes("skmsg"), &[Web::PROXY, Web::REWRITE, Web::EDIT]))?;
+    let mut command = web.host.command("setpriv");
+    command.args(["--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin", "--no-new-privs"]);
+    command.arg(binary("middlenet")?).arg("run").arg(run.manifest());
+    let mut process = Process::spawn(&mut command)?;
+    process.wait_for_output(&format!("`{}` runs:", run.name()), SOON)?;
+    let status = run.status()?;
+    for function in ["reverse-proxy", "url-rewrite", "header-edit"] {
+        assert_eq!(status.request_hop(function)["transport"], "ring", "{function}");
+    }
+    assert_ne!(status.0["messages"]["skmsg"], "works");
+    let notes = status.0["notes"].to_string();
+    assert!(notes.contains("SK_MSG is not used") && notes.contains("rings"), "{notes}");
+    assert!(process.stderr().contains("SK_MSG is not used"), "{}", process.stderr());
+    let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, Asks::REWRITTEN)?;
+    load.wait_for(500, SOON)?;
+    fine(load, &run)?;
+    let output = process.stop(SOON)?;
+    assert!(output.status.success(), "{}", output.stderr);
+    Ok(())
+}
+
+/// Lost wake-ups, told of by a function's own count, end the trust in SK_MSG while requests are under way.
+#[test]
+fn from_skmsg_to_rings_at_run_time() -> Result<(), Error> {
+    require_root!(Ok(()));
+    for on_failure in ["retry", "drop"] {
+        let web = Web::new()?;
+        let functions = [Web::PROXY, Web::REWRITE, Web::EDIT].map(|entry| Web::entry(entry, on_failure));
+        let functions: Vec<&str> = functions.iter().map(String::as_str).collect();
+        let mut run = Runtime::start(&web.host, &Web::manifest(&Web::processes("skmsg"), &functions))?;
+        let supervisor = run.process().pid();
+        let asks = Asks { header: Some(("x-chain", "web")), ..Asks::REWRITTEN };
+        let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, asks)?;
+        load.wait_for(500, SOON)?;
+        let status = run.status()?;
+        assert_eq!(status.request_hop("url-rewrite")["transport"], "skmsg");
+        // It stands still, so that it does not count anew, and has messages that wait for it.
+        let pid = status.pid("url-rewrite").expect("it runs");
+        let counter = lost_wakeups(supervisor, "url-rewrite");
+        send(Signal::SIGSTOP, pid);
+        let changed = run.wait_for("rings", SOON, |status| {
+            counter.write_all_at(&5u32.to_ne_bytes(), LATE_WAKEUPS).expect("the region takes it");
+            status.request_hop("url-rewrite")["transport"] == "ring"
+        });
+        send(Signal::SIGCONT, pid);
+        let status = changed?;
+        assert!(status.0["messages"]["skmsg"].to_string().contains("given up"), "{}", status.0["messages"]["skmsg"]);
+        load.wait_for(500, SOON)?;
+        // Who is started from now on is on rings as well.
+        send(Signal::SIGKILL, status.pid("header-edit").expect("it runs"));
+        if on_failure == "retry" {
+            run.wait_for("another", SOON, |s| s.serves_requests() && s.restarts("header-edit") == 1)?;
+            load.wait_for(500, SOON)?;
+            fine(load, &run)?;
+        } else {
+            let seen = load.stop();
+            assert!(seen.wrong.is_empty() && seen.cut == 0 && seen.hung == 0, "{seen:?}");
+        }
+        run.stop_requests()?;
+    }
+    Ok(())
+}
+
+/// Where a control region has the count; `sdk/shm/src/control/layout.rs`.
+const LATE_WAKEUPS: u64 = 84;
+
+/// The control region of a function, as the supervisor has it.
+fn lost_wakeups(supervisor: u32, function: &str) -> std::fs::File {
+    let folder = format!("/proc/{supervisor}/fd");
+    let entries = std::fs::read_dir(&folder).expect("the supervisor lives").flatten();
+    let found = entries.map(|entry| entry.path()).find(|path| {
+        let target = std::fs::read_link(path).unwrap_or_default();
+        let target = target.to_string_lossy();
+        target.contains("memfd:middlenet-") && target.contains(function)
+    });
+    let path = found.unwrap_or_else(|| panic!("no control region of {function} in {folder}"));
+    std::fs::File::options().read(true).write(true).open(path).expect("root may open it")
+}
