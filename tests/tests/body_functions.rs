@@ -1,8 +1,15 @@
 //! Functions that look at bodies and streams, and change them.
 
-use middlenet_tests::{Ended, Error, Message, Netns, Proxy, Transport, Upstream, over, require_root};
+use std::time::Duration;
+
+use middlenet_tests::{
+    Ended, Error, Message, Netns, Proxy, RunStatus, Transport, Upstream, Visit, Wire, over, require_root,
+};
 
 const UPSTREAM: &str = "127.0.0.1:9001";
+const SOON: Duration = Duration::from_secs(10);
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+const SWITCHING: &str = "HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
 
 /// Answers with the body it got, in the framing that the target names; notes what it got.
 fn mirror(netns: &Netns) -> Result<Upstream, Error> {
@@ -86,8 +93,8 @@ fn bodies(mode: &str, exact: bool, expected: impl Fn(&[u8]) -> Vec<u8>) -> Resul
         }
         let account = proxy.wait_for_rest()?;
         assert_eq!(account.count("answered"), exchanges);
-        let status = proxy.run().status()?;
-        assert_eq!(status.counter("touch", "finished"), exchanges);
+        let told = |s: &RunStatus| s.counter("touch", "finished") == exchanges;
+        let status = proxy.run().wait_for("the function to hear of every end", SOON, told)?;
         let last = status.counter("touch", "last-pieces");
         // A body that was swallowed on its way there comes back empty, and may have no piece.
         assert!(last == 2 * exchanges || (!exact && last >= exchanges), "{last} last pieces of {exchanges} exchanges");
@@ -105,7 +112,8 @@ fn bodies_are_changed_in_place() -> Result<(), Error> {
 #[test]
 fn bodies_grow() -> Result<(), Error> {
     require_root!(Ok(()));
-    bodies("double", true, |body| body.iter().flat_map(|b| [*b, *b]).collect())
+    let twice = |b: &u8| if *b == b'a' { vec![*b; 2] } else { vec![*b] };
+    bodies("stretch", true, |body| body.iter().flat_map(twice).collect())
 }
 
 /// Where pieces begin is nobody's promise, so that only the lengths can be known, about.
@@ -148,12 +156,12 @@ fn a_head_request_announces_no_length_that_will_not_be() -> Result<(), Error> {
             while let Some(request) = visit.request()? {
                 match request.method() {
                     "HEAD" => visit.wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")?,
-                    _ => visit.answer("hello")?,
+                    _ => visit.answer("haahh")?,
                 }
             }
             Ok(())
         })?;
-        for (mode, length) in [("upper", Some("5")), ("double", None)] {
+        for (mode, length) in [("upper", Some("5")), ("stretch", None)] {
             let proxy = touched(netns, transport, mode, &[])?;
             let mut client = proxy.client()?;
             client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")?;
@@ -161,7 +169,7 @@ fn a_head_request_announces_no_length_that_will_not_be() -> Result<(), Error> {
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
             let get = client.response()?;
             assert_eq!(get.header("content-length"), length, "{mode}");
-            assert_eq!(get.body.len(), if mode == "double" { 10 } else { 5 });
+            assert_eq!(get.body.len(), if mode == "stretch" { 7 } else { 5 });
             proxy.stop()?;
         }
         Ok(())
@@ -267,18 +275,18 @@ fn functions_see_the_bytes_of_a_tunnel() -> Result<(), Error> {
     require_root!(Ok(()));
     over(&Transport::PROCESSES, |netns, transport| {
         for (mode, said, heard) in
-            [("upper", "hello", "HELLO"), ("double", "abc", "aaaabbbbcccc"), ("cheat", "abc", "abc")]
+            [("upper", "hello", "HELLO"), ("stretch", "abcdefgh", "aaaabcdefgh"), ("cheat", "abc", "abc")]
         {
             let _upstream = Upstream::start(netns, UPSTREAM, |visit| {
                 visit.request()?;
-                visit.wire.send("HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")?;
+                visit.wire.send(SWITCHING)?;
                 let (bytes, ended) = visit.wire.rest()?;
                 assert_eq!(ended, Ended::Closed);
                 visit.wire.send(bytes)
             })?;
             let proxy = touched(netns, transport, mode, &[])?;
             let mut client = proxy.client()?;
-            client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")?;
+            client.send(UPGRADE)?;
             assert_eq!(client.response_head()?.status(), 101);
             let times = 20_000;
             client.send(said.repeat(times))?;
@@ -288,6 +296,74 @@ fn functions_see_the_bytes_of_a_tunnel() -> Result<(), Error> {
             assert!(bytes == heard.repeat(times).as_bytes(), "{mode}: {} bytes came back", bytes.len());
             proxy.stop()?;
         }
+        Ok(())
+    })
+}
+
+/// Not only what comes once both sides know that it is a tunnel.
+#[test]
+fn functions_see_the_first_bytes_of_a_tunnel() -> Result<(), Error> {
+    require_root!(Ok(()));
+    over(&Transport::PROCESSES, |netns, transport| {
+        let upstream = Upstream::start(netns, UPSTREAM, |visit| {
+            visit.request()?;
+            visit.wire.send(format!("{SWITCHING}right behind"))?;
+            let bytes = visit.wire.take(8)?;
+            visit.note_body(bytes);
+            visit.wire.rest().map(drop)
+        })?;
+        let run = env!("CARGO_BIN_EXE_middlenet-test-touch");
+        let touch = format!("touch: {{ run: {run}, config: {{ mode: upper }} }}");
+        let proxy = format!("reverse-proxy: {{ upstreams: ['{UPSTREAM}'] }}");
+        // With a function that looks at the response's head, and without.
+        for functions in [&[Proxy::EDIT, &touch, &proxy][..], &[&touch, &proxy]] {
+            let proxy = Proxy::start(netns, transport, functions, &[])?;
+            let mut client = proxy.client()?;
+            client.send(format!("{UPGRADE}too soon"))?;
+            assert_eq!(client.response_head()?.status(), 101);
+            assert_eq!(client.take(12)?, b"RIGHT BEHIND");
+            middlenet_tests::wait_until("the client's bytes", SOON, || upstream.requests().len() % 2 == 0)?;
+            assert_eq!(upstream.requests().pop().unwrap_or_default().text(), "TOO SOON");
+            drop(client);
+            proxy.stop()?;
+        }
+        Ok(())
+    })
+}
+
+/// More tunnels than there are message buffers.
+#[test]
+fn tunnels_in_which_nothing_moves_keep_no_buffers() -> Result<(), Error> {
+    require_root!(Ok(()));
+    over(&Transport::PROCESSES, |netns, transport| {
+        let _upstream = Upstream::start(netns, UPSTREAM, |visit: &mut Visit| {
+            visit.request()?;
+            visit.wire.send(SWITCHING)?;
+            loop {
+                let bytes = visit.wire.take(1)?;
+                visit.wire.send(bytes)?;
+            }
+        })?;
+        let run = env!("CARGO_BIN_EXE_middlenet-test-touch");
+        let touch = format!("touch: {{ run: {run}, config: {{ mode: upper }} }}");
+        let proxy = format!("reverse-proxy: {{ upstreams: ['{UPSTREAM}'] }}");
+        let memory = "memory: { messages: 64 }";
+        let proxy = Proxy::start_with(netns, transport, &[Proxy::EDIT, &touch, &proxy], &[], memory)?;
+        let mut clients = (0..100).map(|_| proxy.client()).collect::<Result<Vec<Wire>, _>>()?;
+        for client in &mut clients {
+            client.send(UPGRADE)?;
+            assert_eq!(client.response_head()?.status(), 101);
+        }
+        for _ in 0..3 {
+            clients.iter_mut().try_for_each(|client| client.send("abc"))?;
+            for client in &mut clients {
+                assert_eq!(client.take(3)?, b"ABC");
+            }
+        }
+        let free = proxy.wait_for("all buffers free", |a| a.0["buffers_free"] == a.0["buffers"])?;
+        assert_eq!(free.count("in_progress"), 100);
+        drop(clients);
+        proxy.stop()?;
         Ok(())
     })
 }

@@ -96,7 +96,7 @@ fn an_upstream_that_is_down_is_passed_over() -> Result<(), Error> {
     })
 }
 
-/// A reset on one side is not taken for an ordinary end on the other.
+/// A reset on one side ends the other.
 #[test]
 fn resets_end_both_sides() -> Result<(), Error> {
     require_root!(Ok(()));
@@ -132,7 +132,8 @@ fn functions_see_and_change_the_bytes() -> Result<(), Error> {
             let (bytes, _) = visit.wire.rest()?;
             visit.wire.send(bytes.to_ascii_lowercase())
         })?;
-        for (mode, said, heard) in [("upper", "hello", "HELLO"), ("double", "abc", "aaaabbbbcccc"), ("glance", "x", "")]
+        for (mode, said, heard) in
+            [("upper", "hello", "HELLO"), ("stretch", "abcdefgh", "aaaabcdefgh"), ("glance", "x", "")]
         {
             let run = env!("CARGO_BIN_EXE_middlenet-test-touch");
             let touch = format!("touch: {{ run: {run}, config: {{ mode: {mode} }} }}");

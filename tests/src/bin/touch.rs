@@ -20,8 +20,8 @@ struct Config {
 enum Mode {
     /// Makes letters capitals, in place.
     Upper,
-    /// Writes every byte twice.
-    Double,
+    /// Writes every `a` twice.
+    Stretch,
     /// Keeps every other byte of a piece.
     Halve,
     /// Empties it.
@@ -58,8 +58,9 @@ impl Touch {
         let says = |word: &[u8]| bytes.windows(word.len()).any(|w| w == word);
         match self.mode {
             Mode::Upper => piece.bytes_mut().make_ascii_uppercase(),
-            Mode::Double => {
-                piece.replace(&bytes.iter().flat_map(|b| [*b, *b]).collect::<Vec<_>>());
+            Mode::Stretch => {
+                let twice = |b: &u8| if *b == b'a' { vec![*b; 2] } else { vec![*b] };
+                piece.replace(&bytes.iter().flat_map(twice).collect::<Vec<_>>());
             }
             Mode::Halve => {
                 piece.replace(&bytes.iter().copied().step_by(2).collect::<Vec<_>>());
@@ -118,7 +119,7 @@ impl MiddleboxFunction for Touch {
         let bodies = Interests::REQUEST_BODY | Interests::RESPONSE_BODY | Interests::STREAM | ends;
         match self.mode {
             Mode::Slow => Interests::REQUEST_HEAD | Interests::RESPONSE_HEAD | ends,
-            Mode::Double | Mode::Halve | Mode::Swallow => bodies | Interests::RESIZES_BODY,
+            Mode::Stretch | Mode::Halve | Mode::Swallow => bodies | Interests::RESIZES_BODY,
             Mode::Upper | Mode::Glance | Mode::Judge => bodies,
             Mode::Cheat => Interests::REQUEST_BODY | Interests::RESPONSE_BODY,
         }
