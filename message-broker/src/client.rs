@@ -114,7 +114,11 @@ impl Worker {
                         self.begin_request(s, head);
                         return true;
                     }
-                    Ok(None) if input.start > 0 => self.move_to_front(s),
+                    Ok(None) if input.start > 0 => {
+                        let mut input = input;
+                        self.move_to_front(&mut input);
+                        s.input = Some(input);
+                    }
                     Ok(None) => {}
                     Err(reject) => {
                         self.reject(s, reject);
@@ -180,9 +184,9 @@ impl Worker {
 
     /// Reads into the session's buffer, behind what is there.
     pub(crate) fn fill(&mut self, s: &mut Session, input: Input) -> Read {
-        // Functions that make bodies longer need room for it.
-        let resizes = s.phase == Phase::Exchange && self.chains[usize::from(s.chain)].resizes_request;
-        let limit = if resizes { READ_BYTES / 2 } else { READ_BYTES };
+        let usual = self.chains[usize::from(s.chain)].read_bytes();
+        // A head may be longer.
+        let limit = if s.phase == Phase::Head && input.end >= usual { READ_BYTES } else { usual };
         if input.end >= limit {
             // No head is as long as this; bodies are used up before more is read.
             return Read::Broken;
@@ -202,8 +206,14 @@ impl Worker {
         read
     }
 
-    fn move_to_front(&mut self, s: &mut Session) {
-        let Some(input) = &mut s.input else { return };
+    /// Moves what is left in a buffer to its front, unless there is room enough behind it for what functions may add.
+    pub(crate) fn make_room(&self, chain: u16, input: &mut Input) {
+        if input.start > 0 && input.end > self.chains[usize::from(chain)].read_bytes() {
+            self.move_to_front(input);
+        }
+    }
+
+    fn move_to_front(&self, input: &mut Input) {
         let range = input.start..input.end;
         self.pool.with(input.index, |m| m.data_mut().copy_within(range, 0));
         (input.start, input.end) = (0, input.end - input.start);

@@ -293,6 +293,9 @@ impl Worker {
         let body_ms = self.chains[usize::from(s.chain)].plan.timeouts.body_ms;
         let shown = self.chains[usize::from(s.chain)].wants(Kind::RequestBody);
         if let Some(input) = &mut s.input {
+            if shown {
+                self.make_room(s.chain, input);
+            }
             let (from, to) = (input.start, input.end);
             let ex = &mut s.exchange;
             let step = match self.pool.with(input.index, |m| ex.request_body.next(&m.data_mut()[from..to])) {

@@ -57,9 +57,11 @@ impl Worker {
         let key = conn.key;
         let chain = &self.chains[usize::from(s.chain)];
         let (head, body) = (chain.wants(Kind::ResponseHead), chain.wants(Kind::ResponseBody));
+        // What may come right behind a 101 is for the functions that look at streams.
+        let stream = s.exchange.upgrade.is_some() && chain.wants(Kind::Stream);
         let waiting = s.exchange.response_input.is_some_and(|i| i.start < i.end);
         let came = match s.exchange.response {
-            ResponseState::Head if head || body => self.response_head_in_buffer(s, &mut conn),
+            ResponseState::Head if head || body || stream => self.response_head_in_buffer(s, &mut conn),
             ResponseState::Body if waiting || body => self.response_body_in_buffer(s, &mut conn, body),
             ResponseState::Head | ResponseState::Body => self.response_in_scratch(s, &mut conn),
             ResponseState::HeadAway | ResponseState::Done => Came::Nothing,
@@ -348,9 +350,10 @@ impl Worker {
     }
 
     fn fill_response(&mut self, s: &mut Session, conn: &mut Conn, input: Input) -> Read {
-        let resizes =
-            self.chains[usize::from(s.chain)].resizes_response && matches!(s.exchange.response, ResponseState::Body);
-        let limit = if resizes { READ_BYTES / 2 } else { READ_BYTES };
+        let usual = self.chains[usize::from(s.chain)].read_bytes();
+        let head = matches!(s.exchange.response, ResponseState::Head);
+        // A head may be longer.
+        let limit = if head && input.end >= usual { READ_BYTES } else { usual };
         if input.end >= limit {
             return Read::Broken;
         }
@@ -400,7 +403,11 @@ impl Worker {
         let framing_status = |status: u16| status < 200 || status == 204 || status == 304;
         let status =
             if framing_status(header.status) || framing_status(head.status) { head.status } else { header.status };
-        let egress = egress(s, &head, upgrade.as_deref());
+        let mut egress = egress(s, &head, upgrade.as_deref());
+        if self.chains[usize::from(s.chain)].resizes_response {
+            // What GET would answer has another length.
+            egress.announced_length = None;
+        }
         let head_out = &mut self.head_out;
         head_out.clear();
         let written = self.pool.with(index, |m| {
@@ -415,6 +422,11 @@ impl Worker {
         let body = self.chains[usize::from(s.chain)].wants(Kind::ResponseBody);
         if body && upgrade.is_none() && !s.exchange.response_body.is_done() {
             return self.send_head_out(s);
+        }
+        if upgrade.is_some() && self.chains[usize::from(s.chain)].wants(Kind::Stream) {
+            // What came behind the head is for the functions.
+            self.send_head_out(s);
+            return self.begin_tunnel(s);
         }
         // Nobody looks at the body: it goes out behind the head, and the buffer is free.
         let Some(input) = s.exchange.response_input.take() else { return };
@@ -462,6 +474,9 @@ impl Worker {
             }
         }
         let Some(input) = &mut s.exchange.response_input else { return Came::Nothing };
+        if shown {
+            self.make_room(s.chain, input);
+        }
         let (from, to, index) = (input.start, input.end, input.index);
         let body = &mut s.exchange.response_body;
         match self.pool.with(index, |m| body.next(&m.data_mut()[from..to])) {

@@ -168,6 +168,8 @@ fn extra_bytes_behind_a_response_reach_nobody() -> Result<(), Error> {
             Ok(())
         })?;
         let proxy = Proxy::three(netns, transport, UPSTREAM, &[])?;
+        // So that there is a connection in the pool.
+        proxy.serves_well()?;
         let mut client = proxy.client()?;
         for (method, target) in [
             ("GET", "/length"),
