@@ -34,6 +34,7 @@ pub mod stage;
 pub mod statistics;
 pub mod table;
 pub mod testpmd;
+mod tool;
 pub mod work_folder;
 
 pub use error::BenchError;

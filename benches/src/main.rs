@@ -23,7 +23,7 @@ enum Command {
     L2l3(Measured),
     /// L4/L7 chains as reverse proxies, beside nginx, HAProxy and a chain of nginx over a Linux bridge.
     L4l7(Measured),
-    /// Three functions between a client and a server: real traffic, a blocked port, a killed function.
+    /// Packets and requests through functions: real traffic, a blocked port, killed functions, a killed server.
     Demo(Demo),
 }
 

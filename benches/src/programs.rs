@@ -47,7 +47,7 @@ impl Programs {
         }
         Err(BenchError::Host(format!(
             "{} is not there; build it with `cargo build --release -p middlenet-runtime -p middlenet-nf-manager \
-             -p middlenet-bench`",
+             -p middlenet-message-broker -p middlenet-bench`",
             path.display()
         )))
     }

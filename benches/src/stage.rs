@@ -5,7 +5,7 @@
 //! ```
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use middlenet_tests::{End, Netns, Veth, may_build_namespaces};
 
@@ -39,6 +39,13 @@ impl Stage {
         let left = Veth::between(&host(&client, client_address), &port("left"))?;
         let right = Veth::between(&port("right"), &host(&server, server_address))?;
         Ok(Self { client, middle, server, _cables: [left, right] })
+    }
+}
+
+impl Stage {
+    /// The files that stand for its namespaces while they are there.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        [&self.client, &self.middle, &self.server].map(Netns::path).to_vec()
     }
 }
 

@@ -1,6 +1,10 @@
-//! Answers of the broker's own: errors.
+//! Answers that no upstream gave: errors of the broker's own, and what functions answer.
 
-use middlenet_http::Method;
+use middlenet_http::{Egress, Framing, Method, write_response_head};
+use middlenet_sdk::middlebox::flag;
+
+use crate::session::{End, Session};
+use crate::worker::Worker;
 
 /// The reason phrase of a status that the broker sends.
 pub(crate) fn reason(status: u16) -> &'static str {
@@ -53,5 +57,48 @@ pub(crate) fn write(out: &mut Vec<u8>, status: u16, body: &str, close: bool, min
     );
     if method != Method::Head {
         out.extend_from_slice(body.as_bytes());
+    }
+}
+
+impl Worker {
+    /// A function's own answer goes to the client.
+    pub(crate) fn answer_of_function(&mut self, s: &mut Session, index: u32) {
+        let (header, body) = self.pool.with(index, |m| {
+            let header = *m.header();
+            (header, m.span(header.body).len())
+        });
+        self.release_conn(s, false);
+        if s.exchange.answering || header.flags & flag::ANSWER == 0 {
+            self.end(s, End::Failed("function-verdict"));
+            return self.close(s);
+        }
+        // Who waits for a 100 may leave its body out after this, or not (RFC 9110 10.1.1): what comes next is no one's guess.
+        let in_doubt = s.exchange.expects_continue && !s.exchange.request_body.is_done();
+        s.closing |= !s.exchange.keep_alive || in_doubt || self.stopping.is_some();
+        let status = if (200..600).contains(&header.status) { header.status } else { 500 };
+        let bodiless = matches!(status, 204 | 304);
+        let length = body as u64;
+        let egress = Egress {
+            framing: if bodiless { Framing::None } else { Framing::Length(length) },
+            close: s.closing,
+            keep_alive_explicit: s.exchange.minor == 0 && !s.closing,
+            ..Egress::default()
+        };
+        let (head_out, head_only) = (&mut self.head_out, s.exchange.method == Method::Head);
+        head_out.clear();
+        let written = self.pool.with(index, |m| {
+            let reason = reason(status).as_bytes();
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
+            if !bodiless && !head_only {
+                head_out.extend_from_slice(m.span(header.body));
+            }
+            Ok::<_, middlenet_http::BadHead>(())
+        });
+        if let Err(bad) = written {
+            return self.fail(s, 502, bad.reason());
+        }
+        self.send_answer(s, status);
+        self.end(s, End::Answered);
+        self.after_response(s);
     }
 }

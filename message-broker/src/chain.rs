@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use middlenet_http::Limits;
 use middlenet_plan::{MessageChainPlan, Protocol};
-use middlenet_sdk::middlebox::{Interests, Kind};
+use middlenet_sdk::middlebox::{Interests, Kind, READ_BYTES};
 
 /// A chain of one worker.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Chain {
     pub(crate) resizes_request: bool,
     /// Some function may change the length of response bodies.
     pub(crate) resizes_response: bool,
+    /// Some function may change a length, be it of a stream.
+    resizes: bool,
     /// Where requests go that no function routes, by id.
     pub(crate) upstreams: Vec<usize>,
     /// Which of those is next.
@@ -43,6 +45,7 @@ impl Chain {
             orders: Default::default(),
             resizes_request: false,
             resizes_response: false,
+            resizes: false,
             upstreams,
             next_upstream: 0,
             trusted,
@@ -67,6 +70,13 @@ impl Chain {
         let resizes = |body: Interests| interests.iter().any(|i| i.has(Interests::RESIZES_BODY) && i.has(body));
         self.resizes_request = resizes(Interests::REQUEST_BODY);
         self.resizes_response = resizes(Interests::RESPONSE_BODY);
+        self.resizes = resizes(Interests::NONE);
+    }
+
+    /// Up to where a message buffer is filled: functions that make bodies longer need room behind them.
+    #[inline]
+    pub(crate) fn read_bytes(&self) -> usize {
+        if self.resizes { READ_BYTES / 2 } else { READ_BYTES }
     }
 
     #[inline]

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use middlenet_http::{Reject, RequestHead};
+use middlenet_http::{Framing, Method, Reject, RequestHead};
 use middlenet_sdk::middlebox::{Kind, MessageHeader, NO_HOP, READ_BYTES, flag};
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
 
 use crate::outbox::{Outbox, Sent};
-use crate::session::{End, Exchange, Input, Phase, Session};
+use crate::session::{End, Exchange, Input, Phase, ResponseState, Session};
 use crate::socket::{self, Read};
 use crate::worker::{Origin, Worker};
 
@@ -113,7 +114,11 @@ impl Worker {
                         self.begin_request(s, head);
                         return true;
                     }
-                    Ok(None) if input.start > 0 => self.move_to_front(s),
+                    Ok(None) if input.start > 0 => {
+                        let mut input = input;
+                        self.move_to_front(&mut input);
+                        s.input = Some(input);
+                    }
                     Ok(None) => {}
                     Err(reject) => {
                         self.reject(s, reject);
@@ -179,9 +184,9 @@ impl Worker {
 
     /// Reads into the session's buffer, behind what is there.
     pub(crate) fn fill(&mut self, s: &mut Session, input: Input) -> Read {
-        // Functions that make bodies longer need room for it.
-        let resizes = s.phase == Phase::Exchange && self.chains[usize::from(s.chain)].resizes_request;
-        let limit = if resizes { READ_BYTES / 2 } else { READ_BYTES };
+        let usual = self.chains[usize::from(s.chain)].read_bytes();
+        // A head may be longer.
+        let limit = if s.phase == Phase::Head && input.end >= usual { READ_BYTES } else { usual };
         if input.end >= limit {
             // No head is as long as this; bodies are used up before more is read.
             return Read::Broken;
@@ -201,8 +206,14 @@ impl Worker {
         read
     }
 
-    fn move_to_front(&mut self, s: &mut Session) {
-        let Some(input) = &mut s.input else { return };
+    /// Moves what is left in a buffer to its front, unless there is room enough behind it for what functions may add.
+    pub(crate) fn make_room(&self, chain: u16, input: &mut Input) {
+        if input.start > 0 && input.end > self.chains[usize::from(chain)].read_bytes() {
+            self.move_to_front(input);
+        }
+    }
+
+    fn move_to_front(&self, input: &mut Input) {
         let range = input.start..input.end;
         self.pool.with(input.index, |m| m.data_mut().copy_within(range, 0));
         (input.start, input.end) = (0, input.end - input.start);
@@ -260,6 +271,9 @@ impl Worker {
                 let upgrade = m.headers().find(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
                 upgrade.map(|(_, value)| value.to_vec())
             });
+        }
+        if ex.method == Method::Connect {
+            return self.refuse(s, 501, "connect");
         }
         s.requests += 1;
         let limit = chain.plan.limits.requests;
@@ -496,6 +510,7 @@ impl Worker {
                 }
                 self.close(s);
             }
+            Phase::Exchange if total_over && s.exchange.waits_for_client() => self.refuse(s, 408, "total-timeout"),
             _ if total_over => self.fail(s, 504, "total-timeout"),
             Phase::Deciding => self.fail(s, 504, "function-timeout"),
             Phase::Connecting => self.upstream_failed(s, "connect-timeout"),
@@ -558,6 +573,11 @@ impl Worker {
             return;
         }
         s.over = true;
+        let cut = s.exchange.answering && !matches!(s.exchange.response, ResponseState::Done);
+        if cut && s.exchange.response_out == Framing::UntilClose {
+            // An ordinary close would make it look whole; a socket that refuses is closed so all the same.
+            let _ = sockopt::set_socket_linger(&s.socket, Some(Duration::ZERO));
+        }
         self.release_conn(s, false);
         self.end(s, if s.phase == Phase::Tunnel { End::Answered } else { End::Aborted });
         for input in [s.input.take(), s.exchange.response_input.take()].into_iter().flatten() {

@@ -163,15 +163,14 @@ impl Worker {
         self.received = descriptors;
     }
 
-    /// Announces that the worker is about to sleep; whether something has come meanwhile.
+    /// Announces that the worker is about to sleep; whether something has come meanwhile. Functions on SK_MSG have rings too, by
+    /// which they return what they could not deliver: requests wait for that.
     pub(crate) fn announce(&mut self) {
         self.rings_waiting = false;
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
-                if !instance.skmsg {
-                    instance.own_bell.announce();
-                    self.rings_waiting |= !instance.from.is_empty();
-                }
+                instance.own_bell.announce();
+                self.rings_waiting |= !instance.from.is_empty();
             }
         }
     }
@@ -179,15 +178,13 @@ impl Worker {
     pub(crate) fn retract(&mut self) {
         for hop in &mut self.hops {
             for (_, instance) in hop.instances_mut() {
-                if !instance.skmsg {
-                    instance.own_bell.retract();
-                }
+                instance.own_bell.retract();
             }
         }
     }
 
     /// Takes what functions put into their rings.
-    pub(crate) fn serve_rings(&mut self, all: bool) {
+    pub(crate) fn serve_rings(&mut self) {
         let mut descriptors = [Descriptor::default(); MAX_GROUP];
         for hop in 0..self.hops.len() {
             let replicas = match &self.hops[hop].place {
@@ -196,7 +193,7 @@ impl Worker {
             };
             for replica in 0..replicas {
                 let Place::Process { instances, .. } = &mut self.hops[hop].place else { continue };
-                let Some(instance) = instances[replica].as_mut().filter(|i| all || !i.skmsg) else { continue };
+                let Some(instance) = instances[replica].as_mut() else { continue };
                 let key = instance.key;
                 let n = instance.from.dequeue(&mut descriptors);
                 self.take_from_ring(hop, key, &descriptors[..n]);
@@ -286,7 +283,7 @@ impl Worker {
                 self.leaving.push((at, instance, self.now_ms));
             } else {
                 // Whoever sent to it was told that it is gone, and has returned what was for it.
-                self.serve_rings(true);
+                self.serve_rings();
                 self.bury(at, instance);
             }
         }
@@ -369,7 +366,7 @@ impl Worker {
         while self.pool.away_count() > 0 && std::time::Instant::now() < until {
             std::thread::sleep(std::time::Duration::from_millis(1));
             self.take_groups();
-            self.serve_rings(true);
+            self.serve_rings();
             self.flush_groups();
         }
     }

@@ -19,6 +19,7 @@
 //! | a client's side: heads, errors, closing | `client.rs`, `session.rs` |
 //! | a message through its functions | `functions.rs`; out and back: `lane.rs` |
 //! | a request to its upstream, a response to its client | `request.rs`, `response.rs` |
+//! | what goes wrong on the way; answers that no upstream gave | `failure.rs`, `answers.rs` |
 //! | TCP chains and upgraded connections | `tunnel.rs` |
 //! | who holds which buffer | `custody.rs`, `pool.rs` |
 //!
@@ -33,6 +34,7 @@ mod client;
 mod control;
 mod counters;
 mod custody;
+mod failure;
 mod functions;
 mod health;
 mod histogram;

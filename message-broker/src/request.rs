@@ -65,9 +65,17 @@ impl Worker {
                 let found = m.index().iter().find(|h| h.known == known as u8);
                 found.and_then(|h| h.value(m.bytes()))
             };
-            let before = if trusted { named(Known::XForwardedFor) } else { None };
-            let appended = before.map(|before| [before, b", ", s.peer_text.as_bytes()].concat());
-            let forwarded = appended.as_deref().unwrap_or(s.peer_text.as_bytes());
+            let mut appended = Vec::new();
+            if trusted {
+                // Several lines are one list (RFC 9110 5.3).
+                let before = m.index().iter().filter(|h| h.known == Known::XForwardedFor as u8);
+                for value in before.filter_map(|h| h.value(m.bytes())).filter(|v| !v.is_empty()) {
+                    appended.extend_from_slice(value);
+                    appended.extend_from_slice(b", ");
+                }
+                appended.extend_from_slice(s.peer_text.as_bytes());
+            }
+            let forwarded = if trusted { &appended[..] } else { s.peer_text.as_bytes() };
             let mut extra: [(&[u8], &[u8]); 3] = [(b"x-forwarded-for", forwarded), (b"", b""), (b"", b"")];
             let mut count = 1;
             let mut replace = KnownSet::of(&[Known::XForwardedFor]);
@@ -109,22 +117,29 @@ impl Worker {
 
     /// Finds a connection to an upstream, or begins one.
     pub(crate) fn connect_upstream(&mut self, s: &mut Session, upstream: usize) {
+        self.connect(s, upstream, true);
+    }
+
+    /// `pooled`: an idle connection will do.
+    pub(crate) fn connect(&mut self, s: &mut Session, upstream: usize, pooled: bool) {
         s.exchange.upstream = Some(upstream);
         s.exchange.response = ResponseState::Head;
         s.exchange.counted_active = true;
-        let state = &self.upstreams[upstream];
-        state.begin();
-        if let Some(key) = self.idle[upstream].pop_back()
-            && let Some(conn) = self.conns.get_mut(key)
-        {
+        self.upstreams[upstream].begin();
+        while pooled && let Some(key) = self.idle[upstream].pop_back() {
+            let Some(conn) = self.conns.get_mut(key) else { continue };
+            if !socket::is_silent(&conn.socket) {
+                self.drop_conn(key);
+                continue;
+            }
             conn.session = Some(s.key);
             conn.used += 1;
-            state.reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.upstreams[upstream].reuses.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             s.exchange.conn = Some(key);
             self.publish(upstream);
             return self.send_request(s);
         }
-        state.connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.upstreams[upstream].connects.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.publish(upstream);
         match socket::connect(self.upstreams[upstream].address) {
             Ok((socket, connected)) => {
@@ -278,6 +293,9 @@ impl Worker {
         let body_ms = self.chains[usize::from(s.chain)].plan.timeouts.body_ms;
         let shown = self.chains[usize::from(s.chain)].wants(Kind::RequestBody);
         if let Some(input) = &mut s.input {
+            if shown {
+                self.make_room(s.chain, input);
+            }
             let (from, to) = (input.start, input.end);
             let ex = &mut s.exchange;
             let step = match self.pool.with(input.index, |m| ex.request_body.next(&m.data_mut()[from..to])) {
@@ -434,57 +452,6 @@ impl Worker {
             self.request_refused(s);
         }
         self.free_empty_input(s);
-    }
-
-    /// Something is wrong with the upstream before its response has begun: another try, or the client is told.
-    pub(crate) fn upstream_failed(&mut self, s: &mut Session, reason: &'static str) {
-        let Some(upstream) = s.exchange.upstream else { return self.fail(s, 502, reason) };
-        let now_ms = self.now_ms;
-        let stale = self.is_reused(s);
-        // That an idle connection was closed by the other side says nothing of its health.
-        if !stale {
-            self.upstreams[upstream].failed(false, now_ms);
-        }
-        self.release_conn(s, false);
-        self.publish(upstream);
-        let settings = &self.chains[usize::from(s.chain)].plan.upstream;
-        let ex = &mut s.exchange;
-        let replayable = ex.request_framing.is_empty() || !ex.sent_any;
-        let safe = !ex.sent_any || ex.method.is_idempotent();
-        if ex.tries < settings.retries && replayable && safe && !ex.answering {
-            ex.tries += 1;
-            ex.sent_any = false;
-            ex.request_done = false;
-            ex.request_given_up = false;
-            self.counters.chains[usize::from(s.chain)].retries.inc();
-            if !stale {
-                let next = self.another_upstream(s, upstream);
-                return self.connect_upstream(s, next);
-            }
-            // What closed one idle connection has closed the others: a new one says whether the upstream is there.
-            for key in std::mem::take(&mut self.idle[upstream]) {
-                self.drop_conn(key);
-            }
-            return self.connect_upstream(s, upstream);
-        }
-        let status = if reason.ends_with("timeout") { 504 } else { 502 };
-        self.fail(s, status, reason);
-    }
-
-    fn is_reused(&mut self, s: &Session) -> bool {
-        s.exchange.conn.and_then(|key| self.conns.get_mut(key)).is_some_and(|c| c.used > 0)
-    }
-
-    /// The next of the same list that is up; the same one if there is none.
-    fn another_upstream(&self, s: &Session, failed: usize) -> usize {
-        let list = match s.exchange.router {
-            Some(hop) => &self.hops[hop].upstreams,
-            None => &self.chains[usize::from(s.chain)].upstreams,
-        };
-        let at = list.iter().position(|&u| u == failed).unwrap_or(0);
-        let after = list.iter().cycle().skip(at + 1).take(list.len().saturating_sub(1));
-        let mut others = after.copied().filter(|&u| u != failed);
-        others.find(|&u| self.upstreams[u].is_up()).unwrap_or(failed)
     }
 
     /// Lets go of the session's upstream connection: it waits for the next request, or is closed.

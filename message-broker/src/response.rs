@@ -3,8 +3,8 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, Limits, Method, ResponseHead, Span, parse_response,
-    write_chunk_head, write_last_chunk,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, ResponseHead, Span, parse_response,
+    write_chunk_head, write_last_chunk, write_response_head,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
 
@@ -57,9 +57,11 @@ impl Worker {
         let key = conn.key;
         let chain = &self.chains[usize::from(s.chain)];
         let (head, body) = (chain.wants(Kind::ResponseHead), chain.wants(Kind::ResponseBody));
+        // What may come right behind a 101 is for the functions that look at streams.
+        let stream = s.exchange.upgrade.is_some() && chain.wants(Kind::Stream);
         let waiting = s.exchange.response_input.is_some_and(|i| i.start < i.end);
         let came = match s.exchange.response {
-            ResponseState::Head if head || body => self.response_head_in_buffer(s, &mut conn),
+            ResponseState::Head if head || body || stream => self.response_head_in_buffer(s, &mut conn),
             ResponseState::Body if waiting || body => self.response_body_in_buffer(s, &mut conn, body),
             ResponseState::Head | ResponseState::Body => self.response_in_scratch(s, &mut conn),
             ResponseState::HeadAway | ResponseState::Done => Came::Nothing,
@@ -117,7 +119,7 @@ impl Worker {
                 conn.readable = false;
                 Came::Nothing
             }
-            Read::End | Read::Broken => self.upstream_ended(s, kept > 0),
+            ended @ (Read::End | Read::Broken) => self.upstream_ended(s, kept > 0, ended),
         };
         self.scratch = scratch;
         came
@@ -128,9 +130,19 @@ impl Worker {
         let mut at = 0;
         let head = loop {
             match parse_response(&bytes[at..], s.exchange.method, &LIMITS, &mut self.spans) {
-                Ok(Some(head)) if head.is_interim() => at += usize::from(head.length),
+                Ok(Some(head)) if head.is_interim() => {
+                    if passes_interim(s, head.status) {
+                        let head_bytes = &bytes[at..at + usize::from(head.length)];
+                        let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
+                        let reason = head.reason.of(head_bytes).unwrap_or_default();
+                        // One that cannot be written is left out: the response itself is still to come.
+                        let _ = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &INTERIM);
+                    }
+                    at += usize::from(head.length);
+                }
                 Ok(Some(head)) => break head,
                 Ok(None) => {
+                    self.send_head_out(s);
                     conn.partial.extend_from_slice(&bytes[at..]);
                     return if conn.readable { Came::More } else { Came::Nothing };
                 }
@@ -145,7 +157,7 @@ impl Worker {
         let headers = middlenet_http::pairs(head_bytes, &self.spans[..usize::from(head.headers)]);
         let upgrade = upgrade_of(s, &head);
         let egress = egress(s, &head, upgrade.as_deref());
-        let written = middlenet_http::write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
+        let written = write_response_head(&mut self.head_out, 1, head.status, reason, headers, &egress);
         if written.is_err() {
             return Came::Bad("bad-response");
         }
@@ -264,11 +276,12 @@ impl Worker {
     }
 
     /// The upstream sends no more.
-    fn upstream_ended(&mut self, s: &mut Session, began: bool) -> Came {
+    fn upstream_ended(&mut self, s: &mut Session, began: bool, ended: Read) -> Came {
         if !matches!(s.exchange.response, ResponseState::Body) {
             return Came::Bad(if began { "response-cut" } else { "upstream-closed" });
         }
-        if s.exchange.response_body.end_of_stream().is_err() {
+        // A reset is no end, also where the end of the connection is that of the body.
+        if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
             return Came::Bad("response-cut");
         }
         self.head_out.clear();
@@ -287,14 +300,26 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => {}
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => return self.upstream_ended(s, input.end > input.start),
+                ended @ (Read::End | Read::Broken) => return self.upstream_ended(s, input.end > input.start, ended),
             }
             while let Some(input) = &mut s.exchange.response_input {
                 let (start, end, method) = (input.start, input.end, s.exchange.method);
                 match self.pool.with(input.index, |m| m.read_response(start, end, method, &LIMITS)) {
                     Ok(None) if end == READ_BYTES => return Came::Bad("bad-response"),
                     Ok(None) => break,
-                    Ok(Some(head)) if head.is_interim() => input.start += usize::from(head.length),
+                    Ok(Some(head)) if head.is_interim() => {
+                        input.start += usize::from(head.length);
+                        let index = input.index;
+                        if passes_interim(s, head.status) {
+                            let head_out = &mut self.head_out;
+                            head_out.clear();
+                            let _ = self.pool.with(index, |m| {
+                                let reason = m.span(m.header().reason);
+                                write_response_head(head_out, 1, head.status, reason, m.headers(), &INTERIM)
+                            });
+                            self.send_head_out(s);
+                        }
+                    }
                     Ok(Some(head)) => {
                         input.start += usize::from(head.length);
                         s.exchange.response_head_start = start;
@@ -325,9 +350,10 @@ impl Worker {
     }
 
     fn fill_response(&mut self, s: &mut Session, conn: &mut Conn, input: Input) -> Read {
-        let resizes =
-            self.chains[usize::from(s.chain)].resizes_response && matches!(s.exchange.response, ResponseState::Body);
-        let limit = if resizes { READ_BYTES / 2 } else { READ_BYTES };
+        let usual = self.chains[usize::from(s.chain)].read_bytes();
+        let head = matches!(s.exchange.response, ResponseState::Head);
+        // A head may be longer.
+        let limit = if head && input.end >= usual { READ_BYTES } else { usual };
         if input.end >= limit {
             return Read::Broken;
         }
@@ -377,13 +403,17 @@ impl Worker {
         let framing_status = |status: u16| status < 200 || status == 204 || status == 304;
         let status =
             if framing_status(header.status) || framing_status(head.status) { head.status } else { header.status };
-        let egress = egress(s, &head, upgrade.as_deref());
+        let mut egress = egress(s, &head, upgrade.as_deref());
+        if self.chains[usize::from(s.chain)].resizes_response {
+            // What GET would answer has another length.
+            egress.announced_length = None;
+        }
         let head_out = &mut self.head_out;
         head_out.clear();
         let written = self.pool.with(index, |m| {
             let reason = m.span(header.reason);
             let reason = if reason.is_empty() { crate::answers::reason(status).as_bytes() } else { reason };
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)
+            write_response_head(head_out, 1, status, reason, m.headers(), &egress)
         });
         if let Err(bad) = written {
             return self.fail(s, 502, bad.reason());
@@ -392,6 +422,11 @@ impl Worker {
         let body = self.chains[usize::from(s.chain)].wants(Kind::ResponseBody);
         if body && upgrade.is_none() && !s.exchange.response_body.is_done() {
             return self.send_head_out(s);
+        }
+        if upgrade.is_some() && self.chains[usize::from(s.chain)].wants(Kind::Stream) {
+            // What came behind the head is for the functions.
+            self.send_head_out(s);
+            return self.begin_tunnel(s);
         }
         // Nobody looks at the body: it goes out behind the head, and the buffer is free.
         let Some(input) = s.exchange.response_input.take() else { return };
@@ -430,8 +465,8 @@ impl Worker {
             match self.fill_response(s, conn, input) {
                 Read::Bytes(..) => s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms),
                 Read::Nothing => return Came::Nothing,
-                Read::End | Read::Broken => {
-                    if s.exchange.response_body.end_of_stream().is_err() {
+                ended @ (Read::End | Read::Broken) => {
+                    if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
                         return Came::Bad("response-cut");
                     }
                     s.exchange.upstream_eof = true;
@@ -439,6 +474,9 @@ impl Worker {
             }
         }
         let Some(input) = &mut s.exchange.response_input else { return Came::Nothing };
+        if shown {
+            self.make_room(s.chain, input);
+        }
         let (from, to, index) = (input.start, input.end, input.index);
         let body = &mut s.exchange.response_body;
         match self.pool.with(index, |m| body.next(&m.data_mut()[from..to])) {
@@ -514,45 +552,6 @@ impl Worker {
         self.piece_out(s, index, header.body);
     }
 
-    /// A function's own answer goes to the client.
-    pub(crate) fn answer_of_function(&mut self, s: &mut Session, index: u32) {
-        let (header, body) = self.pool.with(index, |m| {
-            let header = *m.header();
-            (header, m.span(header.body).len())
-        });
-        self.release_conn(s, false);
-        if s.exchange.answering || header.flags & flag::ANSWER == 0 {
-            self.end(s, End::Failed("function-verdict"));
-            return self.close(s);
-        }
-        s.closing |= !s.exchange.keep_alive || self.stopping.is_some();
-        let status = if (200..600).contains(&header.status) { header.status } else { 500 };
-        let bodiless = matches!(status, 204 | 304);
-        let length = body as u64;
-        let egress = Egress {
-            framing: if bodiless { Framing::None } else { Framing::Length(length) },
-            close: s.closing,
-            keep_alive_explicit: s.exchange.minor == 0 && !s.closing,
-            ..Egress::default()
-        };
-        let (head_out, head_only) = (&mut self.head_out, s.exchange.method == Method::Head);
-        head_out.clear();
-        let written = self.pool.with(index, |m| {
-            let reason = crate::answers::reason(status).as_bytes();
-            middlenet_http::write_response_head(head_out, 1, status, reason, m.headers(), &egress)?;
-            if !bodiless && !head_only {
-                head_out.extend_from_slice(m.span(header.body));
-            }
-            Ok::<_, middlenet_http::BadHead>(())
-        });
-        if let Err(bad) = written {
-            return self.fail(s, 502, bad.reason());
-        }
-        self.send_answer(s, status);
-        self.end(s, End::Answered);
-        self.after_response(s);
-    }
-
     /// The response has been sent in full.
     fn response_complete(&mut self, s: &mut Session, clean: bool) {
         let ex = &mut s.exchange;
@@ -562,41 +561,22 @@ impl Worker {
         self.end(s, End::Answered);
         self.after_response(s);
     }
+}
 
-    /// The response cannot be had, or not to its end.
-    fn response_bad(&mut self, s: &mut Session, reason: &'static str) {
-        if s.exchange.answering {
-            self.release_conn(s, false);
-            self.end(s, End::Failed(reason));
-            return self.close(s);
-        }
-        if reason == "upstream-closed" {
-            return self.upstream_failed(s, reason);
-        }
-        if let Some(upstream) = s.exchange.upstream {
-            self.upstreams[upstream].failed(false, self.now_ms);
-        }
-        self.fail(s, 502, reason);
-    }
+/// How an interim response goes out.
+const INTERIM: Egress<'_> = Egress {
+    framing: Framing::None,
+    announced_length: None,
+    close: false,
+    keep_alive_explicit: false,
+    upgrade: None,
+    replace: KnownSet::EMPTY,
+    extra: &[],
+};
 
-    /// An exchange took too long.
-    pub(crate) fn exchange_overdue(&mut self, s: &mut Session) {
-        if s.exchange.request_away || s.exchange.response_away {
-            // Functions have their own time-out.
-            s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms);
-            return;
-        }
-        if s.exchange.answering {
-            let reason = if s.out.is_empty() { "response-timeout" } else { "slow-client" };
-            self.release_conn(s, false);
-            self.end(s, if s.out.is_empty() { End::Failed(reason) } else { End::Rejected(reason) });
-            return self.close(s);
-        }
-        if s.exchange.request_done || s.exchange.request_given_up || !s.exchange.to_upstream.is_empty() {
-            return self.upstream_failed(s, "first-byte-timeout");
-        }
-        self.refuse(s, 408, "body-timeout");
-    }
+/// Whether an interim response is for the client (RFC 9110 15.2): 100 is the broker's to send.
+fn passes_interim(s: &Session, status: u16) -> bool {
+    status != 100 && s.exchange.minor > 0
 }
 
 fn upgrade_of(s: &Session, head: &ResponseHead) -> Option<Vec<u8>> {

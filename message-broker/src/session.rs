@@ -189,6 +189,11 @@ impl Exchange {
         }
     }
 
+    /// Whether it is the client's turn: the rest of its request has not come.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        !(self.request_done || self.request_given_up || self.request_away || !self.to_upstream.is_empty())
+    }
+
     /// Makes it ready for the next request; memory is kept.
     pub(crate) fn renew(&mut self, limits: &Limits) {
         let head = std::mem::take(&mut self.head);

@@ -40,6 +40,15 @@ pub(crate) fn read(socket: impl AsFd, room: &mut [u8]) -> Read {
     }
 }
 
+/// Whether nothing has come, neither bytes nor the end.
+///
+/// For a connection that waited: what came since the last wait has brought no event yet. Bytes that nobody asked for would be
+/// taken for the next response.
+pub(crate) fn is_silent(socket: impl AsFd) -> bool {
+    let mut byte = [0];
+    matches!(net::recv(socket, &mut byte[..], RecvFlags::PEEK), Err(Errno::AGAIN))
+}
+
 fn stream(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     Ok(net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?)

@@ -1,7 +1,7 @@
 //! Bytes both ways: TCP chains, and connections after a 101.
 
 use middlenet_http::Span;
-use middlenet_sdk::middlebox::{DATA_OFFSET, Kind, READ_BYTES, VerdictCode, flag};
+use middlenet_sdk::middlebox::{DATA_OFFSET, Kind, VerdictCode, flag};
 use rustix::net::Shutdown;
 
 use crate::functions::Piece;
@@ -131,7 +131,10 @@ impl Worker {
         }
         let shown = self.chains[usize::from(s.chain)].wants(Kind::Stream);
         let chain = usize::from(s.chain);
-        if let Some(input) = s.input.filter(|i| i.start < i.end) {
+        if let Some(mut input) = s.input.filter(|i| i.start < i.end) {
+            if shown {
+                self.make_room(s.chain, &mut input);
+            }
             s.input = Some(Input { start: 0, end: 0, ..input });
             let piece = Piece { start: input.start, length: input.end - input.start, end: input.end };
             if shown {
@@ -149,7 +152,8 @@ impl Worker {
         }
         let read = if shown {
             let Some(input) = self.input(s) else { return Moved::Nothing };
-            let read = self.pool.with(input.index, |m| socket::read(&s.socket, &mut m.data_mut()[..READ_BYTES]));
+            let limit = self.chains[chain].read_bytes();
+            let read = self.pool.with(input.index, |m| socket::read(&s.socket, &mut m.data_mut()[..limit]));
             if let Read::Bytes(n, _) = read {
                 self.make_piece(s, input.index, Kind::Stream, Piece { start: 0, length: n, end: n }, 0);
             }
@@ -176,6 +180,7 @@ impl Worker {
             Read::End => {
                 s.readable = false;
                 s.exchange.tunnel_ended[FROM_CLIENT] = true;
+                self.free_empty_input(s);
                 let _ = rustix::net::shutdown(&conn.socket, Shutdown::Write);
                 Moved::Some
             }
@@ -185,11 +190,21 @@ impl Worker {
 
     fn move_back(&mut self, s: &mut Session, conn: &mut Conn) -> Moved {
         let ex = &s.exchange;
-        let stuck = ex.tunnel_ended[TO_CLIENT] || ex.tunnel_away[TO_CLIENT] || !s.out.is_empty();
-        if stuck || !conn.readable {
+        if ex.tunnel_ended[TO_CLIENT] || ex.tunnel_away[TO_CLIENT] || !s.out.is_empty() {
             return Moved::Nothing;
         }
         let shown = self.chains[usize::from(s.chain)].wants(Kind::Stream);
+        if shown && let Some(mut input) = s.exchange.response_input.filter(|i| i.start < i.end) {
+            // It came right behind the 101.
+            self.make_room(s.chain, &mut input);
+            s.exchange.response_input = Some(Input { start: 0, end: 0, ..input });
+            let piece = Piece { start: input.start, length: input.end - input.start, end: input.end };
+            self.make_piece(s, input.index, Kind::Stream, piece, flag::TO_CLIENT);
+            return Moved::Piece(input.index);
+        }
+        if !conn.readable {
+            return Moved::Nothing;
+        }
         let read = if shown {
             if s.exchange.response_input.is_none() {
                 let Some(index) = self.pool.take() else {
@@ -202,7 +217,8 @@ impl Worker {
                 s.exchange.response_input = Some(Input { index, start: 0, end: 0 });
             }
             let Some(input) = s.exchange.response_input else { return Moved::Nothing };
-            let read = self.pool.with(input.index, |m| socket::read(&conn.socket, &mut m.data_mut()[..READ_BYTES]));
+            let limit = self.chains[usize::from(s.chain)].read_bytes();
+            let read = self.pool.with(input.index, |m| socket::read(&conn.socket, &mut m.data_mut()[..limit]));
             if let Read::Bytes(n, _) = read {
                 let piece = Piece { start: 0, length: n, end: n };
                 self.make_piece(s, input.index, Kind::Stream, piece, flag::TO_CLIENT);
@@ -225,15 +241,24 @@ impl Worker {
             }
             Read::Nothing => {
                 conn.readable = false;
+                self.free_response_input(s);
                 Moved::Nothing
             }
             Read::End => {
                 conn.readable = false;
                 s.exchange.tunnel_ended[TO_CLIENT] = true;
+                self.free_response_input(s);
                 let _ = rustix::net::shutdown(&s.socket, Shutdown::Write);
                 Moved::Some
             }
             Read::Broken => Moved::Broken,
+        }
+    }
+
+    /// A tunnel in which nothing moves keeps no buffer from others.
+    fn free_response_input(&mut self, s: &mut Session) {
+        if let Some(input) = s.exchange.response_input.take() {
+            self.free(input.index);
         }
     }
 
@@ -252,7 +277,9 @@ impl Worker {
         let piece: Span = header.body;
         let sent = if to_client {
             self.sent(s, piece.length.into());
-            self.pool.with(index, |m| s.out.send(&s.socket, &[m.span(piece)]))
+            let sent = self.pool.with(index, |m| s.out.send(&s.socket, &[m.span(piece)]));
+            self.free_response_input(s);
+            sent
         } else {
             let Some(conn) = s.exchange.conn.and_then(|key| self.conns.take(key)) else { return };
             let sent = self.pool.with(index, |m| s.exchange.to_upstream.send(&conn.socket, &[m.span(piece)]));

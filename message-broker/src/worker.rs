@@ -164,7 +164,7 @@ impl Worker {
                 self.dispatch(*event);
             }
             self.retract();
-            self.serve_rings(false);
+            self.serve_rings();
             self.turn();
             if self.now >= self.next_tick {
                 self.tick();
@@ -439,9 +439,6 @@ impl Worker {
     /// Ten times a second: what is overdue, what can be tried again.
     fn tick(&mut self) {
         self.count_buffers();
-        if self.pool.free_count() > 0 {
-            self.ready.extend(self.starved.drain(..));
-        }
         for at in 0..self.listeners.len() {
             if self.listeners[at].paused_until != 0 && self.now_ms >= self.listeners[at].paused_until {
                 self.listeners[at].paused_until = 0;
@@ -456,7 +453,6 @@ impl Worker {
         for _ in 0..self.pool.free_count().min(self.starved.len()) {
             self.ready.extend(self.starved.pop_front());
         }
-        self.serve_rings(true);
         self.look_at_leaving();
         self.tick_functions();
         self.tick_sessions();

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use middlenet_tests::{Netns, Process};
 
 use crate::BenchError;
 use crate::run::go_on;
+pub(super) use crate::tool::Tool;
 
 /// How long one may take until it accepts connections.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -18,28 +18,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to connect.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A program of the host.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tool {
-    pub(super) program: &'static str,
-    /// The Debian package that brings it.
-    pub(super) package: &'static str,
-}
-
 impl Tool {
-    /// Its path. Daemons are in directories that not everybody's `PATH` has.
-    ///
-    /// # Errors
-    /// When it is not installed.
-    pub(super) fn path(self) -> Result<PathBuf, BenchError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(|name| Path::new(name).to_owned()));
-        folders.map(|folder| folder.join(self.program)).find(|path| path.is_file()).ok_or_else(|| {
-            let Self { program, package } = self;
-            BenchError::Host(format!("{program} is not installed; `cargo xtask setup` installs it (package {package})"))
-        })
-    }
-
     /// A command of it on one core, perhaps in a namespace, which gets SIGTERM should we end without a word.
     ///
     /// # Errors
@@ -139,16 +118,6 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tool_that_is_missing_is_named_with_its_remedy() {
-        let tool = Tool { program: "middlenet-no-such-program", package: "no-such-package" };
-        let sentence = tool.path().unwrap_err().to_string();
-        assert_eq!(
-            sentence,
-            "middlenet-no-such-program is not installed; `cargo xtask setup` installs it (package no-such-package)"
-        );
-    }
 
     #[test]
     fn a_server_that_ends_says_why() {

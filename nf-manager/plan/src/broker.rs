@@ -148,7 +148,7 @@ pub struct UpstreamSettings {
 
 impl Default for UpstreamSettings {
     fn default() -> Self {
-        Self { idle_connections: 128, idle_ms: 30_000, retries: 2, health: HealthSettings::default() }
+        Self { idle_connections: 1024, idle_ms: 30_000, retries: 2, health: HealthSettings::default() }
     }
 }
 

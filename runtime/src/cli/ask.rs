@@ -30,7 +30,10 @@ fn find(name: Option<&str>) -> Result<String, Failure> {
     let list = || running.join(", ");
     match (name, running.as_slice()) {
         (Some(name), _) if running.iter().any(|r| r == name) => Ok(name.to_owned()),
-        (Some(name), []) => Err(Failure::new(format!("`{name}` does not run, and no other run does"), None)),
+        (Some(name), []) => {
+            let hint = format!("start it: `middlenet run FILE`, where FILE says `name: {name}`");
+            Err(Failure::new(format!("`{name}` does not run, and no other run does"), Some(hint)))
+        }
         (Some(name), _) => Err(Failure::new(format!("`{name}` does not run"), Some(format!("these do: {}", list())))),
         (None, [one]) => Ok(one.clone()),
         (None, []) => Err(Failure::new("no run is there", Some("start one: `middlenet run edge.yaml`".into()))),

@@ -57,6 +57,15 @@ fn explain(registration: &Registration) -> String {
 
 fn explain_keys(root: &Value, schema: &Value, depth: usize, out: &mut String) {
     let schema = resolve(root, schema);
+    let alternatives = alternatives(schema);
+    if !alternatives.is_empty() {
+        let keys: Vec<&str> = alternatives.iter().map(|(key, _)| *key).collect();
+        let _ = writeln!(out, "{}one of {}:", "  ".repeat(depth), keys.join(", "));
+        for (key, branch) in alternatives {
+            explain_key(root, key, &branch["properties"][key], branch["description"].as_str(), (false, depth), out);
+        }
+        return;
+    }
     for branch in ["anyOf", "oneOf", "allOf"].iter().filter_map(|k| schema[*k].as_array()).flatten() {
         if branch["type"] != "null" && depth <= DEPTH {
             explain_keys(root, branch, depth, out);
@@ -64,28 +73,44 @@ fn explain_keys(root: &Value, schema: &Value, depth: usize, out: &mut String) {
     }
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
-        let indent = "  ".repeat(depth);
-        let resolved = resolve(root, property);
-        let mut facts = vec![kind(root, property)];
-        if required.contains(&key.as_str()) {
-            facts.push("required".into());
-        }
-        if let Some(default) = property.get("default").filter(|d| !d.is_null()) {
-            facts.push(format!("default {default}"));
-        }
-        let _ = writeln!(out, "{indent}{key} ({})", facts.join(", "));
-        let description = property["description"].as_str().or(resolved["description"].as_str()).unwrap_or_default();
-        for line in description.lines().filter(|l| !l.trim().is_empty()) {
-            let _ = writeln!(out, "{indent}    {}", line.trim());
-        }
-        if depth < DEPTH {
-            explain_keys(root, property, depth + 2, out);
-            if resolved["items"].is_object() {
-                explain_keys(root, &resolved["items"], depth + 2, out);
-            }
-            if resolved["additionalProperties"].is_object() {
-                explain_keys(root, &resolved["additionalProperties"], depth + 2, out);
-            }
+        explain_key(root, key, property, None, (required.contains(&key.as_str()), depth), out);
+    }
+}
+
+/// The keys of which a mapping has exactly one, each with its branch; none where the schema says something else.
+fn alternatives(schema: &Value) -> Vec<(&str, &Value)> {
+    let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let has_one_key = |branch: &Value| branch["properties"].as_object().is_some_and(|keys| keys.len() == 1);
+    let all = branches.iter().all(has_one_key);
+    branches.iter().filter(|_| all).filter_map(|branch| Some((branch["required"][0].as_str()?, branch))).collect()
+}
+
+fn explain_key(
+    root: &Value,
+    key: &str,
+    property: &Value,
+    description: Option<&str>,
+    (required, depth): (bool, usize),
+    out: &mut String,
+) {
+    let indent = "  ".repeat(depth);
+    let resolved = resolve(root, property);
+    let mut facts = vec![kind(root, property)];
+    if required {
+        facts.push("required".into());
+    }
+    if let Some(default) = property.get("default").filter(|d| !d.is_null()) {
+        facts.push(format!("default {default}"));
+    }
+    let _ = writeln!(out, "{indent}{key} ({})", facts.join(", "));
+    let own = property["description"].as_str().or(resolved["description"].as_str());
+    for line in description.or(own).unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
+        let _ = writeln!(out, "{indent}    {}", line.trim());
+    }
+    if depth < DEPTH {
+        explain_keys(root, property, depth + 2, out);
+        for inner in ["items", "additionalProperties"].iter().map(|k| &resolved[*k]).filter(|inner| inner.is_object()) {
+            explain_keys(root, inner, depth + 2, out);
         }
     }
 }
@@ -125,5 +150,18 @@ fn kind(root: &Value, schema: &Value) -> String {
         "array" => format!("list of {}", kind(root, &schema["items"])),
         "object" => "mapping".into(),
         name => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_alternatives_none_is_required() {
+        let text = explain(middlenet_functions::registry().iter().find(|r| r.name == "header-edit").unwrap());
+        assert!(text.contains("one of set, add, remove"), "{text}");
+        assert!(text.contains("set (mapping)") && text.contains("remove (string)"), "{text}");
+        assert!(text.contains("name (string, required)"), "{text}");
     }
 }

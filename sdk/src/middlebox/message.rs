@@ -149,7 +149,10 @@ impl<'a> Message<'a> {
         header.target = head.target;
         (header.method_code, header.minor) = (head.method as u8, head.minor);
         header.tail = (DATA_OFFSET + end) as u16;
-        self.make_canonical(head.target)?;
+        // CONNECT has no path.
+        if head.method != Method::Connect {
+            self.make_canonical(head.target)?;
+        }
         Ok(Some(head))
     }
 

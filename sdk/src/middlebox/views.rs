@@ -177,11 +177,15 @@ impl<'m> Chunk<'m> {
 
     /// Replaces the bytes: by others of the same length; in a stream and with
     /// [`Interests::RESIZES_BODY`](super::Interests::RESIZES_BODY) by shorter ones, or longer ones as far as the buffer has
-    /// room (8 KiB with that interest, else 2 KiB at least). `false`: nothing was changed.
+    /// room (8 KiB with that interest, for pieces of 6 KiB at most; else 2 KiB at least). `false`: nothing was changed.
     pub fn replace(&mut self, bytes: &[u8]) -> bool {
         let span = self.message.header().body;
-        if bytes.len() == usize::from(span.length) {
-            self.bytes_mut().copy_from_slice(bytes);
+        let length = usize::from(span.length);
+        if bytes.len() == length || (self.resizes && bytes.len() < length) {
+            // A buffer is shared: what was in range a moment ago may be so no more.
+            let Some(place) = self.bytes_mut().get_mut(..bytes.len()) else { return false };
+            place.copy_from_slice(bytes);
+            self.message.header_mut().body.length = bytes.len() as u16;
             return true;
         }
         let room = super::MESSAGE_BYTES - usize::from(self.message.header().tail);

@@ -40,17 +40,18 @@ const PACKAGES: &[Package] = &[
     required("iputils-ping"),
     required("iperf3"),
     required("tcpdump"),
+    // Servers and clients of the demo. The servers come with services, which the installation does not start.
+    required("nginx-light"),
+    required("apache2-utils"),
+    required("curl"),
     // Clients that are slow on purpose.
     required("slowhttptest"),
     // testpmd, against which the benchmarks compare.
     optional("dpdk"),
     optional("dpdk-dev"),
     optional("libpcap-dev"),
-    // Reverse proxies to compare with, the servers behind them and the load in front. They come with services, which the
-    // installation does not start.
-    optional("nginx-light"),
+    // What the benchmarks compare with beside nginx, and load it with beside ab.
     optional("haproxy"),
-    optional("apache2-utils"),
     optional("wrk"),
     // To look at what is loaded.
     optional("bpftool"),

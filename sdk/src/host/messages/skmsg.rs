@@ -1,11 +1,12 @@
 //! The SK_MSG socket of a function: a stream of cells, in groups.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use middlenet_shm::Descriptor;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use zerocopy::{FromBytes, IntoBytes};
@@ -16,7 +17,7 @@ use crate::middlebox::{Cell, Group, MAX_GROUP};
 const CELL: usize = size_of::<Cell>();
 /// How long a receive waits. Then the rings and the control socket are looked at. It is not the broker's tick: when all wait for
 /// that, a receive would end at the moment at which the next message comes, and that would look like a lost wake-up.
-const RECEIVE_MS: i64 = 70;
+const RECEIVE_MS: u16 = 70;
 /// A wait and a second look that take longer than this say nothing of wake-ups: this process waited for its core meanwhile.
 const PROMPT: Duration = Duration::from_millis(75);
 
@@ -41,15 +42,17 @@ pub(super) struct SkmsgSocket {
     left: usize,
     /// Receives that timed out although something had come.
     late: u32,
+    /// Something has come: the socket is in the broker's sockmap.
+    entered: bool,
     /// The other end is closed.
     ended: bool,
 }
 
 impl SkmsgSocket {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS))?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS.into()))?;
         let input = vec![0; CELLS * CELL].into_boxed_slice();
-        Ok(Self { socket, input, filled: 0, left: 0, late: 0, ended: false })
+        Ok(Self { socket, input, filled: 0, left: 0, late: 0, entered: false, ended: false })
     }
 
     /// Receives that timed out although something had come: wake-ups that the kernel lost.
@@ -64,6 +67,14 @@ impl SkmsgSocket {
 
     /// Waits for bytes.
     pub(super) fn receive(&mut self) -> Received {
+        // A receive that waits since before the socket was put into the sockmap does not see what comes by it; poll does.
+        if !self.entered {
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            if !poll(&mut fds, PollTimeout::from(RECEIVE_MS)).is_ok_and(|ready| ready > 0) {
+                return Received::Nothing;
+            }
+            self.entered = true;
+        }
         let room = &mut self.input[self.filled..];
         let began = Instant::now();
         let taken = match recv(self.socket.as_raw_fd(), room, MsgFlags::empty()) {

@@ -13,15 +13,6 @@ use crate::stage::Stage;
 /// Longer than any transfer of the demo.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether a program is installed.
-pub(super) fn require(tool: &str) -> Result<(), BenchError> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&folders).any(|folder| folder.join(tool).is_file()) {
-        return Ok(());
-    }
-    Err(BenchError::Host(format!("`{tool}` is not installed; `cargo xtask setup` does that")))
-}
-
 /// What ping summed up.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Ping {
@@ -108,17 +99,6 @@ impl Transfer {
     }
 }
 
-/// Values as a row of bars, the largest the highest; nothing at all is a dot.
-pub(super) fn bars(values: &[f64]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let bar = |value: &f64| match value {
-        v if *v <= 0.0 => '.',
-        v => BARS[((v / most * 7.0).round() as usize).min(7)],
-    };
-    values.iter().map(bar).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,11 +133,5 @@ mod tests {
     fn iperf3_says_why_it_failed() {
         let error = Transfer::parse(r#"{"error":"unable to connect to server"}"#).unwrap_err();
         assert_eq!(error.to_string(), "iperf3: unable to connect to server");
-    }
-
-    #[test]
-    fn bars_are_relative_to_the_largest() {
-        assert_eq!(bars(&[0.0, 0.1, 4.0, 8.0]), ".▁▅█");
-        assert_eq!(bars(&[]), "");
     }
 }
