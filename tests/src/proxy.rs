@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Error, Netns, RunStatus, Runtime, Wire};
+use crate::{Error, Netns, RunStatus, Runtime, Wire, wait_until};
 
 /// How long the last requests may take to come to rest.
 const REST: Duration = Duration::from_secs(20);
@@ -236,22 +236,36 @@ impl<'n> Proxy<'n> {
         Err(Error::Run { name: self.run().name().to_owned(), what })
     }
 
-    /// The counters now.
+    /// The counters now, without the functions' reports: one that is busy would delay them.
     ///
     /// # Errors
     ///
     /// As [`Runtime::ask`].
     pub fn account(&self) -> Result<Account, Error> {
-        self.run().status().map(|status| account(&status))
+        let request = serde_json::json!({ "type": "status", "reports": false });
+        self.run().ask(&request).map(|status| account(&RunStatus(status)))
     }
 
     /// Waits until the counters are as wanted.
     ///
     /// # Errors
     ///
-    /// As [`Runtime::wait_for`].
+    /// [`Error::Run`] with the last counters and the log if they are not.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Account) -> bool) -> Result<Account, Error> {
-        self.run().wait_for(what, REST, |status| wanted(&account(status))).map(|status| account(&status))
+        let mut last = self.account()?;
+        let met = wait_until(what, REST, || {
+            let now = self.account();
+            now.is_ok_and(|now| {
+                last = now;
+                wanted(&last)
+            })
+        });
+        met.map(|()| last.clone()).map_err(|late| {
+            let mut counters = last.0;
+            counters["chains"][0]["latency"].take();
+            let what = format!("{late}; its log:\n{}\nits counters: {counters}", self.run().log());
+            Error::Run { name: self.run().name().to_owned(), what }
+        })
     }
 
     /// Waits until no request is under way: all are accounted for, and all buffers are free.
