@@ -24,8 +24,10 @@ use crate::worker::Command;
 /// How often lost wake-ups are counted.
 const LOOK: Duration = Duration::from_millis(500);
 /// So many lost wake-ups within [`LOST_WITHIN`] end the trust in SK_MSG.
-const LOST_LIMIT: u64 = 3;
+const LOST_LIMIT: u64 = 5;
 const LOST_WITHIN: Duration = Duration::from_secs(10);
+/// How long a group may be on its way in the kernel.
+const SETTLE: Duration = Duration::from_millis(20);
 /// How long a worker may take to obey; its turns are short.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -267,7 +269,7 @@ impl Broker {
                     own_bell: control.manager_doorbell(number, None)?,
                     skmsg,
                     to_ring: false,
-                    _peer: peer.clone(),
+                    peer: peer.clone(),
                 })
             };
             let instance = Box::new(ends().map_err(|e| BrokerError::new(e.to_string()))?);
@@ -444,6 +446,16 @@ impl Broker {
         for worker in &self.workers {
             worker.ask(Command::UseRings);
         }
+        // Functions pass nothing on to each other any more, as who has seen the end of its connection would not read it.
+        let home = (0..self.workers.len() as u8).fold(KeySet::new(), |mut home, worker| {
+            home.insert(worker);
+            home
+        });
+        for instance in self.hops.iter().flat_map(|h| &h.instances).flatten() {
+            let _ = self.skmsg.as_ref().map(|skmsg| skmsg.set_edges(instance.key, &home));
+        }
+        // For groups that were allowed a moment ago.
+        std::thread::sleep(SETTLE);
         for instance in self.hops.iter().flat_map(|h| &h.instances).flatten() {
             if let Some(peer) = &instance.peer {
                 // The function reads what is left, sees the end, and turns to its rings.

@@ -10,6 +10,8 @@ use middlenet_plan::OnLoss;
 use middlenet_sdk::Init;
 use middlenet_sdk::middlebox::{Board, Context, DynMiddlebox, Interests, Message, Onward, Timers};
 use middlenet_shm::{Consumer, Doorbell, EventDoorbell, Producer};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 use crate::slab::Key;
 
@@ -107,8 +109,18 @@ pub(crate) struct Instance {
     pub(crate) skmsg: bool,
     /// Descriptors were put in its ring since its bell was rung.
     pub(crate) to_ring: bool,
-    /// Keeps the connection of its socket alive; of one worker only.
-    pub(crate) _peer: Option<Arc<OwnedFd>>,
+    /// The other end of its socket, which keeps the connection alive.
+    pub(crate) peer: Option<Arc<OwnedFd>>,
+}
+
+impl Instance {
+    /// Whether the process is known to be gone: nobody else has its end of the connection.
+    pub(crate) fn is_gone(&self) -> bool {
+        // One that was told to use rings has its connection closed by us.
+        let Some(peer) = self.peer.as_ref().filter(|_| self.skmsg) else { return false };
+        let looked = rustix::net::recv(peer, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(looked, Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
+    }
 }
 
 impl Hop {

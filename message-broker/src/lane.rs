@@ -218,10 +218,9 @@ impl Worker {
                 continue;
             }
             if descriptor.verdict == UNDELIVERED {
-                // By the time it comes back, the filter may have named the next hop its holder, or none have moved. In any case
-                // it was on a way that goes by this function.
-                let by_way = holder == u16::from(key) || self.was_sent_to(index, hop);
-                if holder == u16::from(self.number) || !by_way {
+                // By the time it comes back, the filter may have named the next stop its holder, this worker if that is it, or
+                // none have moved. In any case it was on a way that goes by this function.
+                if holder != u16::from(key) && !self.was_sent_to(index, hop) {
                     self.counters.hops[hop].refused.inc("holder");
                     continue;
                 }
@@ -322,7 +321,7 @@ impl Worker {
             if !holds && n == 0 && self.now_ms.saturating_sub(since) > LAST_WORDS.as_millis() as u64 {
                 continue;
             }
-            if self.now_ms.saturating_sub(since) > patience {
+            if instance.is_gone() || self.now_ms.saturating_sub(since) > patience {
                 self.bury(hop, instance);
             } else {
                 self.leaving.push((hop, instance, since));
@@ -335,6 +334,7 @@ impl Worker {
         for hop in &mut self.hops {
             hop.instances_mut().for_each(|(_, instance)| instance.skmsg = false);
         }
+        self.leaving.iter_mut().for_each(|(_, instance, _)| instance.skmsg = false);
         if let Some(lane) = &mut self.lane
             && !lane.retired
         {

@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use middlenet_plan::{OnLoss, Timeouts, Transport};
+use middlenet_plan::{OnLoss, Transport};
 use middlenet_sdk::middlebox::Interests;
 use middlenet_tests::{Asks, Backend, Error, Load, Netns, require_root};
 use support::{Chance, Stage, Wanted};
@@ -28,9 +28,16 @@ fn a_thousand_deaths(transport: Transport) -> Result<(), Error> {
     let netns = Netns::new("deaths")?;
     let _backend = Backend::start(&netns, "127.0.0.1:9001")?;
     let hops = vec!["mortal", "lasting"];
-    let chain = Wanted { name: "web", listen: ADDRESS, upstream: "127.0.0.1:9001", hops, on_failure: OnLoss::Retry };
+    let chain = Wanted {
+        name: "web",
+        listen: ADDRESS,
+        upstream: "127.0.0.1:9001",
+        hops,
+        on_failure: OnLoss::Retry,
+        function_ms: 5_000,
+    };
     let (stage, mut mortal, mut lasting) = netns.enter(|| {
-        let stage = Stage::start(vec![chain], transport, Timeouts::default());
+        let stage = Stage::start(vec![chain], transport);
         let mortal = stage.attach(0, transport, HEADS);
         let lasting = stage.attach(1, transport, HEADS);
         (stage, mortal, lasting)

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use middlenet_plan::{OnLoss, Timeouts, Transport};
+use middlenet_plan::{OnLoss, Transport};
 use middlenet_sdk::middlebox::{DATA_OFFSET, Interests, MESSAGE_BYTES, READ_BYTES, UNDELIVERED, flag};
 use middlenet_shm::Descriptor;
 use middlenet_tests::http::{Head, Wire, read_body};
@@ -26,10 +26,23 @@ const HOSTILE: u16 = 1;
 const BEHIND: u16 = 2;
 
 fn chains() -> Vec<Wanted> {
-    let chain = |name, listen, upstream, hops, on_failure| Wanted { name, listen, upstream, hops, on_failure };
     vec![
-        chain("good", GOOD, "127.0.0.1:9001", vec!["honest"], OnLoss::Retry),
-        chain("bad", BAD, "127.0.0.1:9002", vec!["hostile", "behind"], OnLoss::Drop),
+        Wanted {
+            name: "good",
+            listen: GOOD,
+            upstream: "127.0.0.1:9001",
+            hops: vec!["honest"],
+            on_failure: OnLoss::Retry,
+            function_ms: 5_000,
+        },
+        Wanted {
+            name: "bad",
+            listen: BAD,
+            upstream: "127.0.0.1:9002",
+            hops: vec!["hostile", "behind"],
+            on_failure: OnLoss::Drop,
+            function_ms: 300,
+        },
     ]
 }
 
@@ -109,9 +122,8 @@ fn beside_a_hostile_party(
     let netns = Netns::new("hostile")?;
     let good = Backend::start(&netns, "127.0.0.1:9001")?;
     let bad = Backend::start(&netns, "127.0.0.1:9002")?;
-    let timeouts = Timeouts { function_ms: 300, ..Timeouts::default() };
     let (stage, mut honest, mut hostile, mut behind) = netns.enter(|| {
-        let stage = Stage::start(chains(), transport, timeouts);
+        let stage = Stage::start(chains(), transport);
         let honest = stage.attach(HONEST, transport, HEADS);
         let hostile = stage.attach(HOSTILE, transport, EVERYTHING);
         let behind = stage.attach(BEHIND, transport, HEADS);

@@ -41,7 +41,8 @@ fn the_broker_dies_and_comes_back() -> Result<(), Error> {
             load.wait_for(300, SOON)?;
             let cut = load.seen().cut - cut;
             println!("{hop}: broker back after {back:?}, {cut} connections cut");
-            assert!(cut <= 2 * CLIENTS as u64, "{cut} connections were cut by one death");
+            // The connection it had, and what was accepted by a listener that was about to go.
+            assert!(cut <= 4 * CLIENTS as u64, "{cut} connections were cut by one death");
         }
         let seen = load.stop();
         assert_eq!((&seen.wrong, seen.hung, seen.refused.len()), (&vec![], 0, 0), "{seen:?}");

@@ -62,7 +62,8 @@ fn deaths_in_a_row(hop: &str) -> Result<(), Error> {
     println!("{hop}: {seen:?}");
     assert_eq!((&seen.wrong, seen.hung, seen.cut), (&vec![], 0, 0), "{seen:?}");
     // Tried once more; who loses the second try as well is told so.
-    assert!(seen.refused.keys().all(|status| matches!(status, 502)), "{seen:?}");
+    let messages = &run.status()?.0["messages"];
+    assert!(seen.refused.keys().all(|status| matches!(status, 502)), "{seen:?}, {messages:#}");
     let status = run.wait_for_requests_to_rest()?;
     assert_eq!(status.broker_pid(), Some(broker), "the broker lives on");
     let account = status.account("web");

@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) upstream: &'static str,
     pub(crate) hops: Vec<&'static str>,
     pub(crate) on_failure: OnLoss,
+    /// How long functions may take.
+    pub(crate) function_ms: u64,
 }
 
 /// The broker, run by a thread of the test.
@@ -44,7 +46,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts a broker of one worker with these chains.
-    pub(crate) fn start(chains: Vec<Wanted>, transport: Transport, timeouts: Timeouts) -> Self {
+    pub(crate) fn start(chains: Vec<Wanted>, transport: Transport) -> Self {
         let mut plan = BrokerPlan {
             name: "test".into(),
             buffers: BUFFERS,
@@ -60,7 +62,7 @@ impl Stage {
                 protocol: Protocol::Http,
                 listen: vec![chain.listen.parse().unwrap()],
                 upstreams: vec![chain.upstream.into()],
-                timeouts,
+                timeouts: Timeouts { function_ms: chain.function_ms, ..Timeouts::default() },
                 limits: Default::default(),
                 upstream: Default::default(),
                 trusted_proxies: Vec::new(),
