@@ -69,6 +69,7 @@ pub fn over(
 pub struct Proxy<'n> {
     netns: &'n Netns,
     run: Option<Runtime>,
+    draining: bool,
 }
 
 /// What became of the requests of a chain.
@@ -167,7 +168,7 @@ impl<'n> Proxy<'n> {
         let functions = if functions.is_empty() { String::new() } else { format!("    functions:\n{functions}") };
         let cores = "cores: { broker: [0], functions: [0] }";
         let run = Runtime::prepare(&format!("{cores}\n{top}\nchains:\n  web:\n    {chain}{functions}"))?;
-        let mut proxy = Self { netns, run: Some(run) };
+        let mut proxy = Self { netns, run: Some(run), draining: false };
         if let Some(run) = &mut proxy.run {
             run.launch(netns)?;
         }
@@ -305,14 +306,25 @@ impl<'n> Proxy<'n> {
         Ok(account)
     }
 
-    /// Ends the run at once; answers the line of its balance.
+    /// Asks the run to end when its requests are done; [`Proxy::end`] waits for that.
+    ///
+    /// # Panics
+    ///
+    /// After its end.
+    pub fn drain(&mut self) {
+        self.run.as_mut().expect("the run has not been stopped").process().signal(Signal::SIGINT);
+        self.draining = true;
+    }
+
+    /// Ends the run, whatever is under way; answers the line of its balance.
     ///
     /// # Errors
     ///
     /// [`Error::Run`] if it does not end well, or does not account for every request.
     pub fn end(&mut self) -> Result<String, Error> {
         let Some(mut run) = self.run.take() else { unreachable!("a run ends once") };
-        let output = run.end_with(Signal::SIGINT)?;
+        // A second request to stop would end it without draining; this signal does nothing to a process that runs.
+        let output = run.end_with(if self.draining { Signal::SIGCONT } else { Signal::SIGINT })?;
         let log = &output.stderr;
         let fail = |what: String| Error::Run { name: run.name().to_owned(), what: format!("{what}; its log:\n{log}") };
         if !output.status.success() {
