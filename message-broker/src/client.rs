@@ -102,6 +102,9 @@ impl Worker {
         if !s.out.is_empty() {
             return false;
         }
+        if s.fresh && s.input.is_none() && self.input(s).is_none() {
+            return false;
+        }
         loop {
             if let Some(input) = s.input
                 && s.fresh
@@ -155,8 +158,9 @@ impl Worker {
         }
     }
 
-    /// A head that comes in pieces waits outside the pool, so that slow clients do not keep buffers from others.
-    fn put_aside(&mut self, s: &mut Session) {
+    /// What cannot be used yet waits outside the pool, so that it keeps no buffer from others: a part of a head, and what came
+    /// behind a request. All buffers could be taken by requests that wait for one for their response.
+    pub(crate) fn put_aside(&mut self, s: &mut Session) {
         let Some(input) = s.input.take() else { return };
         self.pool.with(input.index, |m| s.partial.extend_from_slice(&m.data_mut()[input.start..input.end]));
         self.free(input.index);
@@ -403,7 +407,7 @@ impl Worker {
         self.free_empty_input(s);
         s.phase = Phase::Head;
         let timeouts = self.chains[usize::from(s.chain)].plan.timeouts;
-        if s.input.is_some() {
+        if s.input.is_some() || !s.partial.is_empty() {
             // Pipelined: its first bytes are here.
             self.first_byte(s);
             s.fresh = true;
@@ -466,7 +470,8 @@ impl Worker {
             return false;
         }
         // A client that has sent all it has to send can be left at once.
-        let quiet = s.exchange.request_body.is_done() && s.input.is_none_or(|i| i.start >= i.end) && !s.readable;
+        let unread = s.readable || !s.partial.is_empty() || s.input.is_some_and(|i| i.start < i.end);
+        let quiet = s.exchange.request_body.is_done() && !unread;
         if quiet {
             self.close(s);
             return true;

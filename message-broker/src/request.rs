@@ -217,7 +217,7 @@ impl Worker {
         }
         if ex.request_framing.is_empty() {
             ex.request_done = true;
-            self.free_empty_input(s);
+            self.put_aside(s);
             s.deadline = self.deadline(timeouts.first_byte_ms);
             return;
         }
@@ -411,7 +411,7 @@ impl Worker {
             }
             sent = ex.to_upstream.send(&conn.socket, &[&self.head_out]);
         }
-        self.free_empty_input(s);
+        self.put_aside(s);
         relayed(sent)
     }
 

@@ -238,7 +238,7 @@ pub(crate) struct Session {
     pub(crate) discarded: u64,
     /// It waits for a free buffer.
     pub(crate) starved: bool,
-    /// A part of a head that waits for the rest outside the pool.
+    /// What waits outside the pool: a part of a head, or what came behind a request.
     pub(crate) partial: Vec<u8>,
     /// Bytes have come that no parser has seen.
     pub(crate) fresh: bool,

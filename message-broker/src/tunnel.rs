@@ -131,6 +131,10 @@ impl Worker {
         }
         let shown = self.chains[usize::from(s.chain)].wants(Kind::Stream);
         let chain = usize::from(s.chain);
+        if !s.partial.is_empty() && self.input(s).is_none() {
+            return Moved::Nothing;
+        }
+        let ex = &mut s.exchange;
         if let Some(mut input) = s.input.filter(|i| i.start < i.end) {
             if shown {
                 self.make_room(s.chain, &mut input);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Error, Netns, RunStatus, Runtime, Wire};
+use crate::{Error, Netns, RunStatus, Runtime, Wire, wait_until};
 
 /// How long the last requests may take to come to rest.
 const REST: Duration = Duration::from_secs(20);
@@ -69,6 +69,7 @@ pub fn over(
 pub struct Proxy<'n> {
     netns: &'n Netns,
     run: Option<Runtime>,
+    draining: bool,
 }
 
 /// What became of the requests of a chain.
@@ -167,7 +168,7 @@ impl<'n> Proxy<'n> {
         let functions = if functions.is_empty() { String::new() } else { format!("    functions:\n{functions}") };
         let cores = "cores: { broker: [0], functions: [0] }";
         let run = Runtime::prepare(&format!("{cores}\n{top}\nchains:\n  web:\n    {chain}{functions}"))?;
-        let mut proxy = Self { netns, run: Some(run) };
+        let mut proxy = Self { netns, run: Some(run), draining: false };
         if let Some(run) = &mut proxy.run {
             run.launch(netns)?;
         }
@@ -236,22 +237,36 @@ impl<'n> Proxy<'n> {
         Err(Error::Run { name: self.run().name().to_owned(), what })
     }
 
-    /// The counters now.
+    /// The counters now, without the functions' reports: one that is busy would delay them.
     ///
     /// # Errors
     ///
     /// As [`Runtime::ask`].
     pub fn account(&self) -> Result<Account, Error> {
-        self.run().status().map(|status| account(&status))
+        let request = serde_json::json!({ "type": "status", "reports": false });
+        self.run().ask(&request).map(|status| account(&RunStatus(status)))
     }
 
     /// Waits until the counters are as wanted.
     ///
     /// # Errors
     ///
-    /// As [`Runtime::wait_for`].
+    /// [`Error::Run`] with the last counters and the log if they are not.
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Account) -> bool) -> Result<Account, Error> {
-        self.run().wait_for(what, REST, |status| wanted(&account(status))).map(|status| account(&status))
+        let mut last = self.account()?;
+        let met = wait_until(what, REST, || {
+            let now = self.account();
+            now.is_ok_and(|now| {
+                last = now;
+                wanted(&last)
+            })
+        });
+        met.map(|()| last.clone()).map_err(|late| {
+            let mut counters = last.0;
+            counters["chains"][0]["latency"].take();
+            let what = format!("{late}; its log:\n{}\nits counters: {counters}", self.run().log());
+            Error::Run { name: self.run().name().to_owned(), what }
+        })
     }
 
     /// Waits until no request is under way: all are accounted for, and all buffers are free.
@@ -291,14 +306,25 @@ impl<'n> Proxy<'n> {
         Ok(account)
     }
 
-    /// Ends the run at once; answers the line of its balance.
+    /// Asks the run to end when its requests are done; [`Proxy::end`] waits for that.
+    ///
+    /// # Panics
+    ///
+    /// After its end.
+    pub fn drain(&mut self) {
+        self.run.as_mut().expect("the run has not been stopped").process().signal(Signal::SIGINT);
+        self.draining = true;
+    }
+
+    /// Ends the run, whatever is under way; answers the line of its balance.
     ///
     /// # Errors
     ///
     /// [`Error::Run`] if it does not end well, or does not account for every request.
     pub fn end(&mut self) -> Result<String, Error> {
         let Some(mut run) = self.run.take() else { unreachable!("a run ends once") };
-        let output = run.end_with(Signal::SIGINT)?;
+        // A second request to stop would end it without draining; this signal does nothing to a process that runs.
+        let output = run.end_with(if self.draining { Signal::SIGCONT } else { Signal::SIGINT })?;
         let log = &output.stderr;
         let fail = |what: String| Error::Run { name: run.name().to_owned(), what: format!("{what}; its log:\n{log}") };
         if !output.status.success() {

@@ -37,7 +37,7 @@ enum Mode {
 }
 
 /// How long `slow` takes.
-const TIME: Duration = Duration::from_millis(400);
+const TIME: Duration = Duration::from_millis(1500);
 
 struct Touch {
     mode: Mode,
