@@ -167,7 +167,7 @@ impl Worker {
                     None => false,
                 };
                 if !fine {
-                    return self.upstream_failed(s, "no-descriptor");
+                    return self.upstream_failed(s, "no-socket");
                 }
                 if connected {
                     return self.send_request(s);
@@ -175,9 +175,10 @@ impl Worker {
                 s.phase = Phase::Connecting;
                 s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.connect_ms);
             }
-            Err(_) => {
+            Err(e) => {
                 // It counts as active until here; there is no connection to release.
-                self.upstream_failed(s, "connect");
+                let reason = if socket::is_ours(&e) { "no-socket" } else { "connect" };
+                self.upstream_failed(s, reason);
             }
         }
     }
