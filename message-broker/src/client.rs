@@ -583,7 +583,6 @@ impl Worker {
         for input in [s.input.take(), s.exchange.response_input.take()].into_iter().flatten() {
             self.let_go(input.index);
         }
-        s.parked = None;
         if self.chains[usize::from(s.chain)].wants(Kind::Closed)
             && let Some(index) = self.pool.take()
         {
@@ -591,13 +590,5 @@ impl Worker {
             self.run_for_nobody(s, index, Kind::Closed);
         }
         self.counters.chains[usize::from(s.chain)].open_connections.sub(1);
-    }
-
-    /// Gives a buffer back, or when functions have it, sees to it that it is when they return it.
-    pub(crate) fn let_go(&mut self, index: u32) {
-        match self.pool.away_mut(index) {
-            Some(away) => away.session = None,
-            None => self.free(index),
-        }
     }
 }
