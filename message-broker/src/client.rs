@@ -617,12 +617,4 @@ impl Worker {
         }
         self.counters.chains[usize::from(s.chain)].open_connections.sub(1);
     }
-
-    /// Gives a buffer back, or when functions have it, sees to it that it is when they return it.
-    pub(crate) fn let_go(&mut self, index: u32) {
-        match self.pool.away_mut(index) {
-            Some(away) => away.session = None,
-            None => self.free(index),
-        }
-    }
 }

@@ -345,6 +345,14 @@ impl Worker {
         self.put_back(s);
     }
 
+    /// Gives a buffer back, or when functions have it, sees to it that it is when they return it.
+    pub(crate) fn let_go(&mut self, index: u32) {
+        match self.pool.away_mut(index) {
+            Some(away) => away.session = None,
+            None => self.free(index),
+        }
+    }
+
     /// Reads a request head anew from the bytes that came; functions edit elsewhere.
     fn reread_request(&self, s: &Session, index: u32) -> bool {
         let limits = &self.chains[usize::from(s.chain)].limits;
