@@ -426,6 +426,9 @@ impl Worker {
                 self.next_request(s);
                 return true;
             }
+            if !s.partial.is_empty() && self.input(s).is_none() {
+                return false;
+            }
             if let Some(input) = &mut s.input {
                 let (start, end) = (input.start, input.end);
                 let body = &mut s.exchange.request_body;
@@ -537,6 +540,7 @@ impl Worker {
         if let Some(input) = s.exchange.response_input.take() {
             self.let_go(input.index);
         }
+        s.exchange.response_partial = Vec::new();
         let counters = &self.counters.chains[usize::from(s.chain)];
         counters.in_progress.sub(1);
         match end {

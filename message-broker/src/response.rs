@@ -50,7 +50,11 @@ impl Worker {
     /// Moves the response on. Whether something came of it.
     pub(crate) fn pump_response(&mut self, s: &mut Session) -> bool {
         let ex = &s.exchange;
-        if ex.done || !s.out.is_empty() || ex.response_away || matches!(ex.response, ResponseState::HeadAway) {
+        if ex.done || ex.response_away || matches!(ex.response, ResponseState::HeadAway) {
+            return false;
+        }
+        if !s.out.is_empty() {
+            self.put_response_aside(s);
             return false;
         }
         let Some(mut conn) = ex.conn.and_then(|key| self.conns.take(key)) else { return false };
@@ -59,7 +63,8 @@ impl Worker {
         let (head, body) = (chain.wants(Kind::ResponseHead), chain.wants(Kind::ResponseBody));
         // What may come right behind a 101 is for the functions that look at streams.
         let stream = s.exchange.upgrade.is_some() && chain.wants(Kind::Stream);
-        let waiting = s.exchange.response_input.is_some_and(|i| i.start < i.end);
+        let aside = !s.exchange.response_partial.is_empty();
+        let waiting = aside || s.exchange.response_input.is_some_and(|i| i.start < i.end);
         let came = match s.exchange.response {
             ResponseState::Head if head || body || stream => self.response_head_in_buffer(s, &mut conn),
             ResponseState::Body if waiting || body => self.response_body_in_buffer(s, &mut conn, body),
@@ -344,9 +349,22 @@ impl Worker {
                 }
                 return None;
             };
-            s.exchange.response_input = Some(Input { index, start: 0, end: 0 });
+            let kept = std::mem::take(&mut s.exchange.response_partial);
+            self.pool.with(index, |m| m.data_mut()[..kept.len()].copy_from_slice(&kept));
+            s.exchange.response_input = Some(Input { index, start: 0, end: kept.len() });
         }
         s.exchange.response_input
+    }
+
+    /// What a slow client does not take yet waits outside the pool.
+    fn put_response_aside(&mut self, s: &mut Session) {
+        if matches!(s.exchange.response, ResponseState::Body)
+            && let Some(input) = s.exchange.response_input.take()
+        {
+            let kept = &mut s.exchange.response_partial;
+            self.pool.with(input.index, |m| kept.extend_from_slice(&m.data_mut()[input.start..input.end]));
+            self.free(input.index);
+        }
     }
 
     fn fill_response(&mut self, s: &mut Session, conn: &mut Conn, input: Input) -> Read {
@@ -450,7 +468,8 @@ impl Worker {
 
     /// The body where functions look at it, or what came with the head.
     fn response_body_in_buffer(&mut self, s: &mut Session, conn: &mut Conn, shown: bool) -> Came {
-        if !conn.readable && s.exchange.response_input.is_none() && !s.exchange.response_body.is_done() {
+        let nothing = s.exchange.response_input.is_none() && s.exchange.response_partial.is_empty();
+        if !conn.readable && nothing && !s.exchange.response_body.is_done() {
             return Came::Nothing;
         }
         let Some(input) = self.response_input(s) else { return Came::Nothing };
