@@ -74,6 +74,8 @@ impl Host<'_, '_> {
                 // Rings are looked at in any case: the broker may have changed over to them.
                 if attachment.has_socket() {
                     attachment.serve_rings(&mut self.instance.function);
+                } else {
+                    attachment.serve_rest(&mut self.instance.function);
                 }
                 attachment.tick(&mut self.instance.function);
                 self.instance.adopt(&self.channel)?;

@@ -94,7 +94,7 @@ impl MessageAttachment {
     }
 
     pub(super) fn has_socket(&self) -> bool {
-        self.socket.is_some()
+        self.socket.as_ref().is_some_and(|socket| !socket.has_ended())
     }
 
     /// Whether the runtime says that a message waits on the control socket.
@@ -103,18 +103,28 @@ impl MessageAttachment {
         attention.load(Ordering::Relaxed) != 0 && attention.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Waits on the socket. When it is closed, the rings are used from now on.
+    /// Waits on the socket. When its other end is closed, the rings are used from now on.
     pub(super) fn receive(&mut self) -> Received {
         let Some(socket) = &mut self.socket else { return Received::Closed };
         let mut received = socket.receive();
         if matches!(received, Received::Some) && !socket.take(&mut self.batch) {
             received = Received::Closed;
-        }
-        self.control.late_wakeups().store(socket.late(), Ordering::Relaxed);
-        if matches!(received, Received::Closed) {
             self.socket = None;
+        } else {
+            self.control.late_wakeups().store(socket.late(), Ordering::Relaxed);
         }
         received
+    }
+
+    /// What another function had begun to send when the other end was closed can still come: it is looked for now and then.
+    pub(super) fn serve_rest(&mut self, function: &mut Box<dyn DynMiddlebox>) {
+        let Some(socket) = self.socket.as_mut().filter(|socket| socket.has_ended()) else { return };
+        if matches!(socket.receive(), Received::Some) {
+            if !socket.take(&mut self.batch) {
+                self.socket = None;
+            }
+            self.serve_socket(function);
+        }
     }
 
     /// Shows the function what the socket brought, and sends it on.

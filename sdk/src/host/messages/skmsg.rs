@@ -15,10 +15,11 @@ use super::CELLS;
 use crate::middlebox::{Cell, Group, MAX_GROUP};
 
 const CELL: usize = size_of::<Cell>();
-/// How long a receive waits. Then the rings and the control socket are looked at.
-const RECEIVE_MS: u16 = 100;
+/// How long a receive waits. Then the rings and the control socket are looked at. It is not the broker's tick: when all wait for
+/// that, a receive would end at the moment at which the next message comes, and that would look like a lost wake-up.
+const RECEIVE_MS: u16 = 70;
 /// A wait and a second look that take longer than this say nothing of wake-ups: this process waited for its core meanwhile.
-const PROMPT: Duration = Duration::from_millis(105);
+const PROMPT: Duration = Duration::from_millis(75);
 
 /// What a receive brought.
 pub(super) enum Received {
@@ -43,18 +44,25 @@ pub(super) struct SkmsgSocket {
     late: u32,
     /// Something has come: the socket is in the broker's sockmap.
     entered: bool,
+    /// The other end is closed.
+    ended: bool,
 }
 
 impl SkmsgSocket {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS.into()))?;
         let input = vec![0; CELLS * CELL].into_boxed_slice();
-        Ok(Self { socket, input, filled: 0, left: 0, late: 0, entered: false })
+        Ok(Self { socket, input, filled: 0, left: 0, late: 0, entered: false, ended: false })
     }
 
     /// Receives that timed out although something had come: wake-ups that the kernel lost.
     pub(super) fn late(&self) -> u32 {
         self.late
+    }
+
+    /// Whether the other end is closed: from then on a receive does not wait.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Waits for bytes.
@@ -78,6 +86,7 @@ impl SkmsgSocket {
             }
             other => other,
         };
+        self.ended |= !matches!(taken, Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR));
         match taken {
             Ok(0) => Received::Closed,
             Ok(n) => {
