@@ -16,9 +16,9 @@
 //! | to read | file |
 //! |---|---|
 //! | the event loop | `worker.rs` |
-//! | a client's side: heads, errors, closing | `client.rs`, `session.rs` |
+//! | a client's side: heads, errors, closing | `client.rs`, `input.rs`, `session.rs` |
 //! | a message through its functions | `functions.rs`; out and back: `lane.rs` |
-//! | a request to its upstream, a response to its client | `request.rs`, `response.rs` |
+//! | a request to its upstream, a response to its client | `request.rs`, `response.rs`, `shown.rs` |
 //! | what goes wrong on the way; answers that no upstream gave | `failure.rs`, `answers.rs` |
 //! | TCP chains and upgraded connections | `tunnel.rs` |
 //! | who holds which buffer | `custody.rs`, `pool.rs` |
@@ -39,12 +39,14 @@ mod functions;
 mod health;
 mod histogram;
 mod hop;
+mod input;
 mod lane;
 mod outbox;
 mod pool;
 mod request;
 mod response;
 mod session;
+mod shown;
 mod slab;
 mod socket;
 mod start;

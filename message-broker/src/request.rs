@@ -240,6 +240,10 @@ impl Worker {
                 Sent::All => {}
                 Sent::Waits => {
                     self.conns.put(key, conn);
+                    if !s.exchange.request_away {
+                        // A slow upstream keeps no buffer from others either.
+                        self.put_aside(s);
+                    }
                     return false;
                 }
                 Sent::Broken => {
@@ -293,6 +297,9 @@ impl Worker {
     fn relay_request(&mut self, s: &mut Session, conn: &mut crate::upstream::Conn) -> Relayed {
         let body_ms = self.chains[usize::from(s.chain)].plan.timeouts.body_ms;
         let shown = self.chains[usize::from(s.chain)].wants(Kind::RequestBody);
+        if !s.partial.is_empty() && self.input(s).is_none() {
+            return Relayed::Nothing;
+        }
         if let Some(input) = &mut s.input {
             if shown {
                 self.make_room(s.chain, input);

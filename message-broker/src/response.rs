@@ -3,20 +3,19 @@
 //! Where no function looks, the bytes never enter a message buffer: they are read into the worker's own, and written from it.
 
 use middlenet_http::{
-    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, ResponseHead, Span, parse_response,
-    write_chunk_head, write_last_chunk, write_response_head,
+    BodyReader, BodyStep, CHUNK_END, Egress, Framing, KnownSet, Limits, ResponseHead, parse_response, write_chunk_head,
+    write_last_chunk, write_response_head,
 };
 use middlenet_sdk::middlebox::{Kind, READ_BYTES, VerdictCode, flag};
 
-use crate::functions::Piece;
 use crate::outbox::Sent;
-use crate::session::{End, Input, Phase, ResponseState, Session};
+use crate::session::{End, Phase, ResponseState, Session};
 use crate::socket::{self, Read};
 use crate::upstream::Conn;
 use crate::worker::Worker;
 
 /// Limits on what upstreams may send: they are not as hostile as clients, but not ours either.
-const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: Limits = Limits {
     head_bytes: READ_BYTES,
     headers: middlenet_http::MAX_HEADERS,
     target_bytes: 0,
@@ -29,7 +28,7 @@ const COPY_BYTES: usize = 4096;
 
 /// What came of bytes from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
+pub(crate) enum Came {
     /// More is needed, and there may be more.
     More,
     /// Nothing for now.
@@ -50,7 +49,11 @@ impl Worker {
     /// Moves the response on. Whether something came of it.
     pub(crate) fn pump_response(&mut self, s: &mut Session) -> bool {
         let ex = &s.exchange;
-        if ex.done || !s.out.is_empty() || ex.response_away || matches!(ex.response, ResponseState::HeadAway) {
+        if ex.done || ex.response_away || matches!(ex.response, ResponseState::HeadAway) {
+            return false;
+        }
+        if !s.out.is_empty() {
+            self.put_response_aside(s);
             return false;
         }
         let Some(mut conn) = ex.conn.and_then(|key| self.conns.take(key)) else { return false };
@@ -59,7 +62,8 @@ impl Worker {
         let (head, body) = (chain.wants(Kind::ResponseHead), chain.wants(Kind::ResponseBody));
         // What may come right behind a 101 is for the functions that look at streams.
         let stream = s.exchange.upgrade.is_some() && chain.wants(Kind::Stream);
-        let waiting = s.exchange.response_input.is_some_and(|i| i.start < i.end);
+        let aside = !s.exchange.response_partial.is_empty();
+        let waiting = aside || s.exchange.response_input.is_some_and(|i| i.start < i.end);
         let came = match s.exchange.response {
             ResponseState::Head if head || body || stream => self.response_head_in_buffer(s, &mut conn),
             ResponseState::Body if waiting || body => self.response_body_in_buffer(s, &mut conn, body),
@@ -176,7 +180,7 @@ impl Worker {
     }
 
     /// What a response's head means for the exchange.
-    fn begin_response(&mut self, s: &mut Session, head: &ResponseHead) -> Result<(), &'static str> {
+    pub(crate) fn begin_response(&mut self, s: &mut Session, head: &ResponseHead) -> Result<(), &'static str> {
         if let Some(upstream) = s.exchange.upstream {
             self.upstreams[upstream].succeeded(false);
         }
@@ -208,7 +212,7 @@ impl Worker {
         self.counters.chains[usize::from(s.chain)].status(status);
     }
 
-    fn send_head_out(&mut self, s: &mut Session) {
+    pub(crate) fn send_head_out(&mut self, s: &mut Session) {
         if self.head_out.is_empty() {
             return;
         }
@@ -267,7 +271,7 @@ impl Worker {
     }
 
     /// Appends the end of a chunked body to `head_out`.
-    fn write_end(&mut self, s: &Session) {
+    pub(crate) fn write_end(&mut self, s: &Session) {
         if s.exchange.response_out == Framing::Chunked
             && write_last_chunk(&mut self.head_out, s.exchange.response_body.trailers()).is_err()
         {
@@ -276,7 +280,7 @@ impl Worker {
     }
 
     /// The upstream sends no more.
-    fn upstream_ended(&mut self, s: &mut Session, began: bool, ended: Read) -> Came {
+    pub(crate) fn upstream_ended(&mut self, s: &mut Session, began: bool, ended: Read) -> Came {
         if !matches!(s.exchange.response, ResponseState::Body) {
             return Came::Bad(if began { "response-cut" } else { "upstream-closed" });
         }
@@ -288,85 +292,6 @@ impl Worker {
         self.write_end(s);
         self.send_head_out(s);
         Came::Complete { clean: false }
-    }
-
-    /// A head that functions want to see, read into a message buffer.
-    fn response_head_in_buffer(&mut self, s: &mut Session, conn: &mut Conn) -> Came {
-        loop {
-            if !conn.readable {
-                return Came::Nothing;
-            }
-            let Some(input) = self.response_input(s) else { return Came::Nothing };
-            match self.fill_response(s, conn, input) {
-                Read::Bytes(..) => {}
-                Read::Nothing => return Came::Nothing,
-                ended @ (Read::End | Read::Broken) => return self.upstream_ended(s, input.end > input.start, ended),
-            }
-            while let Some(input) = &mut s.exchange.response_input {
-                let (start, end, method) = (input.start, input.end, s.exchange.method);
-                match self.pool.with(input.index, |m| m.read_response(start, end, method, &LIMITS)) {
-                    Ok(None) if end == READ_BYTES => return Came::Bad("bad-response"),
-                    Ok(None) => break,
-                    Ok(Some(head)) if head.is_interim() => {
-                        input.start += usize::from(head.length);
-                        let index = input.index;
-                        if passes_interim(s, head.status) {
-                            let head_out = &mut self.head_out;
-                            head_out.clear();
-                            let _ = self.pool.with(index, |m| {
-                                let reason = m.span(m.header().reason);
-                                write_response_head(head_out, 1, head.status, reason, m.headers(), &INTERIM)
-                            });
-                            self.send_head_out(s);
-                        }
-                    }
-                    Ok(Some(head)) => {
-                        input.start += usize::from(head.length);
-                        s.exchange.response_head_start = start;
-                        s.exchange.response_head = Some(head);
-                        return match self.begin_response(s, &head) {
-                            Ok(()) => Came::Head,
-                            Err(reason) => Came::Bad(reason),
-                        };
-                    }
-                    Err(_) => return Came::Bad("bad-response"),
-                }
-            }
-        }
-    }
-
-    fn response_input(&mut self, s: &mut Session) -> Option<Input> {
-        if s.exchange.response_input.is_none() {
-            let Some(index) = self.pool.take() else {
-                if !s.starved {
-                    s.starved = true;
-                    self.starved.push_back(s.key);
-                }
-                return None;
-            };
-            s.exchange.response_input = Some(Input { index, start: 0, end: 0 });
-        }
-        s.exchange.response_input
-    }
-
-    fn fill_response(&mut self, s: &mut Session, conn: &mut Conn, input: Input) -> Read {
-        let usual = self.chains[usize::from(s.chain)].read_bytes();
-        let head = matches!(s.exchange.response, ResponseState::Head);
-        // A head may be longer.
-        let limit = if head && input.end >= usual { READ_BYTES } else { usual };
-        if input.end >= limit {
-            return Read::Broken;
-        }
-        let read = self.pool.with(input.index, |m| socket::read(&conn.socket, &mut m.data_mut()[input.end..limit]));
-        match read {
-            Read::Bytes(n, more) => {
-                conn.readable = more || conn.hung_up;
-                s.exchange.response_input = Some(Input { end: input.end + n, ..input });
-            }
-            Read::Nothing => conn.readable = false,
-            Read::End | Read::Broken => {}
-        }
-        read
     }
 
     /// Shows a response's head to the functions.
@@ -448,110 +373,6 @@ impl Worker {
         }
     }
 
-    /// The body where functions look at it, or what came with the head.
-    fn response_body_in_buffer(&mut self, s: &mut Session, conn: &mut Conn, shown: bool) -> Came {
-        if !conn.readable && s.exchange.response_input.is_none() && !s.exchange.response_body.is_done() {
-            return Came::Nothing;
-        }
-        let Some(input) = self.response_input(s) else { return Came::Nothing };
-        if input.start >= input.end && !s.exchange.response_body.is_done() {
-            let input = Input { index: input.index, start: 0, end: 0 };
-            s.exchange.response_input = Some(input);
-            if !conn.readable {
-                s.exchange.response_input = None;
-                self.free(input.index);
-                return Came::Nothing;
-            }
-            match self.fill_response(s, conn, input) {
-                Read::Bytes(..) => s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.body_ms),
-                Read::Nothing => return Came::Nothing,
-                ended @ (Read::End | Read::Broken) => {
-                    if ended == Read::Broken || s.exchange.response_body.end_of_stream().is_err() {
-                        return Came::Bad("response-cut");
-                    }
-                    s.exchange.upstream_eof = true;
-                }
-            }
-        }
-        let Some(input) = &mut s.exchange.response_input else { return Came::Nothing };
-        if shown {
-            self.make_room(s.chain, input);
-        }
-        let (from, to, index) = (input.start, input.end, input.index);
-        let body = &mut s.exchange.response_body;
-        match self.pool.with(index, |m| body.next(&m.data_mut()[from..to])) {
-            Ok(BodyStep::Data { start, length }) => {
-                input.start = from + start + length;
-                let last = s.exchange.response_body.is_done();
-                let piece = Piece { start: from + start, length, end: to };
-                let flags = flag::TO_CLIENT | if last { flag::LAST } else { 0 };
-                self.make_piece(s, index, Kind::ResponseBody, piece, flags);
-                s.exchange.response_piece_length = length;
-                s.exchange.response_last_shown = last;
-                if shown {
-                    return Came::Piece { index };
-                }
-                let piece = self.pool.with(index, |m| m.header().body);
-                self.piece_out(s, index, piece)
-            }
-            Ok(BodyStep::Need { consumed }) => {
-                input.start += consumed;
-                Came::More
-            }
-            Ok(BodyStep::End { consumed }) => {
-                input.start += consumed;
-                let clean = input.start == input.end && !s.exchange.upstream_eof;
-                if shown && !s.exchange.response_last_shown {
-                    s.exchange.response_last_shown = true;
-                    s.exchange.response_piece_length = 0;
-                    let piece = Piece { end: to, ..Piece::default() };
-                    self.make_piece(s, index, Kind::ResponseBody, piece, flag::TO_CLIENT | flag::LAST);
-                    return Came::Piece { index };
-                }
-                self.head_out.clear();
-                self.write_end(s);
-                self.send_head_out(s);
-                Came::Complete { clean }
-            }
-            Err(_) => Came::Bad("bad-response-body"),
-        }
-    }
-
-    /// Sends a piece that lies in a buffer.
-    fn piece_out(&mut self, s: &mut Session, index: u32, piece: Span) -> Came {
-        let (sent, bytes) = self.pool.with(index, |m| {
-            let piece = m.span(piece);
-            (crate::request::send_piece(s.exchange.response_out, &mut s.out, &s.socket, piece), piece.len() as u64)
-        });
-        if sent == Sent::Broken {
-            s.broken = true;
-        }
-        self.sent(s, bytes);
-        Came::More
-    }
-
-    /// Functions have let a piece of the response's body pass.
-    pub(crate) fn response_piece_done(&mut self, s: &mut Session, index: u32) {
-        s.exchange.response_away = false;
-        if s.phase != Phase::Exchange || s.exchange.done {
-            return;
-        }
-        // Read once: who writes where it should not may write at any time. A span that lies outside holds nothing.
-        let (header, length) = self.pool.with(index, |m| {
-            let header = *m.header();
-            (header, m.span(header.body).len())
-        });
-        let resized = length != s.exchange.response_piece_length || length != usize::from(header.body.length);
-        let fits = !resized || !matches!(s.exchange.response_out, Framing::Length(_));
-        if VerdictCode::decode(header.verdict) != Some(VerdictCode::Next) || !fits {
-            // The head is out: all that can be done is to stop.
-            let reason = if fits { "closed-by-function" } else { "function-resized" };
-            self.end(s, if fits { End::Rejected(reason) } else { End::Failed(reason) });
-            return self.close(s);
-        }
-        self.piece_out(s, index, header.body);
-    }
-
     /// The response has been sent in full.
     fn response_complete(&mut self, s: &mut Session, clean: bool) {
         let ex = &mut s.exchange;
@@ -564,7 +385,7 @@ impl Worker {
 }
 
 /// How an interim response goes out.
-const INTERIM: Egress<'_> = Egress {
+pub(crate) const INTERIM: Egress<'_> = Egress {
     framing: Framing::None,
     announced_length: None,
     close: false,
@@ -575,7 +396,7 @@ const INTERIM: Egress<'_> = Egress {
 };
 
 /// Whether an interim response is for the client (RFC 9110 15.2): 100 is the broker's to send.
-fn passes_interim(s: &Session, status: u16) -> bool {
+pub(crate) fn passes_interim(s: &Session, status: u16) -> bool {
     status != 100 && s.exchange.minor > 0
 }
 

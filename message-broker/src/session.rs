@@ -114,6 +114,8 @@ pub(crate) struct Exchange {
     pub(crate) response_body: BodyReader,
     pub(crate) response_out: Framing,
     pub(crate) response_input: Option<Input>,
+    /// Bytes of the response's body that wait outside the pool.
+    pub(crate) response_partial: Vec<u8>,
     /// Where the response's head begins in its buffer, for another run.
     pub(crate) response_head_start: usize,
     /// The head as parsed, for after the functions.
@@ -171,6 +173,7 @@ impl Exchange {
             response_body: BodyReader::new(Framing::None, limits),
             response_out: Framing::None,
             response_input: None,
+            response_partial: Vec::new(),
             response_head_start: 0,
             response_head: None,
             response_away: false,

@@ -83,6 +83,28 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).map_err(|source| Error::Socket { what: "send".into(), source })
     }
 
+    /// Sends as much as is taken without waiting, and answers how much that was.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wire::send`].
+    pub fn send_some(&mut self, bytes: impl AsRef<[u8]>) -> Result<usize, Error> {
+        let fail = |source| Error::Socket { what: "send".into(), source };
+        let bytes = bytes.as_ref();
+        self.stream.set_nonblocking(true).map_err(fail)?;
+        let mut sent = 0;
+        let result = loop {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(0) => break Ok(sent),
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break Ok(sent),
+                Err(e) => break Err(fail(e)),
+            }
+        };
+        self.stream.set_nonblocking(false).map_err(fail)?;
+        result
+    }
+
     /// Sends bytes one by one, each in a packet of its own.
     ///
     /// # Errors
