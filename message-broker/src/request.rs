@@ -149,7 +149,6 @@ impl Worker {
                     socket,
                     upstream,
                     session: Some(session),
-                    connected,
                     readable: false,
                     hung_up: false,
                     writable: connected,
@@ -193,7 +192,6 @@ impl Worker {
             self.upstream_failed(s, "connect");
             return true;
         }
-        conn.connected = true;
         conn.writable = true;
         self.send_request(s);
         true

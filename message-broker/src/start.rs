@@ -248,7 +248,9 @@ impl Broker {
     }
 
     fn chain(&mut self, chain: usize, hops: &[Hop]) -> Result<Chain, BrokerError> {
-        let plan = self.plan.chains[chain].clone();
+        let mut plan = self.plan.chains[chain].clone();
+        // Each worker accepts its share.
+        plan.limits.connections = plan.limits.connections.div_ceil(self.plan.workers.len().max(1) as u32);
         let upstreams = plan.upstreams.iter().map(|a| self.upstream(chain as u16, a)).collect::<Result<Vec<_>, _>>()?;
         let own: Vec<usize> = (0..hops.len()).filter(|&h| usize::from(hops[h].chain) == chain).collect();
         let interests: Vec<Interests> = own.iter().map(|&h| hops[h].interests).collect();

@@ -29,7 +29,7 @@ use crate::custody::Custody;
 use crate::hop::{Hop, Instance, Place};
 use crate::lane::SkmsgLane;
 use crate::pool::Pool;
-use crate::session::Session;
+use crate::session::{End, Phase, Session};
 use crate::slab::{Key, Slab};
 use crate::upstream::{Conn, Upstream};
 
@@ -442,6 +442,9 @@ impl Worker {
         let keys: Vec<Key> = self.sessions.keys().collect();
         for key in keys {
             if let Some(mut session) = self.sessions.take(key) {
+                if session.phase != Phase::Tunnel {
+                    self.end(&mut session, End::Failed("stopped"));
+                }
                 self.close(&mut session);
                 self.put_back(session);
             }
