@@ -15,6 +15,8 @@ use crate::worker::{Origin, Worker};
 
 /// Bytes of a client that are thrown away so that it gets to read its response; more, and it is cut off.
 const DISCARD_BYTES: u64 = 16 << 20;
+/// Steps of one session before others get their turn.
+const STEPS: u32 = 64;
 /// How long a client has to close after its last response.
 const LINGER_MS: u64 = 2_000;
 
@@ -39,7 +41,7 @@ impl Worker {
             phase: Phase::Head,
             readable: false,
             hung_up: false,
-            eof: false,
+            unread: false,
             broken: false,
             input: None,
             out: Outbox::default(),
@@ -51,7 +53,7 @@ impl Worker {
             starved: false,
             fresh: false,
             partial: Vec::new(),
-            parked: None,
+            parked: Vec::new(),
             over: false,
         });
         let Some(mut session) = self.sessions.take(key) else { return };
@@ -70,8 +72,13 @@ impl Worker {
 
     /// Goes on with a session as far as it can.
     pub(crate) fn drive(&mut self, s: &mut Session) {
-        s.starved = false;
+        let mut steps = 0;
         while !s.over {
+            steps += 1;
+            if steps > STEPS {
+                // Others have their turn first.
+                return self.ready.push_back(s.key);
+            }
             if !s.broken && !s.out.is_empty() && s.out.flush(&s.socket) == Sent::Broken {
                 s.broken = true;
             }
@@ -101,6 +108,10 @@ impl Worker {
     fn read_head(&mut self, s: &mut Session) -> bool {
         if !s.out.is_empty() {
             return false;
+        }
+        if s.fresh && s.exchange.done {
+            // Pipelined: its first bytes have been here since before the last response.
+            self.first_byte(s);
         }
         if s.fresh && s.input.is_none() && self.input(s).is_none() {
             return false;
@@ -292,6 +303,7 @@ impl Worker {
         self.sent(s, bytes);
         s.exchange.status = status;
         s.exchange.answering = true;
+        s.exchange.response = ResponseState::Done;
         self.counters.chains[usize::from(s.chain)].status(status);
     }
 
@@ -311,6 +323,12 @@ impl Worker {
         let body_ms = self.chains[usize::from(s.chain)].plan.timeouts.body_ms;
         if s.closing {
             s.phase = Phase::Lingering;
+            // A client that lingers keeps no buffer from others.
+            s.unread = !s.partial.is_empty() || s.input.is_some_and(|i| i.start < i.end);
+            s.partial = Vec::new();
+            if let Some(input) = s.input.take() {
+                self.let_go(input.index);
+            }
             s.deadline = self.deadline(if s.out.is_empty() { LINGER_MS } else { body_ms.max(LINGER_MS) });
         } else if !s.exchange.request_body.is_done() || s.exchange.request_away {
             s.phase = Phase::Discarding;
@@ -325,9 +343,8 @@ impl Worker {
         s.phase = Phase::Head;
         let timeouts = self.chains[usize::from(s.chain)].plan.timeouts;
         if s.input.is_some() || !s.partial.is_empty() {
-            // Pipelined: its first bytes are here.
-            self.first_byte(s);
             s.fresh = true;
+            s.deadline = self.deadline(timeouts.body_ms);
         } else {
             s.deadline = self.deadline(timeouts.idle_ms);
         }
@@ -366,6 +383,7 @@ impl Worker {
                 (input.start, input.end) = (0, 0);
             }
             if !s.readable {
+                self.free_empty_input(s);
                 return false;
             }
             let Some(input) = self.input(s) else { return false };
@@ -390,8 +408,7 @@ impl Worker {
             return false;
         }
         // A client that has sent all it has to send can be left at once.
-        let unread = s.readable || !s.partial.is_empty() || s.input.is_some_and(|i| i.start < i.end);
-        let quiet = s.exchange.request_body.is_done() && !unread;
+        let quiet = s.exchange.request_body.is_done() && !s.readable && !s.unread;
         if quiet {
             self.close(s);
             return true;
@@ -420,12 +437,15 @@ impl Worker {
 
     /// A session's time is up.
     pub(crate) fn overdue(&mut self, s: &mut Session) {
-        s.deadline = 0;
         let total = s.exchange.deadline_total;
         let total_over = !s.exchange.done && total != 0 && self.now_ms >= total;
-        if let Some(parked) = s.parked.take_if(|_| !total_over) {
+        let now_ms = self.now_ms;
+        let waited = s.parked.iter().position(|p| p.until_ms != 0 && now_ms >= p.until_ms);
+        if let Some(at) = waited.filter(|_| !total_over) {
+            let parked = s.parked.remove(at);
             return self.functions_failed(s, parked.kind, 503, "function-down");
         }
+        s.deadline = 0;
         match s.phase {
             Phase::Head if s.exchange.done => self.close(s),
             Phase::Head => self.refuse(s, 408, "head-timeout"),
@@ -451,7 +471,7 @@ impl Worker {
         s.exchange.done = true;
         s.exchange.deadline_total = 0;
         // A message that waited for a function goes with its request: its buffer is about to be free.
-        if s.parked.take().is_some_and(|parked| parked.kind == Kind::RequestBody) {
+        if std::mem::take(&mut s.parked).iter().any(|parked| parked.kind == Kind::RequestBody) {
             s.exchange.request_away = false;
         }
         if let Some(input) = s.exchange.response_input.take() {
@@ -509,7 +529,7 @@ impl Worker {
         for input in [s.input.take(), s.exchange.response_input.take()].into_iter().flatten() {
             self.let_go(input.index);
         }
-        s.parked = None;
+        s.parked.clear();
         if self.chains[usize::from(s.chain)].wants(Kind::Closed)
             && let Some(index) = self.pool.take()
         {

@@ -11,7 +11,7 @@ impl Worker {
         // Where one idle connection was closed by the other side, more may have been: the next try is a new one.
         let stale = matches!(reason, "upstream-closed" | "write") && self.is_reused(s);
         // That an idle connection was closed by the other side says nothing of its health.
-        if !stale {
+        if !stale && reason != "no-socket" {
             self.upstreams[upstream].failed(false, now_ms);
         }
         self.release_conn(s, false);
@@ -25,7 +25,11 @@ impl Worker {
             ex.sent_any = false;
             ex.request_done = false;
             ex.request_given_up = false;
+            let begun = ex.response_input.take();
             self.counters.chains[usize::from(s.chain)].retries.inc();
+            if let Some(input) = begun {
+                self.let_go(input.index);
+            }
             let next = if stale { upstream } else { self.another_upstream(s, upstream) };
             return self.connect(s, next, !stale);
         }
@@ -40,6 +44,8 @@ impl Worker {
     /// The next of the same list that is up; the same one if there is none.
     fn another_upstream(&self, s: &Session, failed: usize) -> usize {
         let list = match s.exchange.router {
+            // What a function lists may be services that have nothing to do with each other.
+            Some(hop) if !self.hops[hop].alike => return failed,
             Some(hop) => &self.hops[hop].upstreams,
             None => &self.chains[usize::from(s.chain)].upstreams,
         };

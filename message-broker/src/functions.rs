@@ -43,6 +43,8 @@ struct Whose {
     chain: usize,
     /// Functions to leave out, by place.
     offloaded: u32,
+    /// Since when it has waited for the function that is next, in ms.
+    since_ms: u64,
 }
 
 /// Why a message cannot be sent to a function.
@@ -55,30 +57,31 @@ enum Absent {
 impl Worker {
     /// Takes a message of a session through the functions from place `at` of the order of its kind.
     pub(crate) fn run_functions(&mut self, s: &mut Session, index: u32, kind: Kind, at: usize) -> Flow {
+        self.run_since(s, index, kind, at, self.now_ms)
+    }
+
+    /// As [`run_functions`](Self::run_functions), for a message that has waited for the function at `at` since `since_ms`.
+    fn run_since(&mut self, s: &mut Session, index: u32, kind: Kind, at: usize, since_ms: u64) -> Flow {
         let chain = usize::from(s.chain);
         if at >= self.chains[chain].orders[kind as usize].len() {
             return Flow::Done;
         }
-        let whose = Whose { session: Some(s.key), id: s.id, chain, offloaded: s.exchange.offloaded };
+        let whose = Whose { session: Some(s.key), id: s.id, chain, offloaded: s.exchange.offloaded, since_ms };
         let flow = self.visit(whose, index, kind, at);
-        s.exchange.offloaded = self.pool.with(index, |m| m.header().offloaded);
-        match flow {
-            Flow::Parked => {
-                let (hop, at) = self.parked_at;
-                s.parked = Some(Parked { hop, kind, at, index });
-                self.hops[hop].waiting.push_back(s.key);
-                s.deadline = self.deadline(self.chains[chain].plan.timeouts.function_ms);
-            }
-            // Who is late is found among the messages that are away.
-            Flow::Away => {}
-            Flow::Done | Flow::Failed { .. } => {}
+        if flow != Flow::Away {
+            s.exchange.offloaded |= self.pool.with(index, |m| m.header().offloaded);
+        }
+        if flow == Flow::Parked {
+            let (hop, at) = self.parked_at;
+            return self.park(s, index, kind, hop, at, since_ms);
         }
         flow
     }
 
     /// Shows the functions a message that belongs to no session any more.
     pub(crate) fn run_for_nobody(&mut self, s: &Session, index: u32, kind: Kind) {
-        let whose = Whose { session: None, id: s.id, chain: usize::from(s.chain), offloaded: 0 };
+        let chain = usize::from(s.chain);
+        let whose = Whose { session: None, id: s.id, chain, offloaded: 0, since_ms: self.now_ms };
         if self.visit(whose, index, kind, 0) != Flow::Away {
             self.free(index);
         }
@@ -100,7 +103,11 @@ impl Worker {
                     Called::Went(Onward::Home) => return Flow::Done,
                     Called::Went(Onward::Output(output)) => {
                         let Some(&target) = hop.outputs.get(usize::from(output)) else { return NO_OUTPUT };
-                        at = self.place_from(chain, kind, target);
+                        // Responses travel the other way: an output leads on, or nowhere.
+                        match self.place_from(chain, kind, target) {
+                            next if next > at => at = next,
+                            _ => return NO_OUTPUT,
+                        }
                     }
                     Called::Panicked => {
                         self.counters.hops[hop_at].failed.inc("panicked");
@@ -179,20 +186,25 @@ impl Worker {
         }
         let first = route[0].key;
         route[stops] = Stop { position: NO_HOP, key: self.number };
-        self.pool.with(index, |m| {
+        let (router, upstream, offloaded) = self.pool.with(index, |m| {
             let header = m.header_mut();
             (header.route, header.stops, header.cursor) = (route, stops as u8 + 1, 0);
             header.verdict = VerdictCode::Next as u8;
             header.jump = NO_HOP;
+            (header.router, header.upstream, header.offloaded)
         });
         let away = Away {
             session: whose.session,
+            id: whose.id,
             chain: whose.chain as u16,
             kind,
             resume: next as u8,
             from: at as u8,
-            sent_ms: self.now_ms,
+            since_ms: whose.since_ms,
             overdue: false,
+            router,
+            upstream,
+            offloaded,
         };
         self.pool.send_away(index, away);
         match by_ring {
@@ -205,20 +217,39 @@ impl Worker {
     /// A message has come back from its functions.
     pub(crate) fn returned(&mut self, index: u32) {
         let Some(away) = self.pool.come_back(index) else { return };
-        let Some(mut s) = away.session.and_then(|key| self.sessions.take(key)) else { return self.free(index) };
+        let Some(mut s) = away.session.and_then(|key| self.sessions.take(key)) else {
+            return self.go_on_for_nobody(index, away);
+        };
         let flow = self.go_on(&mut s, index, away);
         self.proceed(&mut s, index, away.kind, flow);
         self.drive(&mut s);
         self.put_back(s);
     }
 
+    /// What tells of an end goes to all that want to know; what belonged to a session that has ended concerns nobody.
+    fn go_on_for_nobody(&mut self, index: u32, away: Away) {
+        let whose =
+            Whose { session: None, id: away.id, chain: usize::from(away.chain), offloaded: 0, since_ms: self.now_ms };
+        let tells = matches!(away.kind, Kind::Finished | Kind::Closed);
+        if !tells || self.visit(whose, index, away.kind, usize::from(away.resume)) != Flow::Away {
+            self.free(index);
+        }
+    }
+
     /// Goes on behind the functions that a message was sent to, as their verdict says.
     fn go_on(&mut self, s: &mut Session, index: u32, away: Away) -> Flow {
-        let (verdict, jump, jumper, offloaded) = self.pool.with(index, |m| {
-            let header = m.header();
-            (header.verdict, header.jump, header.jumper, header.offloaded)
+        let visited = self.visited(&away);
+        let bits = visited.iter().fold(0, |bits, &p| bits | 1u32.checked_shl(p.into()).unwrap_or(0));
+        let (verdict, jump, jumper) = self.pool.with(index, |m| {
+            let header = m.header_mut();
+            // Functions speak for themselves alone: for others stands what was so before.
+            header.offloaded = away.offloaded | (header.offloaded & bits);
+            if !visited.contains(&header.router) {
+                (header.router, header.upstream) = (away.router, away.upstream);
+            }
+            s.exchange.offloaded |= header.offloaded;
+            (header.verdict, header.jump, header.jumper)
         });
-        s.exchange.offloaded |= offloaded;
         match VerdictCode::decode(verdict) {
             None => Flow::Failed { status: 502, reason: "function-verdict" },
             Some(VerdictCode::Respond | VerdictCode::Close) => Flow::Done,
@@ -247,12 +278,14 @@ impl Worker {
         let chain = usize::from(away.chain);
         let hop = self.visited(&away).contains(&jumper).then(|| self.chains[chain].hops[usize::from(jumper)]);
         match hop.and_then(|hop| self.hops[hop].outputs.get(usize::from(output))) {
-            Some(&target) if target > jumper => {
+            Some(&target) => {
                 self.pool.with(index, |m| m.header_mut().jump = NO_HOP);
                 let at = self.place_from(chain, away.kind, target);
-                self.run_functions(s, index, away.kind, at)
+                // Responses travel the other way: an output leads on, or nowhere.
+                let on = self.chains[chain].orders[away.kind as usize].iter().position(|&p| p == jumper);
+                if on.is_some_and(|on| at > on) { self.run_functions(s, index, away.kind, at) } else { NO_OUTPUT }
             }
-            _ => NO_OUTPUT,
+            None => NO_OUTPUT,
         }
     }
 
@@ -312,6 +345,14 @@ impl Worker {
         self.put_back(s);
     }
 
+    /// Gives a buffer back, or when functions have it, sees to it that it is when they return it.
+    pub(crate) fn let_go(&mut self, index: u32) {
+        match self.pool.away_mut(index) {
+            Some(away) => away.session = None,
+            None => self.free(index),
+        }
+    }
+
     /// Reads a request head anew from the bytes that came; functions edit elsewhere.
     fn reread_request(&self, s: &Session, index: u32) -> bool {
         let limits = &self.chains[usize::from(s.chain)].limits;
@@ -347,13 +388,15 @@ impl Worker {
                 // Another instance has taken its place, or the same one is on rings now: that is no failure of anybody's.
                 let elsewhere = self.hops[hop].instance_for(s.id).is_some_and(|(_, i)| i.key != stop.key || !i.skmsg);
                 match self.on_loss(hop) {
-                    _ if elsewhere && reason != "ring-full" => self.run_functions(&mut s, index, away.kind, at),
+                    _ if elsewhere && reason != "ring-full" => {
+                        self.run_since(&mut s, index, away.kind, at, away.since_ms)
+                    }
                     OnLoss::Bypass => {
                         self.counters.hops[hop].bypassed.inc();
                         self.run_functions(&mut s, index, away.kind, at + 1)
                     }
                     OnLoss::Drop => Flow::Failed { status: 503, reason: "function-unreachable" },
-                    OnLoss::Retry => self.park(&mut s, index, away.kind, hop, at),
+                    OnLoss::Retry => self.park(&mut s, index, away.kind, hop, at, away.since_ms),
                 }
             }
             // It was on its way home.
@@ -364,10 +407,12 @@ impl Worker {
         self.put_back(s);
     }
 
-    fn park(&mut self, s: &mut Session, index: u32, kind: Kind, hop: usize, at: usize) -> Flow {
-        s.parked = Some(Parked { hop, kind, at, index });
+    /// Lets a message wait for a function, at most until the time for it to come back is over.
+    fn park(&mut self, s: &mut Session, index: u32, kind: Kind, hop: usize, at: usize, since_ms: u64) -> Flow {
+        let function_ms = self.chains[usize::from(s.chain)].plan.timeouts.function_ms;
+        let until_ms = if function_ms == 0 { 0 } else { since_ms + function_ms };
+        s.parked.push(Parked { hop, kind, at, index, since_ms, until_ms });
         self.hops[hop].waiting.push_back(s.key);
-        s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.function_ms);
         Flow::Parked
     }
 
@@ -376,6 +421,8 @@ impl Worker {
         for hop in 0..self.hops.len() {
             if !self.hops[hop].waiting.is_empty() {
                 self.resume_hop(hop);
+                let sessions = &mut self.sessions;
+                self.hops[hop].waiting.retain(|&key| sessions.get_mut(key).is_some_and(|s| !s.parked.is_empty()));
             }
         }
     }
@@ -386,12 +433,19 @@ impl Worker {
         }
         for key in std::mem::take(&mut self.hops[hop].waiting) {
             let Some(mut s) = self.sessions.take(key) else { continue };
-            if let Some(parked) = s.parked.take_if(|p| p.hop == hop) {
-                s.deadline = 0;
-                let flow = self.run_functions(&mut s, parked.index, parked.kind, parked.at);
+            let (mine, others) = std::mem::take(&mut s.parked).into_iter().partition(|p| p.hop == hop);
+            s.parked = others;
+            let mine: Vec<Parked> = mine;
+            for parked in mine {
+                // One direction may have ended the other.
+                let inputs = [s.input, s.exchange.response_input];
+                if s.over || !inputs.into_iter().flatten().any(|i| i.index == parked.index) {
+                    continue;
+                }
+                let flow = self.run_since(&mut s, parked.index, parked.kind, parked.at, parked.since_ms);
                 self.proceed(&mut s, parked.index, parked.kind, flow);
-                self.drive(&mut s);
             }
+            self.drive(&mut s);
             self.put_back(s);
         }
     }
@@ -405,7 +459,7 @@ impl Worker {
         let chains = &self.chains;
         let late = |away: &Away| {
             let limit = chains[usize::from(away.chain)].plan.timeouts.function_ms;
-            limit > 0 && !away.overdue && now_ms.saturating_sub(away.sent_ms) > limit
+            limit > 0 && !away.overdue && now_ms.saturating_sub(away.since_ms) > limit
         };
         let overdue: Vec<u32> = self.pool.all_away().filter(|(_, away)| late(away)).map(|(index, _)| index).collect();
         for index in overdue {

@@ -25,6 +25,8 @@ pub(crate) struct Hop {
     pub(crate) place: Place,
     /// Its upstreams by its own numbering, as ids of the broker's.
     pub(crate) upstreams: Vec<usize>,
+    /// Those are servers of one service: a request that one cannot take may go to another.
+    pub(crate) alike: bool,
     /// Sessions with a message for it, until it is back.
     pub(crate) waiting: VecDeque<Key>,
 }
@@ -128,13 +130,12 @@ impl Hop {
     #[inline]
     pub(crate) fn instance_for(&mut self, session: u64) -> Option<(usize, &mut Instance)> {
         let Place::Process { instances, .. } = &mut self.place else { return None };
-        let alive = instances.iter().flatten().count();
-        if alive == 0 {
-            return None;
-        }
-        // Sessions are numbered in turn, so that their remainders are spread evenly.
-        let wanted = (session >> 8) as usize % alive;
-        instances.iter_mut().enumerate().filter_map(|(at, i)| Some((at, i.as_mut()?))).nth(wanted)
+        // Sessions are numbered in turn, so that their remainders are spread evenly. Where an instance is missing its sessions go
+        // to the next, and nobody else's move.
+        let count = instances.len();
+        let wanted = (session >> 8) as usize % count.max(1);
+        let at = (0..count).map(|n| (wanted + n) % count).find(|&at| instances[at].is_some())?;
+        Some((at, instances[at].as_mut()?))
     }
 
     pub(crate) fn instances_mut(&mut self) -> impl Iterator<Item = (usize, &mut Instance)> {

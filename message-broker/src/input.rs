@@ -53,7 +53,7 @@ impl Worker {
                 s.exchange.received_bytes += n as u64;
             }
             Read::Nothing => s.readable = false,
-            Read::End => s.eof = true,
+            Read::End => {}
             Read::Broken => s.broken = true,
         }
         read
@@ -87,14 +87,6 @@ impl Worker {
         self.pool.give(index);
         if let Some(key) = self.starved.pop_front() {
             self.ready.push_back(key);
-        }
-    }
-
-    /// Gives a buffer back, or when functions have it, sees to it that it is when they return it.
-    pub(crate) fn let_go(&mut self, index: u32) {
-        match self.pool.away_mut(index) {
-            Some(away) => away.session = None,
-            None => self.free(index),
         }
     }
 }

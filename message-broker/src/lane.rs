@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hop::{Instance, LAST_WORDS, Place};
 use crate::socket::{self, Read};
-use crate::worker::Worker;
+use crate::worker::{Servers, Worker};
 
 const CELL: usize = size_of::<Cell>();
 /// Cells that one read takes at most.
@@ -241,12 +241,13 @@ impl Worker {
         replica: usize,
         instance: Instance,
         interests: Interests,
-        upstreams: Vec<usize>,
+        upstreams: Servers,
     ) {
         self.detach(at, replica, true);
         let Some(hop) = self.hops.get_mut(at) else { return };
         hop.interests = interests;
-        hop.upstreams = upstreams;
+        hop.upstreams = upstreams.ids;
+        hop.alike = upstreams.alike;
         let (chain, list) = (usize::from(hop.chain), hop.upstreams.clone());
         if let Place::Process { instances, declared } = &mut hop.place {
             *declared = true;
@@ -292,11 +293,14 @@ impl Worker {
     /// Takes back what a dead process held.
     fn bury(&mut self, hop: usize, mut instance: Instance) {
         let mut descriptors = [Descriptor::default(); MAX_GROUP];
-        loop {
+        // What it left fits its ring; more than that is somebody who goes on writing.
+        let mut left = instance.from.capacity();
+        while left > 0 {
             let n = instance.from.dequeue(&mut descriptors);
             if n == 0 {
                 break;
             }
+            left = left.saturating_sub(n);
             self.take_from_ring(hop, instance.key, &descriptors[..n]);
         }
         let key = u16::from(instance.key);

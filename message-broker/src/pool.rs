@@ -10,6 +10,8 @@ use crate::slab::Key;
 pub(crate) struct Away {
     /// Whose it is; nobody's once that session has ended.
     pub(crate) session: Option<Key>,
+    /// The number of that session, which stays known.
+    pub(crate) id: u64,
     /// The chain.
     pub(crate) chain: u16,
     /// The kind of message, whatever the buffer says by now.
@@ -18,10 +20,14 @@ pub(crate) struct Away {
     pub(crate) resume: u8,
     /// Where in that order it was sent to.
     pub(crate) from: u8,
-    /// When it was sent, in ms.
-    pub(crate) sent_ms: u64,
+    /// Since when it has waited for these functions, in ms.
+    pub(crate) since_ms: u64,
     /// It was found overdue already.
     pub(crate) overdue: bool,
+    /// What earlier functions have decided, for those that have it now may not decide for them: header fields of these names.
+    pub(crate) router: u8,
+    pub(crate) upstream: u16,
+    pub(crate) offloaded: u32,
 }
 
 /// A worker's part of the region.
@@ -48,7 +54,7 @@ impl Pool {
             away_count: 0,
             away_of_chain: vec![0; chains],
             // Functions that keep what they are given must leave something for the other chains.
-            away_limit: if chains > 1 { count / 2 } else { count },
+            away_limit: if chains > 1 { count / (chains as u32 + 1) } else { count },
         }
     }
 

@@ -149,7 +149,6 @@ impl Worker {
                     socket,
                     upstream,
                     session: Some(session),
-                    connected,
                     readable: false,
                     hung_up: false,
                     writable: connected,
@@ -167,7 +166,7 @@ impl Worker {
                     None => false,
                 };
                 if !fine {
-                    return self.upstream_failed(s, "no-descriptor");
+                    return self.upstream_failed(s, "no-socket");
                 }
                 if connected {
                     return self.send_request(s);
@@ -175,9 +174,10 @@ impl Worker {
                 s.phase = Phase::Connecting;
                 s.deadline = self.deadline(self.chains[usize::from(s.chain)].plan.timeouts.connect_ms);
             }
-            Err(_) => {
+            Err(e) => {
                 // It counts as active until here; there is no connection to release.
-                self.upstream_failed(s, "connect");
+                let reason = if socket::is_ours(&e) { "no-socket" } else { "connect" };
+                self.upstream_failed(s, reason);
             }
         }
     }
@@ -192,7 +192,6 @@ impl Worker {
             self.upstream_failed(s, "connect");
             return true;
         }
-        conn.connected = true;
         conn.writable = true;
         self.send_request(s);
         true

@@ -225,8 +225,8 @@ pub(crate) struct Session {
     pub(crate) readable: bool,
     /// An event told that the peer has closed its side: a short read is followed by the end, of which no event tells again.
     pub(crate) hung_up: bool,
-    /// The client has sent its last byte.
-    pub(crate) eof: bool,
+    /// It is over, and bytes of the client lie unread: it is not closed before the client has read its response.
+    pub(crate) unread: bool,
     /// The connection is broken.
     pub(crate) broken: bool,
     pub(crate) input: Option<Input>,
@@ -246,7 +246,7 @@ pub(crate) struct Session {
     /// Bytes have come that no parser has seen.
     pub(crate) fresh: bool,
     /// Where it waits for a hop: the hop, its kind of message, the place in the order, and the buffer.
-    pub(crate) parked: Option<Parked>,
+    pub(crate) parked: Vec<Parked>,
     /// The connection has been closed in all but name.
     pub(crate) over: bool,
 }
@@ -258,4 +258,8 @@ pub(crate) struct Parked {
     pub(crate) kind: middlenet_sdk::middlebox::Kind,
     pub(crate) at: usize,
     pub(crate) index: u32,
+    /// Since when, in ms.
+    pub(crate) since_ms: u64,
+    /// When it has waited long enough, in ms; 0: never.
+    pub(crate) until_ms: u64,
 }

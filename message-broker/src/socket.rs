@@ -118,6 +118,12 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
+/// Whether a connection could not be begun for want of something of our own, which says nothing of the other side.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
+}
+
 /// Whether a connection that was begun stands.
 pub(crate) fn connected(socket: impl AsFd) -> bool {
     matches!(sockopt::socket_error(socket), Ok(Ok(())))

@@ -176,6 +176,8 @@ impl Broker {
         let nothing = Key { slot: 0, generation: 0 };
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &called, token(Origin::Called, nothing), flags).map_err(|e| io(failed)(e.into()))?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| io(failed)(e.into()))?;
+        epoll::add(&epoll, &bell, token(Origin::Command, nothing), flags).map_err(|e| io(failed)(e.into()))?;
         let lane = match &self.skmsg {
             None => None,
             Some(skmsg) => {
@@ -197,6 +199,7 @@ impl Broker {
         self.workers.push(WorkerHandle {
             commands: sender,
             called: called.clone(),
+            bell,
             counters: counters.clone(),
             thread: None,
         });
@@ -207,6 +210,7 @@ impl Broker {
             number,
             epoll,
             commands,
+            called,
             listeners,
             listening: false,
             chains,
@@ -244,7 +248,9 @@ impl Broker {
     }
 
     fn chain(&mut self, chain: usize, hops: &[Hop]) -> Result<Chain, BrokerError> {
-        let plan = self.plan.chains[chain].clone();
+        let mut plan = self.plan.chains[chain].clone();
+        // Each worker accepts its share.
+        plan.limits.connections = plan.limits.connections.div_ceil(self.plan.workers.len().max(1) as u32);
         let upstreams = plan.upstreams.iter().map(|a| self.upstream(chain as u16, a)).collect::<Result<Vec<_>, _>>()?;
         let own: Vec<usize> = (0..hops.len()).filter(|&h| usize::from(hops[h].chain) == chain).collect();
         let interests: Vec<Interests> = own.iter().map(|&h| hops[h].interests).collect();
@@ -258,6 +264,7 @@ impl Broker {
         let first = self.plan.hops.iter().position(|h| h.chain == plan.chain).unwrap_or(hop);
         let mut interests = Interests::NONE;
         let mut upstreams = Vec::new();
+        let mut alike = false;
         let place = if plan.transport == Transport::Inline {
             let registration = self.registry.iter().find(|r| r.name == plan.function);
             let registration =
@@ -268,6 +275,7 @@ impl Broker {
                 .map_err(|e| BrokerError { message: format!("`{}`: {}", plan.name, e.message), hint: e.hint })?;
             interests = function.interests();
             upstreams = self.upstreams_of(hop, init.upstreams())?;
+            alike = init.are_upstreams_alike();
             Place::Inline(Box::new(Inline::new(function, init)))
         } else {
             Place::Process { instances: (0..plan.replicas).map(|_| None).collect(), declared: false }
@@ -279,6 +287,7 @@ impl Broker {
             interests,
             place,
             upstreams,
+            alike,
             waiting: VecDeque::new(),
         })
     }

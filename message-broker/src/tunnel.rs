@@ -97,6 +97,10 @@ impl Worker {
         self.conns.put(key, conn);
         let mut went_on = false;
         for (moved, direction) in [(forth, FROM_CLIENT), (back, TO_CLIENT)] {
+            if s.over {
+                // A function has ended it, and the buffers are free.
+                break;
+            }
             match moved {
                 Moved::Some => went_on = true,
                 Moved::Nothing => {}

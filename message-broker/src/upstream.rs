@@ -137,7 +137,6 @@ pub(crate) struct Conn {
     pub(crate) socket: OwnedFd,
     pub(crate) upstream: usize,
     pub(crate) session: Option<Key>,
-    pub(crate) connected: bool,
     pub(crate) readable: bool,
     /// As in a session.
     pub(crate) hung_up: bool,

@@ -19,7 +19,7 @@ use middlenet_http::{HeaderSpan, MAX_HEADERS};
 use middlenet_plan::OnLoss;
 use middlenet_sdk::Init;
 use middlenet_sdk::middlebox::{DynMiddlebox, Interests};
-use middlenet_shm::Descriptor;
+use middlenet_shm::{Descriptor, drain_event};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
@@ -29,7 +29,7 @@ use crate::custody::Custody;
 use crate::hop::{Hop, Instance, Place};
 use crate::lane::SkmsgLane;
 use crate::pool::Pool;
-use crate::session::Session;
+use crate::session::{End, Phase, Session};
 use crate::slab::{Key, Slab};
 use crate::upstream::{Conn, Upstream};
 
@@ -53,6 +53,7 @@ pub(crate) enum Origin {
     Upstream = 2,
     Skmsg = 3,
     Called = 4,
+    Command = 5,
 }
 
 pub(crate) fn token(origin: Origin, key: Key) -> EventData {
@@ -62,18 +63,18 @@ pub(crate) fn token(origin: Origin, key: Key) -> EventData {
 fn read_token(data: EventData) -> Option<(Origin, Key)> {
     let token = data.u64();
     let key = Key { slot: token as u32, generation: (token >> 32) as u32 & 0xff_ffff };
-    let origins = [Origin::Listener, Origin::Client, Origin::Upstream, Origin::Skmsg, Origin::Called];
+    let origins = [Origin::Listener, Origin::Client, Origin::Upstream, Origin::Skmsg, Origin::Called, Origin::Command];
     Some((*origins.get((token >> 56) as usize)?, key))
 }
 
 /// What the control thread asks of a worker; each is answered when it is done.
 pub(crate) enum Command {
     /// A process is ready for messages.
-    Attach { hop: usize, replica: usize, instance: Box<Instance>, interests: Interests, upstreams: Vec<usize> },
+    Attach { hop: usize, replica: usize, instance: Box<Instance>, interests: Interests, upstreams: Servers },
     /// A process gets no more messages; what it held is lost, unless it is given time to return it.
     Detach { hop: usize, replica: usize, drain: bool },
     /// An inline function is replaced.
-    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Vec<usize> },
+    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Servers },
     /// The report of an inline function.
     Report { hop: usize, to: Sender<InlineReport> },
     /// All upstreams there are.
@@ -82,6 +83,15 @@ pub(crate) enum Command {
     UseRings,
     /// No more connections; end when all requests are done, at the latest in this time.
     Stop(Duration),
+}
+
+/// The upstreams of a hop.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Servers {
+    /// In its own numbering, as ids of the broker's.
+    pub(crate) ids: Vec<usize>,
+    /// They are servers of one service.
+    pub(crate) alike: bool,
 }
 
 /// Counters and report of an inline function.
@@ -102,6 +112,8 @@ pub(crate) struct Worker {
     pub(crate) number: u8,
     pub(crate) epoll: OwnedFd,
     pub(crate) commands: Receiver<(Command, Sender<()>)>,
+    /// What functions call it by; in their reach, so nothing depends on it.
+    pub(crate) called: Arc<OwnedFd>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) listening: bool,
     pub(crate) chains: Vec<Chain>,
@@ -179,7 +191,12 @@ impl Worker {
     fn turn(&mut self) {
         // Sending to a function may fail, which makes sessions ready, and those may send.
         for _ in 0..4 {
-            while let Some(key) = self.ready.pop_front() {
+            // Those that are ready once more have had their turn.
+            for _ in 0..self.ready.len() {
+                let Some(key) = self.ready.pop_front() else { break };
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.starved = false;
+                }
                 self.drive_key(key);
             }
             self.flush_groups();
@@ -226,7 +243,9 @@ impl Worker {
             Origin::Upstream => self.upstream_event(key, flags),
             Origin::Skmsg => self.take_groups(),
             Origin::Listener => self.accept(key.slot as usize),
-            Origin::Called => self.obey(),
+            // Functions on rings called: their rings are looked at in any case.
+            Origin::Called => drain_event(&self.called),
+            Origin::Command => self.obey(),
         }
     }
 
@@ -366,16 +385,17 @@ impl Worker {
     }
 
     /// Replaces an inline function.
-    fn replace(&mut self, at: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Vec<usize>) {
+    fn replace(&mut self, at: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Servers) {
         let Some(hop) = self.hops.get_mut(at) else { return };
         let Place::Inline(inline) = &mut hop.place else { return };
         inline.replace(function, init);
         hop.interests = inline.function.interests();
-        hop.upstreams.clone_from(&upstreams);
+        hop.upstreams.clone_from(&upstreams.ids);
+        hop.alike = upstreams.alike;
         let chain = usize::from(hop.chain);
-        self.read_upstreams(at, &upstreams);
+        self.read_upstreams(at, &upstreams.ids);
         self.arrange(chain);
-        for upstream in upstreams {
+        for upstream in upstreams.ids {
             self.publish(upstream);
         }
     }
@@ -422,6 +442,9 @@ impl Worker {
         let keys: Vec<Key> = self.sessions.keys().collect();
         for key in keys {
             if let Some(mut session) = self.sessions.take(key) {
+                if session.phase != Phase::Tunnel {
+                    self.end(&mut session, End::Failed("stopped"));
+                }
                 self.close(&mut session);
                 self.put_back(session);
             }
@@ -438,6 +461,7 @@ impl Worker {
 
     /// Ten times a second: what is overdue, what can be tried again.
     fn tick(&mut self) {
+        self.obey();
         self.count_buffers();
         for at in 0..self.listeners.len() {
             if self.listeners[at].paused_until != 0 && self.now_ms >= self.listeners[at].paused_until {
@@ -477,7 +501,8 @@ impl Worker {
             let Some(session) = self.sessions.at(slot) else { continue };
             let total = session.exchange.deadline_total;
             let due = |deadline: u64| deadline != 0 && self.now_ms >= deadline;
-            let overdue = due(session.deadline) || (!session.exchange.done && due(total));
+            let waited = session.parked.iter().any(|p| due(p.until_ms));
+            let overdue = due(session.deadline) || waited || (!session.exchange.done && due(total));
             if overdue {
                 let key = session.key;
                 let Some(mut session) = self.sessions.take(key) else { continue };

@@ -61,6 +61,7 @@ pub struct Init {
     counters: Vec<(CounterInfo, Counter)>,
     drop_reasons: Vec<DropReasonInfo>,
     upstreams: Vec<String>,
+    upstreams_alike: bool,
     is_trial: bool,
 }
 
@@ -150,6 +151,17 @@ impl Init {
             Ok(at) if usize::from(at) < middlenet_shm::BOARD => Ok(Upstream(at)),
             _ => Err(ConfigError::new(format!("a function has at most {} upstreams", middlenet_shm::BOARD))),
         }
+    }
+
+    /// Says that all upstreams are servers of one service, so that a request that one cannot take may go to another. Without it, a
+    /// request is tried again at the same one only: the others may be services that it does not concern.
+    pub fn upstreams_are_alike(&mut self) {
+        self.upstreams_alike = true;
+    }
+
+    /// Whether all upstreams are servers of one service.
+    pub fn are_upstreams_alike(&self) -> bool {
+        self.upstreams_alike
     }
 
     /// The upstreams declared so far, in the order of their numbers.

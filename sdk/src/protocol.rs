@@ -97,6 +97,9 @@ pub enum FromFunction {
         /// The upstreams it may route to, in the order of their numbers.
         #[serde(default)]
         upstreams: Vec<String>,
+        /// Whether those are servers of one service.
+        #[serde(default)]
+        upstreams_alike: bool,
     },
     /// The regions are mapped and the function polls them.
     Attached,

@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::{Backlog, listen};
+
 use crate::http::{Head, Wire, read_body, send_pattern};
 use crate::{Error, Netns, Pattern};
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// How often it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -49,6 +53,8 @@ impl Backend {
         let wanted: SocketAddr = address.parse().map_err(|e| fail(crate::http::bad(e)))?;
         let listener = netns.enter(|| TcpListener::bind(wanted))?.map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
+        // The standard library's 128 are too few for hundreds of connections at once.
+        Backlog::new(BACKLOG).and_then(|backlog| listen(&listener, backlog)).map_err(|e| fail(e.into()))?;
         let shared = Arc::new(Shared::default());
         let thread = {
             let shared = Arc::clone(&shared);

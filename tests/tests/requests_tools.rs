@@ -47,6 +47,7 @@ fn tools(how: &str) -> Result<(), Error> {
         let clients: u64 = clients.parse().unwrap();
         let ended = account.answered + account.aborted - answered;
         println!("wrk -c{clients}: {total} requests");
+        assert!(total > 0, "{text}");
         assert!((total..=total + clients).contains(&ended), "{total} by wrk, {ended} here: {account:?}");
         answered = account.answered;
     }

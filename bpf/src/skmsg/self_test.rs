@@ -123,7 +123,8 @@ impl Parties {
             }
             self.give_to_sender();
             let sent = group(RECEIVER, &[0]);
-            let (woken, begin) = (self.while_waiting(&sent, || wait(PATIENCE_MS))?, Instant::now());
+            let begin = Instant::now();
+            let woken = self.while_waiting(&sent, || wait(PATIENCE_MS))?;
             if woken? != 1 {
                 return Err(format!(
                     "no wake-up within {PATIENCE_MS} ms of {:?} for a group that was sent",

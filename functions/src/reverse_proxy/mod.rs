@@ -112,6 +112,7 @@ impl MiddleboxFunction for ReverseProxy {
     const INTERESTS: Interests = Interests::REQUEST_HEAD.with(Interests::RESPONSE_HEAD);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+        init.upstreams_are_alike();
         let balancer = Balancer::new(&config.upstreams, config.balance, config.max_load, init)?;
         if config.hash_key.is_some() && config.balance != Balance::ConsistentHash {
             return Err("`hash_key` is for `balance: consistent-hash`".into());

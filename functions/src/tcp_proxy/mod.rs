@@ -42,6 +42,7 @@ impl MiddleboxFunction for TcpProxy {
     const INTERESTS: Interests = Interests::CONNECTION;
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
+        init.upstreams_are_alike();
         Ok(Self {
             balancer: Balancer::new(&config.upstreams, config.balance, config.max_load, init)?,
             routed: init.counter("routed", "connections sent to an upstream"),

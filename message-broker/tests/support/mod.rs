@@ -102,7 +102,7 @@ impl Stage {
         let pair = (transport == Transport::Skmsg).then(loopback);
         let mut fds = vec![control.fd()];
         fds.extend(pair.iter().flat_map(|(function, broker)| [function.as_fd(), broker.as_fd()]));
-        let declared = Some(Declared { interests, upstreams: Vec::new() });
+        let declared = Some(Declared { interests, ..Declared::default() });
         let (reply, _) = self.ask(&Request::Attach { hop, replica: 0, declared }, &fds);
         assert!(matches!(reply, Reply::Done), "{reply:?}");
         let control = ControlRegion::open(control.fd().try_clone_to_owned().unwrap()).unwrap();

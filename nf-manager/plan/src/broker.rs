@@ -236,6 +236,9 @@ pub struct Declared {
     pub interests: Interests,
     /// The upstreams it may route to, `host:port` with a numeric host, in its own numbering.
     pub upstreams: Vec<String>,
+    /// Whether those are servers of one service: a request that one cannot take may go to another.
+    #[serde(default)]
+    pub alike: bool,
 }
 
 /// Everything the broker counts, since its start.

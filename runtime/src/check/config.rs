@@ -62,7 +62,9 @@ impl Checker<'_> {
             Layer::L4l7 => registration.create_middlebox(entry.config_json(), &mut init).map(|f| f.interests()),
         };
         match made {
-            Ok(interests) => Some(Declared { interests, upstreams: init.upstreams().to_vec() }),
+            Ok(interests) => {
+                Some(Declared { interests, upstreams: init.upstreams().to_vec(), alike: init.are_upstreams_alike() })
+            }
             Err(error) => {
                 let message = format!("`{}`: {}", entry.name, error.message);
                 let spot = blamed_item(config, &error.message, &refuse).or_else(|| named_spot(config, &error.message));

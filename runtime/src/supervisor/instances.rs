@@ -147,13 +147,16 @@ impl Supervisor {
         let hop = slot.plan.hop;
         let Some(instance) = slot.instance_mut(id) else { return };
         match (message, instance.stage) {
-            (FromFunction::Ready { version, counters, drop_reasons, interests, upstreams, .. }, Stage::Starting) => {
+            (
+                FromFunction::Ready { version, counters, drop_reasons, interests, upstreams, upstreams_alike, .. },
+                Stage::Starting,
+            ) => {
                 if version != VERSION {
                     instance.kill(format!("was built for protocol {version}, but this is {VERSION}: build it anew"));
                     return;
                 }
                 (instance.counters, instance.drop_reasons) = (counters, drop_reasons);
-                instance.declared = Declared { interests, upstreams };
+                instance.declared = Declared { interests, upstreams, alike: upstreams_alike };
                 instance.enter(Stage::Ready);
                 self.advance_instance(at, id, Instant::now());
             }

@@ -28,6 +28,9 @@ pub struct Egress<'a> {
     pub extra: &'a [(&'a [u8], &'a [u8])],
 }
 
+/// The longest header section that is written, but for the last header.
+const HEAD_BYTES: usize = 32 << 10;
+
 /// Why a head cannot be written. What was handed in is not HTTP; whoever handed it in is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
@@ -68,11 +71,14 @@ pub enum BadHead {
         "the framing does not fit the message: a request until close, chunks in HTTP/1.0, a body with 1xx, 204 or 304"
     )]
     Framing,
+    /// the head is longer than 32 KiB
+    #[error("the head is longer than 32 KiB")]
+    TooLarge,
 }
 
 impl BadHead {
     /// All variants, each at its index.
-    pub const ALL: [BadHead; 11] = [
+    pub const ALL: [BadHead; 12] = [
         BadHead::Method,
         BadHead::Connect,
         BadHead::Target,
@@ -84,6 +90,7 @@ impl BadHead {
         BadHead::Status,
         BadHead::Reason,
         BadHead::Framing,
+        BadHead::TooLarge,
     ];
 
     /// A stable name for counters.
@@ -100,6 +107,7 @@ impl BadHead {
             BadHead::Status => "egress-status",
             BadHead::Reason => "egress-reason",
             BadHead::Framing => "egress-framing",
+            BadHead::TooLarge => "egress-too-large",
         }
     }
 
@@ -259,6 +267,10 @@ fn write_fields<'h>(
     let mut skip = KnownSet::HOP_BY_HOP.union(skip).union(egress.replace);
     let (mut options, mut nominated, mut has_host) = (0, false, false);
     for (name, value) in headers {
+        // Spans in shared memory may overlap: a small message could be made a large head.
+        if out.len() - start > HEAD_BYTES {
+            return Err(BadHead::TooLarge);
+        }
         match append(out, name, value, skip)? {
             Piece::LeftOut => {}
             Piece::Written(Known::Host) => {

@@ -77,6 +77,7 @@ impl<'r, F: Hosted> Instance<'r, F> {
             drop_reasons: self.init.drop_reasons().to_vec(),
             interests: self.function.wants(),
             upstreams: self.init.upstreams().to_vec(),
+            upstreams_alike: self.init.are_upstreams_alike(),
         }
     }
 

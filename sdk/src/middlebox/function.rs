@@ -22,7 +22,8 @@ pub enum Verdict {
     Output(Output),
     /// The connection is closed, counted under the reason. A client that waits for a response gets none.
     Close(DropReason),
-    /// On, and this function wants no more pieces of this body or stream; in TCP mode the rest may be spliced in the kernel.
+    /// On, and this function wants no more pieces of this stream, or of the bodies of this request and its response: they pass it
+    /// by, and where nobody else looks the broker relays them without a hop.
     Offload,
 }
 

@@ -35,7 +35,8 @@ pub(super) fn retain(message: &mut Message<'_>, mut keep: impl FnMut(&[u8], &[u8
     let count = message.index().len();
     let mut kept = 0;
     for at in 0..count {
-        let header = message.index()[at];
+        // Others may write the count meanwhile; the table has its size.
+        let header = message.index_mut()[at];
         if keep(message.span(name_span(&header)), message.span(value_span(&header))) {
             message.index_mut()[kept] = header;
             kept += 1;
@@ -46,14 +47,21 @@ pub(super) fn retain(message: &mut Message<'_>, mut keep: impl FnMut(&[u8], &[u8
 }
 
 fn remove_from(message: &mut Message<'_>, name: &str, from: usize) -> bool {
-    let mut removed = false;
-    while let Some(at) = position(message, name, from) {
-        let count = message.index().len();
-        message.index_mut().copy_within(at + 1..count, at);
-        message.header_mut().headers = (count - 1) as u16;
-        removed = true;
+    // Read once: a process that shares the buffer may write another count meanwhile. The table has its size in any case.
+    let count = message.index().len();
+    let first = from.min(count);
+    let mut kept = first;
+    for at in first..count {
+        let header = message.index_mut()[at];
+        if !is(message, &header, name.as_bytes()) {
+            message.index_mut()[kept] = header;
+            kept += 1;
+        }
     }
-    removed
+    if kept < count {
+        message.header_mut().headers = kept as u16;
+    }
+    kept < count
 }
 
 fn position(message: &Message<'_>, name: &str, from: usize) -> Option<usize> {
