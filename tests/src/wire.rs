@@ -34,6 +34,17 @@ pub struct Wire {
     ended: Option<Ended>,
     patience: Duration,
     stop: Option<Arc<AtomicBool>>,
+    aborts: bool,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A process that is being started elsewhere in this program has the socket too for a moment: closing it would end the
+        // connection only then.
+        if !self.aborts {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 fn broken(what: impl Into<String>, kind: ErrorKind) -> Error {
@@ -54,7 +65,7 @@ impl Wire {
         let set_up = stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(LOOK)));
         let set_up = set_up.and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         set_up.map_err(|source| Error::Socket { what: "set up a socket".into(), source })?;
-        Ok(Self { stream, buffer: Vec::new(), ended: None, patience: PATIENCE, stop: None })
+        Ok(Self { stream, buffer: Vec::new(), ended: None, patience: PATIENCE, stop: None, aborts: false })
     }
 
     /// Gives up waiting when `stop` is set.
@@ -125,6 +136,7 @@ impl Wire {
         let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         // A socket that refuses is closed in the ordinary way, and the test will see that.
         let _ = setsockopt(&self.stream.as_fd(), sockopt::Linger, &linger);
+        self.aborts = true;
     }
 
     /// Waits until more has arrived; `false`: nothing more will.
