@@ -196,15 +196,19 @@ fn from_skmsg_to_rings_at_run_time() -> Result<(), Error> {
         load.wait_for(500, SOON)?;
         let status = run.status()?;
         assert_eq!(status.request_hop("url-rewrite")["transport"], "skmsg");
-        // It stands still, so that it does not count anew, and has messages that wait for it.
-        let pid = status.pid("url-rewrite").expect("it runs");
-        let counter = lost_wakeups(supervisor, "url-rewrite");
-        send(Signal::SIGSTOP, pid);
+        // One function alone is not believed. They stand still, so that they do not count anew, and messages wait for them.
+        let victims = ["url-rewrite", "header-edit"].map(|name| {
+            let pid = status.pid(name).expect("it runs");
+            send(Signal::SIGSTOP, pid);
+            (pid, lost_wakeups(supervisor, name))
+        });
         let changed = run.wait_for("rings", SOON, |status| {
-            counter.write_all_at(&1000u32.to_ne_bytes(), LATE_WAKEUPS).expect("the region takes it");
+            for (_, counter) in &victims {
+                counter.write_all_at(&1000u32.to_ne_bytes(), LATE_WAKEUPS).expect("the region takes it");
+            }
             status.request_hop("url-rewrite")["transport"] == "ring"
         });
-        send(Signal::SIGCONT, pid);
+        victims.iter().for_each(|(pid, _)| send(Signal::SIGCONT, *pid));
         let status = changed?;
         assert!(status.0["messages"]["skmsg"].to_string().contains("given up"), "{}", status.0["messages"]["skmsg"]);
         load.wait_for(500, SOON)?;
