@@ -64,7 +64,7 @@ pub fn over(
     Ok(())
 }
 
-/// The chain `web` and what runs it. Listens on 127.0.0.1:8080 and [::1]:8080.
+/// The chain `web` and what runs it. Listens on `127.0.0.1:8080` and `[::1]:8080`.
 #[derive(Debug)]
 pub struct Proxy<'n> {
     netns: &'n Netns,

@@ -1,6 +1,6 @@
 //! Which of several upstreams: what `reverse-proxy`, `router` and `tcp-proxy` share.
 //!
-//! A [`Balancer`] picks one upstream per request or connection. Those that the broker's health checks have found down are
+//! A `Balancer` picks one upstream per request or connection. Those that the broker's health checks have found down are
 //! passed over; when all are down, all are used (fail-open: health checks may be wrong, and an error is no worse than a refusal).
 //! A pick allocates nothing. It takes constant time, but for `least-connections`, which looks at each upstream, and for
 //! picks that meet an upstream that is down.
