@@ -23,7 +23,7 @@ const HOLDER: u16 = 9;
 /// The least time of hostility.
 const LASTING: Duration = Duration::from_secs(2);
 /// The most, where the host is so busy that little has been seen by then.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// xorshift64: a test needs no better.
 struct Random(u64);
