@@ -173,12 +173,17 @@ impl Worker {
     fn first_byte(&mut self, s: &mut Session) {
         let at = &self.chains[usize::from(s.chain)];
         let (head_ms, total_ms) = (at.plan.timeouts.head_ms, at.plan.timeouts.total_ms);
-        s.exchange.renew(&at.limits);
+        self.begin_exchange(s);
+        s.deadline = self.deadline(head_ms);
+        s.exchange.deadline_total = self.deadline(total_ms);
+    }
+
+    /// A request, or the connection of a TCP chain, has a number and is counted from here on.
+    pub(crate) fn begin_exchange(&mut self, s: &mut Session) {
+        s.exchange.renew(&self.chains[usize::from(s.chain)].limits);
         s.exchange.began = self.now;
         self.next_request += 1;
         s.exchange.id = (self.next_request << 8) | u64::from(self.number);
-        s.deadline = self.deadline(head_ms);
-        s.exchange.deadline_total = self.deadline(total_ms);
         let counters = &self.counters.chains[usize::from(s.chain)];
         counters.received.inc();
         counters.in_progress.inc();

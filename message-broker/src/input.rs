@@ -15,16 +15,20 @@ impl Worker {
         self.free(input.index);
     }
 
+    /// A buffer; while none is free the session waits for one.
+    pub(crate) fn take_buffer(&mut self, s: &mut Session) -> Option<u32> {
+        let index = self.pool.take();
+        if index.is_none() && !s.starved {
+            s.starved = true;
+            self.starved.push_back(s.key);
+        }
+        index
+    }
+
     /// The buffer that the session reads into; nothing while none is free.
     pub(crate) fn input(&mut self, s: &mut Session) -> Option<Input> {
         if s.input.is_none() {
-            let Some(index) = self.pool.take() else {
-                if !s.starved {
-                    s.starved = true;
-                    self.starved.push_back(s.key);
-                }
-                return None;
-            };
+            let index = self.take_buffer(s)?;
             let end = s.partial.len();
             if end > 0 {
                 self.pool.with(index, |m| m.data_mut()[..end].copy_from_slice(&s.partial));

@@ -2,18 +2,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use middlenet_sdk::middlebox::{Cell, Group, Interests, MAX_GROUP, UNDELIVERED};
+use middlenet_sdk::middlebox::{GROUP_BYTES, GroupReader, Interests, MAX_GROUP, UNDELIVERED, write_group};
 use middlenet_shm::Descriptor;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::SendFlags;
-use zerocopy::{FromBytes, IntoBytes};
 
 use crate::hop::{Instance, LAST_WORDS, Place};
 use crate::socket::{self, Read};
 use crate::worker::{Servers, Worker};
 
-const CELL: usize = size_of::<Cell>();
 /// Cells that one read takes at most.
 const CELLS: usize = 256;
 
@@ -23,10 +21,7 @@ pub(crate) struct SkmsgLane {
     socket: OwnedFd,
     /// The other end, which keeps the connection alive.
     _peer: OwnedFd,
-    input: Vec<u8>,
-    filled: usize,
-    /// Descriptors of the group under way that have not come yet.
-    left: usize,
+    reader: GroupReader,
     /// What is to be sent, by destination.
     groups: Vec<(u8, Vec<Descriptor>)>,
     /// Bytes were there at the last tick, and no event has told of them since.
@@ -37,30 +32,15 @@ pub(crate) struct SkmsgLane {
 
 impl SkmsgLane {
     pub(crate) fn new(socket: OwnedFd, peer: OwnedFd) -> Self {
-        let input = vec![0; CELLS * CELL];
-        Self { socket, _peer: peer, input, filled: 0, left: 0, groups: Vec::new(), suspect: false, retired: false }
+        let reader = GroupReader::new(CELLS);
+        Self { socket, _peer: peer, reader, groups: Vec::new(), suspect: false, retired: false }
     }
 
     /// Reads what has come; whether there may be more.
     fn read(&mut self, descriptors: &mut Vec<Descriptor>) -> bool {
-        let Read::Bytes(n, more) = socket::read(&self.socket, &mut self.input[self.filled..]) else { return false };
-        self.filled += n;
-        let whole = self.filled / CELL * CELL;
-        for cell in self.input[..whole].chunks_exact(CELL) {
-            if self.left == 0 {
-                self.left = Group::read_from_bytes(cell).map_or(0, |g| g.count as usize).min(MAX_GROUP);
-                continue;
-            }
-            self.left -= 1;
-            // The filter strikes out what the sender did not hold.
-            if let Ok(descriptor) = Descriptor::read_from_bytes(cell)
-                && descriptor.index != u32::MAX
-            {
-                descriptors.push(descriptor);
-            }
-        }
-        self.input.copy_within(whole..self.filled, 0);
-        self.filled -= whole;
+        let Read::Bytes(n, more) = socket::read(&self.socket, self.reader.room()) else { return false };
+        // The filter lets only groups through that can be read.
+        self.reader.take(n, descriptors);
         more
     }
 
@@ -377,13 +357,8 @@ impl Worker {
 }
 
 fn send_group(socket: &OwnedFd, to: u8, descriptors: &[Descriptor]) -> Result<(), &'static str> {
-    let mut bytes = [0u8; (MAX_GROUP + 1) * CELL];
-    let group = Group { count: descriptors.len() as u32, destination: to.into(), reserved: [0; 2] };
-    let (head, rest) = bytes.split_at_mut(CELL);
-    head.copy_from_slice(group.as_bytes());
-    let body = descriptors.as_bytes();
-    rest[..body.len()].copy_from_slice(body);
-    let length = CELL + body.len();
+    let mut bytes = [0u8; GROUP_BYTES];
+    let length = write_group(&mut bytes, to, descriptors);
     loop {
         return match rustix::net::send(socket, &bytes[..length], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) if sent == length => Ok(()),

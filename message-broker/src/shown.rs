@@ -59,13 +59,7 @@ impl Worker {
 
     fn response_input(&mut self, s: &mut Session) -> Option<Input> {
         if s.exchange.response_input.is_none() {
-            let Some(index) = self.pool.take() else {
-                if !s.starved {
-                    s.starved = true;
-                    self.starved.push_back(s.key);
-                }
-                return None;
-            };
+            let index = self.take_buffer(s)?;
             let kept = std::mem::take(&mut s.exchange.response_partial);
             self.pool.with(index, |m| m.data_mut()[..kept.len()].copy_from_slice(&kept));
             s.exchange.response_input = Some(Input { index, start: 0, end: kept.len() });

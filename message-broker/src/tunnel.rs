@@ -26,14 +26,7 @@ enum Moved {
 impl Worker {
     /// A connection of a TCP chain: the functions choose its upstream.
     pub(crate) fn begin_connection(&mut self, s: &mut Session) {
-        let chain = usize::from(s.chain);
-        s.exchange.renew(&self.chains[chain].limits);
-        s.exchange.began = self.now;
-        self.next_request += 1;
-        s.exchange.id = (self.next_request << 8) | u64::from(self.number);
-        let counters = &self.counters.chains[chain];
-        counters.received.inc();
-        counters.in_progress.inc();
+        self.begin_exchange(s);
         let Some(index) = self.pool.take() else { return self.fail(s, 503, "no-buffer") };
         s.input = Some(Input { index, start: 0, end: 0 });
         self.decide_connection(s, index);
@@ -215,13 +208,7 @@ impl Worker {
         }
         let read = if shown {
             if s.exchange.response_input.is_none() {
-                let Some(index) = self.pool.take() else {
-                    if !s.starved {
-                        s.starved = true;
-                        self.starved.push_back(s.key);
-                    }
-                    return Moved::Nothing;
-                };
+                let Some(index) = self.take_buffer(s) else { return Moved::Nothing };
                 s.exchange.response_input = Some(Input { index, start: 0, end: 0 });
             }
             let Some(input) = s.exchange.response_input else { return Moved::Nothing };

@@ -40,6 +40,7 @@
 mod answer;
 mod context;
 mod function;
+mod group;
 mod headers;
 mod interests;
 mod layout;
@@ -54,6 +55,7 @@ pub use answer::Answer;
 pub use context::{Clock, Context, Timers};
 pub(crate) use function::Erased;
 pub use function::{DynMiddlebox, MiddleboxFunction, Verdict};
+pub use group::{GROUP_BYTES, GroupReader, write_group};
 pub use interests::{Interests, Kind};
 pub use layout::{
     Cell, DATA_OFFSET, Group, MAX_GROUP, MAX_HEADERS, MAX_ROUTE, MESSAGE_BYTES, MessageHeader, NO_HOP, READ_BYTES,

@@ -5,16 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Release;
 
 use middlenet_bpf::{Filter, KeySet, Skmsg, entry, socket_pair};
-use middlenet_sdk::middlebox::{Cell, Group, MAX_GROUP};
+use middlenet_sdk::middlebox::{GROUP_BYTES, GroupReader, MAX_GROUP, write_group};
 use middlenet_sdk::shm::Descriptor;
 use nix::sys::socket::{MsgFlags, recv, send};
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::laps::Laps;
 use super::{Function, HopResult, failed};
 use crate::BenchError;
 
-const CELL: usize = size_of::<Cell>();
 const BROKER: u8 = 1;
 const A: u8 = 2;
 const B: u8 = 3;
@@ -71,44 +69,27 @@ pub(super) fn serve(next: u8) -> Result<(), BenchError> {
 /// that is there, and what goes to one destination goes in as few groups as can be.
 struct Stream {
     socket: OwnedFd,
-    input: Vec<u8>,
-    filled: usize,
-    /// Cells of the group under way that have not come yet.
-    left: usize,
+    reader: GroupReader,
     descriptors: Vec<Descriptor>,
 }
 
 impl Stream {
     fn new(socket: OwnedFd) -> Self {
-        Self { socket, input: vec![0; CELLS * CELL], filled: 0, left: 0, descriptors: Vec::new() }
+        Self { socket, reader: GroupReader::new(CELLS), descriptors: Vec::new() }
     }
 
     /// Waits for bytes, and takes the descriptors that are there. `false`: the end.
     fn receive(&mut self) -> nix::Result<bool> {
-        let n = recv(self.socket.as_raw_fd(), &mut self.input[self.filled..], MsgFlags::empty())?;
-        self.filled += n;
-        let whole = self.filled / CELL * CELL;
-        for cell in self.input[..whole].chunks_exact(CELL) {
-            if self.left == 0 {
-                self.left = Group::read_from_bytes(cell).map_or(0, |group| group.count as usize);
-            } else {
-                self.left -= 1;
-                self.descriptors.extend(Descriptor::read_from_bytes(cell));
-            }
-        }
-        self.input.copy_within(whole..self.filled, 0);
-        self.filled -= whole;
+        let n = recv(self.socket.as_raw_fd(), self.reader.room(), MsgFlags::empty())?;
+        self.reader.take(n, &mut self.descriptors);
         Ok(n > 0)
     }
 
     /// Passes on all descriptors.
     fn pass(&mut self, to: u8) -> nix::Result<()> {
-        let mut bytes = [0; (1 + MAX_GROUP) * CELL];
+        let mut bytes = [0; GROUP_BYTES];
         for descriptors in self.descriptors.chunks(MAX_GROUP) {
-            let group = Group { count: descriptors.len() as u32, destination: to.into(), reserved: [0; 2] };
-            let length = CELL * (1 + descriptors.len());
-            bytes[..CELL].copy_from_slice(group.as_bytes());
-            bytes[CELL..length].copy_from_slice(descriptors.as_bytes());
+            let length = write_group(&mut bytes, to, descriptors);
             send(self.socket.as_raw_fd(), &bytes[..length], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
         }
         self.descriptors.clear();

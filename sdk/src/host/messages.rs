@@ -57,7 +57,7 @@ impl Host<'_, '_> {
                 match attachment.receive() {
                     Received::Some => idle = false,
                     Received::Nothing => {}
-                    Received::Closed => continue,
+                    Received::Closed | Received::Garbled => continue,
                 }
                 attachment.serve_socket(&mut self.instance.function);
             } else if attachment.serve_rings(&mut self.instance.function) > 0 {

@@ -106,12 +106,10 @@ impl MessageAttachment {
     /// Waits on the socket. When its other end is closed, the rings are used from now on.
     pub(super) fn receive(&mut self) -> Received {
         let Some(socket) = &mut self.socket else { return Received::Closed };
-        let mut received = socket.receive();
-        if matches!(received, Received::Some) && !socket.take(&mut self.batch) {
-            received = Received::Closed;
+        let received = socket.receive(&mut self.batch);
+        self.control.late_wakeups().store(socket.late(), Ordering::Relaxed);
+        if matches!(received, Received::Garbled) {
             self.socket = None;
-        } else {
-            self.control.late_wakeups().store(socket.late(), Ordering::Relaxed);
         }
         received
     }
@@ -119,12 +117,12 @@ impl MessageAttachment {
     /// What another function had begun to send when the other end was closed can still come: it is looked for now and then.
     pub(super) fn serve_rest(&mut self, function: &mut Box<dyn DynMiddlebox>) {
         let Some(socket) = self.socket.as_mut().filter(|socket| socket.has_ended()) else { return };
-        if matches!(socket.receive(), Received::Some) {
-            if !socket.take(&mut self.batch) {
-                self.socket = None;
-            }
-            self.serve_socket(function);
+        match socket.receive(&mut self.batch) {
+            Received::Some => {}
+            Received::Garbled => self.socket = None,
+            Received::Nothing | Received::Closed => return,
         }
+        self.serve_socket(function);
     }
 
     /// Shows the function what the socket brought, and sends it on.

@@ -9,12 +9,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::CELLS;
-use crate::middlebox::{Cell, Group, MAX_GROUP};
+use crate::middlebox::{GROUP_BYTES, GroupReader, write_group};
 
-const CELL: usize = size_of::<Cell>();
 /// How long a receive waits. Then the rings and the control socket are looked at. It is not the broker's tick: when all wait for
 /// that, a receive would end at the moment at which the next message comes, and that would look like a lost wake-up.
 const RECEIVE_MS: u16 = 70;
@@ -29,6 +27,8 @@ pub(super) enum Received {
     Nothing,
     /// The broker has closed the connection, or it failed.
     Closed,
+    /// The stream makes no sense.
+    Garbled,
 }
 
 /// Reads and writes groups of descriptors. Bytes come from the BPF program's side of the kernel: only parties of the
@@ -36,10 +36,7 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct SkmsgSocket {
     socket: OwnedFd,
-    input: Box<[u8]>,
-    filled: usize,
-    /// Cells of the group under way that have not come yet.
-    left: usize,
+    reader: GroupReader,
     /// Receives that timed out although something had come.
     late: u32,
     /// Something has come: the socket is in the broker's sockmap.
@@ -51,8 +48,7 @@ pub(super) struct SkmsgSocket {
 impl SkmsgSocket {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(RECEIVE_MS.into()))?;
-        let input = vec![0; CELLS * CELL].into_boxed_slice();
-        Ok(Self { socket, input, filled: 0, left: 0, late: 0, entered: false, ended: false })
+        Ok(Self { socket, reader: GroupReader::new(CELLS), late: 0, entered: false, ended: false })
     }
 
     /// Receives that timed out although something had come: wake-ups that the kernel lost.
@@ -65,8 +61,8 @@ impl SkmsgSocket {
         self.ended
     }
 
-    /// Waits for bytes.
-    pub(super) fn receive(&mut self) -> Received {
+    /// Waits for bytes, and takes out the descriptors that have come whole.
+    pub(super) fn receive(&mut self, descriptors: &mut Vec<Descriptor>) -> Received {
         // A receive that waits since before the socket was put into the sockmap does not see what comes by it; poll does.
         if !self.entered {
             let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -75,7 +71,7 @@ impl SkmsgSocket {
             }
             self.entered = true;
         }
-        let room = &mut self.input[self.filled..];
+        let room = self.reader.room();
         let began = Instant::now();
         let taken = match recv(self.socket.as_raw_fd(), room, MsgFlags::empty()) {
             Err(Errno::EAGAIN) => {
@@ -89,43 +85,16 @@ impl SkmsgSocket {
         self.ended |= !matches!(taken, Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR));
         match taken {
             Ok(0) => Received::Closed,
-            Ok(n) => {
-                self.filled += n;
-                Received::Some
-            }
+            Ok(n) if self.reader.take(n, descriptors) => Received::Some,
+            Ok(_) => Received::Garbled,
             Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
             Err(_) => Received::Closed,
         }
     }
 
-    /// Takes out the descriptors that have come whole. `false`: the stream makes no sense.
-    pub(super) fn take(&mut self, descriptors: &mut Vec<Descriptor>) -> bool {
-        let whole = self.filled / CELL * CELL;
-        for cell in self.input[..whole].chunks_exact(CELL) {
-            if self.left == 0 {
-                let count = Group::read_from_bytes(cell).map_or(0, |group| group.count as usize);
-                if !(1..=MAX_GROUP).contains(&count) {
-                    return false;
-                }
-                self.left = count;
-                continue;
-            }
-            self.left -= 1;
-            if let Ok(descriptor) = Descriptor::read_from_bytes(cell)
-                // The filter has struck it out.
-                && descriptor.index != u32::MAX
-            {
-                descriptors.push(descriptor);
-            }
-        }
-        self.input.copy_within(whole..self.filled, 0);
-        self.filled -= whole;
-        true
-    }
-
-    /// Sends one group, at most [`MAX_GROUP`] descriptors: all of it or nothing.
+    /// Sends one group, at most [`MAX_GROUP`](crate::middlebox::MAX_GROUP) descriptors: all of it or nothing.
     pub(super) fn send(&self, destination: u8, descriptors: &[Descriptor]) -> Result<(), Errno> {
-        let mut bytes = [0u8; (MAX_GROUP + 1) * CELL];
+        let mut bytes = [0u8; GROUP_BYTES];
         let length = write_group(&mut bytes, destination, descriptors);
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         loop {
@@ -138,14 +107,4 @@ impl SkmsgSocket {
             }
         }
     }
-}
-
-/// Writes a group and returns its length in bytes; `bytes` has room for [`MAX_GROUP`] descriptors and the head.
-fn write_group(bytes: &mut [u8], destination: u8, descriptors: &[Descriptor]) -> usize {
-    let group = Group { count: descriptors.len() as u32, destination: destination.into(), reserved: [0; 2] };
-    let (head, rest) = bytes.split_at_mut(CELL);
-    head.copy_from_slice(group.as_bytes());
-    let body = descriptors.as_bytes();
-    rest[..body.len()].copy_from_slice(body);
-    CELL + body.len()
 }
