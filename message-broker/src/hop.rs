@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use middlenet_plan::OnLoss;
 use middlenet_sdk::Init;
-use middlenet_sdk::middlebox::{Board, Context, DynMiddlebox, Interests, Message, Onward, Timers};
+use middlenet_sdk::middlebox::{self, Board, Context, DynMiddlebox, Interests, Message, Onward, Timers};
 use middlenet_shm::{Consumer, Doorbell, EventDoorbell, Producer};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -78,10 +78,7 @@ impl Inline {
     pub(crate) fn tick(&mut self, now: Instant) -> bool {
         let clock = now.saturating_duration_since(self.made);
         catch_unwind(AssertUnwindSafe(|| {
-            while let Some(token) = self.timers.expired(clock) {
-                self.function.timer(token, &mut Context::new(clock, &self.board, &mut self.timers));
-            }
-            self.function.tick(&mut Context::new(clock, &self.board, &mut self.timers));
+            middlebox::tick(&mut *self.function, clock, &self.board, &mut self.timers);
         }))
         .is_ok()
     }

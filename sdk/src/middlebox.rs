@@ -54,7 +54,7 @@ mod views;
 pub use answer::Answer;
 pub use context::{Clock, Context, Timers};
 pub(crate) use function::Erased;
-pub use function::{DynMiddlebox, MiddleboxFunction, Verdict};
+pub use function::{DynMiddlebox, MiddleboxFunction, Verdict, tick};
 pub use group::{GROUP_BYTES, GroupReader, write_group};
 pub use interests::{Interests, Kind};
 pub use layout::{

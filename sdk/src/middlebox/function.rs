@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Answer, Chunk, Connection, Context, Finished, Interests, Kind, Message, Request, Response, Upstream};
+use super::{
+    Answer, Board, Chunk, Clock, Connection, Context, Finished, Interests, Kind, Message, Request, Response, Timers,
+    Upstream,
+};
 use crate::{ConfigError, DropReason, Init, Output};
 
 /// What happens to a message after a function.
@@ -102,6 +105,14 @@ pub trait MiddleboxFunction: Sized + Send + 'static {
     fn report(&self) -> Value {
         Value::Null
     }
+}
+
+/// Calls the timers that are due, then the function's tick: what each host does about ten times a second.
+pub fn tick(function: &mut dyn DynMiddlebox, now: Clock, board: &Board, timers: &mut Timers) {
+    while let Some(token) = timers.expired(now) {
+        function.timer(token, &mut Context::new(now, board, timers));
+    }
+    function.tick(&mut Context::new(now, board, timers));
 }
 
 /// A [`MiddleboxFunction`] with its types erased, as the hosts keep it.

@@ -211,10 +211,7 @@ impl<F: MiddleboxFunction> Testkit<F> {
     /// Lets time pass, calls the timers that are due and `tick`.
     pub fn advance(&mut self, time: Duration) {
         self.now += time;
-        while let Some(token) = self.timers.expired(self.now) {
-            self.function.timer(token, &mut Context::new(self.now, &self.board, &mut self.timers));
-        }
-        self.function.tick(&mut Context::new(self.now, &self.board, &mut self.timers));
+        super::tick(&mut *self.function, self.now, &self.board, &mut self.timers);
     }
 
     /// The value of a counter that the function declared.

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::skmsg::{Received, SkmsgSocket};
 use crate::host::HostError;
 use crate::middlebox::{
-    Board, Context, DynMiddlebox, MAX_GROUP, MAX_ROUTE, MESSAGE_BYTES, Message, Onward, Timers, UNDELIVERED,
+    self, Board, Context, DynMiddlebox, MAX_GROUP, MAX_ROUTE, MESSAGE_BYTES, Message, Onward, Timers, UNDELIVERED,
 };
 
 /// How long the broker may leave a return ring full before the process gives up on it.
@@ -219,11 +219,7 @@ impl MessageAttachment {
 
     /// Calls the function's timers and its tick.
     pub(super) fn tick(&mut self, function: &mut Box<dyn DynMiddlebox>) {
-        let now = self.made.elapsed();
-        while let Some(token) = self.timers.expired(now) {
-            function.timer(token, &mut Context::new(now, &self.board, &mut self.timers));
-        }
-        function.tick(&mut Context::new(now, &self.board, &mut self.timers));
+        middlebox::tick(&mut **function, self.made.elapsed(), &self.board, &mut self.timers);
         self.beat();
     }
 
