@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod head;
+mod mark;
 mod prefix;
 mod rule;
 
 pub use head::Head;
+pub use mark::{MARK_BYTES, MARK_MAGIC, read_mark};
 pub use prefix::{BadPrefix, Prefix};
 pub use rule::{Action, Match, PortRange, Rule};
 
