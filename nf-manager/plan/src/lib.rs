@@ -16,7 +16,7 @@ pub use broker::{
 };
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
-pub use steering::{Destination, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
+pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,9 @@ pub struct HopPlan {
     pub next_reverse: Target,
     /// Named outputs, in the order that the function knows them by.
     pub outputs: Vec<(String, Target)>,
+    /// Where it may steer flows, in the order that the function knows them by.
+    #[serde(default)]
+    pub steering: Vec<SteerTargetPlan>,
 }
 
 /// Where a function runs.
@@ -227,6 +230,13 @@ pub enum Request {
         port: u8,
         /// The new rules.
         steering: SteeringPlan,
+    },
+    /// A function of this hop steers flows. Those that it may not steer, or that find no room, are counted.
+    SteerFlows {
+        /// Hop id.
+        hop: u16,
+        /// The flows.
+        flows: Vec<middlenet_sdk::SteeredFlow>,
     },
     /// Counters now.
     Stats,

@@ -41,6 +41,19 @@ impl Destination {
     }
 }
 
+/// Where a function may steer flows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteerTargetPlan {
+    /// The name that the function knows it by.
+    pub name: String,
+    /// What becomes of the packets.
+    pub action: Action,
+    /// The same for people.
+    pub to: String,
+    /// Ports whose packets can go there.
+    pub ports: Vec<u8>,
+}
+
 /// What a port's rules have done.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SteeringStats {

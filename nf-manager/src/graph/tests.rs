@@ -21,6 +21,7 @@ fn graph() -> Graph {
         next_forward: forward,
         next_reverse: reverse,
         outputs,
+        steering: Vec::new(),
     };
     let outputs = vec![("suspect".to_owned(), Target::Port(2)), ("bin".to_owned(), Target::Drop)];
     Graph::new(&ManagerPlan {

@@ -64,6 +64,7 @@ pub fn hop(function: &str, placement: Placement, config: Value) -> HopPlan {
         next_forward: Target::Egress,
         next_reverse: Target::Egress,
         outputs: Vec::new(),
+        steering: Vec::new(),
     }
 }
 
@@ -192,6 +193,7 @@ impl Manager {
             config,
             ports: self.ports.clone(),
             outputs: Vec::new(),
+            steering: Vec::new(),
             wait: Wait::Auto,
             shares_core: cores.len() == 1,
             cores,

@@ -1,6 +1,6 @@
 //! Steering: which of a port's packets go where, and whether that can be done.
 
-use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, SteeringPlan};
+use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, SteerTargetPlan, SteeringPlan};
 use middlenet_steer::{Action, Match, PortRange, Prefix, Rule, ethertype};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -41,6 +41,7 @@ impl Checker<'_> {
             let steering = self.port_steering(plan, port, steered, broker);
             plan.ports[port].steering = Some(steering);
         }
+        self.steer_targets(plan, broker);
         for (id, port) in plan.ports.iter().enumerate().filter(|(_, port)| port.steering.is_none()) {
             let chains: Vec<_> = chains_of(plan, id).map(|(_, name)| name).collect();
             if chains.len() > 1 {
@@ -48,6 +49,42 @@ impl Checker<'_> {
                 let hint = format!("say under `steering: {{ {}: [...] }}` which of its packets go to which", port.name);
                 self.problem(manifest.span(["ports", port.name.as_str()]), message, Some(hint));
             }
+        }
+    }
+
+    /// Where functions may steer flows.
+    fn steer_targets(&mut self, plan: &mut ManagerPlan, broker: Option<&BrokerPlan>) {
+        let entries: Vec<_> = self.manifest.chains.iter().flat_map(|chain| &chain.functions).collect();
+        for (id, entry) in entries.into_iter().enumerate() {
+            for (name, to) in entry.options.steer.iter().flatten() {
+                let span = entry.option_span(&["steer", name]);
+                let Some(action) = self.action(plan, to, &span, broker) else { continue };
+                let Some(hop) = plan.hops.get(id) else { continue };
+                let chain = &plan.chains[usize::from(hop.chain)];
+                let of_chain = chain.right.iter().chain([&chain.left]).copied();
+                let ports: Vec<u8> = of_chain.filter(|&port| self.can_go(plan, port, action)).collect();
+                if ports.is_empty() {
+                    let message = format!("no port of the chain `{}` can send packets to `{to}`", chain.name);
+                    let hint = "a chain must have the port; the kernel is only behind `xdp` ports";
+                    self.problem(span, message, Some(hint.into()));
+                }
+                for &port in &ports {
+                    implicit_steering(plan, port);
+                }
+                plan.hops[id].steering.push(SteerTargetPlan { name: name.clone(), action, to: to.clone(), ports });
+            }
+        }
+    }
+
+    /// Whether packets of a port can be dealt with so.
+    fn can_go(&self, plan: &ManagerPlan, port: u8, action: Action) -> bool {
+        match action {
+            Action::Drop => true,
+            Action::Kernel => self.no_kernel_behind(plan, usize::from(port)).is_none(),
+            Action::Tag(tag) => match Destination::of(tag) {
+                Destination::Chain(chain) => chains_of(plan, usize::from(port)).any(|(id, _)| id == chain),
+                Destination::Port(other) => other != port,
+            },
         }
     }
 
@@ -123,65 +160,77 @@ impl Checker<'_> {
         span: &Span,
         broker: Option<&'b BrokerPlan>,
     ) -> Option<To<'b>> {
-        let chain = plan.chains.iter().position(|c| c.name == to);
-        if let Some(id) = chain.and_then(|id| u16::try_from(id).ok()) {
-            if chains_of(plan, port).any(|(of_port, _)| of_port == id) {
-                return Some(To::Action(Action::Tag(Destination::Chain(id).tag())));
+        let action = self.action(plan, to, span, broker)?;
+        let name = &plan.ports[port].name;
+        match action {
+            Action::Kernel => {
+                if let Some((what, hint)) = self.no_kernel_behind(plan, port) {
+                    self.problem(span.clone(), format!("`{name}` is {what}"), Some(hint.into()));
+                    return None;
+                }
+                let messages = broker.into_iter().flat_map(|b| &b.chains).find(|c| c.name == to);
+                Some(messages.map_or(To::Action(action), |chain| To::Listeners(&chain.listen)))
             }
-            let name = &plan.ports[port].name;
-            let message = format!("the chain `{to}` does not have the port `{name}`");
-            self.problem(span.clone(), message, Some(format!("add `{name}` to its ports, or steer to another chain")));
-            return None;
+            Action::Tag(tag) if matches!(Destination::of(tag), Destination::Chain(id) if !chains_of(plan, port).any(|(c, _)| c == id)) =>
+            {
+                let message = format!("the chain `{to}` does not have the port `{name}`");
+                let hint = format!("add `{name}` to its ports, or steer to another chain");
+                self.problem(span.clone(), message, Some(hint));
+                None
+            }
+            _ => Some(To::Action(action)),
         }
-        let messages = broker.into_iter().flat_map(|b| &b.chains).find(|c| c.name == to);
-        if let Some(id) = plan.ports.iter().position(|p| p.name == to).filter(|_| messages.is_none()) {
-            let id = u8::try_from(id).unwrap_or(u8::MAX);
-            return Some(To::Action(Action::Tag(Destination::Port(id).tag())));
+    }
+
+    /// What a name stands for. A chain comes before a port of its name.
+    fn action(&mut self, plan: &ManagerPlan, to: &str, span: &Span, broker: Option<&BrokerPlan>) -> Option<Action> {
+        let chain = plan.chains.iter().position(|c| c.name == to).and_then(|id| u16::try_from(id).ok());
+        let port = plan.ports.iter().position(|p| p.name == to).and_then(|id| u8::try_from(id).ok());
+        let of_messages = self.manifest.message_chains.iter().any(|c| c.name == to);
+        match (chain, port) {
+            (Some(chain), _) => return Some(Action::Tag(Destination::Chain(chain).tag())),
+            // Captures do not reach chains of messages; they are left to the kernel as far as that goes.
+            _ if of_messages && (broker.is_some() || matches!(self.traffic, Traffic::Captures(_))) => {
+                return Some(Action::Kernel);
+            }
+            (None, Some(port)) => return Some(Action::Tag(Destination::Port(port).tag())),
+            (None, None) => {}
         }
-        if to == "drop" {
-            return Some(To::Action(Action::Drop));
+        match to {
+            "drop" => return Some(Action::Drop),
+            "kernel" => return Some(Action::Kernel),
+            _ => {}
         }
-        if let Some(chain) = messages {
-            self.check_kernel_behind(plan, port, span)?;
-            return Some(To::Listeners(&chain.listen));
-        }
-        if to == "kernel" {
-            self.check_kernel_behind(plan, port, span)?;
-            return Some(To::Action(Action::Kernel));
-        }
-        let of_messages = self.manifest.message_chains.iter().map(|c| c.name.as_str());
-        let known = plan.chains.iter().map(|c| c.name.as_str()).chain(of_messages);
+        let messages = self.manifest.message_chains.iter().map(|c| c.name.as_str());
+        let known = plan.chains.iter().map(|c| c.name.as_str()).chain(messages);
         let known: Vec<_> = known.chain(plan.ports.iter().map(|p| p.name.as_str())).chain(["kernel", "drop"]).collect();
-        if known.contains(&to) {
-            // A chain of messages in a run that has none.
-            return None;
-        }
         let hint = did_you_mean(to, known.iter().copied())
             .unwrap_or_else(|| format!("packets can go to {}", one_of(known.iter().copied())));
         self.problem(span.clone(), format!("there is no chain or port `{to}`"), Some(hint));
         None
     }
 
-    /// Whether packets of a port can be left to the kernel's stack.
-    fn check_kernel_behind(&mut self, plan: &ManagerPlan, port: usize, span: &Span) -> Option<()> {
+    /// Why packets of a port cannot be left to the kernel's stack, and what to do instead; nothing if they can.
+    fn no_kernel_behind(&self, plan: &ManagerPlan, port: usize) -> Option<(&'static str, &'static str)> {
         if matches!(self.traffic, Traffic::Captures(_)) {
-            return Some(());
+            return None;
         }
         let port = &plan.ports[port];
         let form = self.manifest.ports.iter().find(|p| p.name == port.name).and_then(|p| p.form.as_ref());
-        let (what, hint) = match &port.kind {
-            PortKind::Xdp { .. } if form.is_some_and(|f| f.kernel.is_some()) => {
-                ("a kernel port: its packets come from the kernel", "steer them to a chain, to a port, or to `drop`")
-            }
-            PortKind::Xdp { .. } => return Some(()),
-            PortKind::Dpdk { .. } => (
+        match &port.kind {
+            PortKind::Xdp { .. } if form.is_some_and(|f| f.kernel.is_some()) => Some((
+                "a kernel port: its packets come from the kernel",
+                "steer them to a chain, to a port, or to `drop`",
+            )),
+            PortKind::Xdp { .. } => None,
+            PortKind::Dpdk { .. } => Some((
                 "a DPDK port: the kernel does not see its packets",
                 "use an `xdp` port; a VF of its own for the kernel; or a chain that ends in a `kernel` port",
-            ),
-            PortKind::Pcap { .. } => ("a capture: there is no kernel behind it", "steer them to a chain or to `drop`"),
-        };
-        self.problem(span.clone(), format!("`{}` is {what}", port.name), Some(hint.into()));
-        None
+            )),
+            PortKind::Pcap { .. } => {
+                Some(("a capture: there is no kernel behind it", "steer them to a chain or to `drop`"))
+            }
+        }
     }
 
     fn check_names_of_rules(&mut self, rules: &[Rule], steered: &SteeredPort) {
@@ -254,6 +303,18 @@ impl Reader<'_, '_> {
     fn span(&self, field: &str) -> Span {
         self.node.get(field).map_or(self.node.span.clone(), |n| n.span.clone())
     }
+}
+
+/// Gives a port of one chain rules, of which it has none, so that flows can be steered there.
+fn implicit_steering(plan: &mut ManagerPlan, port: u8) {
+    let at = usize::from(port);
+    if plan.ports[at].steering.is_some() {
+        return;
+    }
+    let chains: Vec<_> = chains_of(plan, at).collect();
+    let [(chain, name)] = chains[..] else { return };
+    let (default, to) = (Action::Tag(Destination::Chain(chain).tag()), vec![name.to_owned()]);
+    plan.ports[at].steering = Some(SteeringPlan { rules: Vec::new(), default, to });
 }
 
 /// Chains that a port belongs to.

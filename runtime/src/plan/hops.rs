@@ -23,6 +23,8 @@ pub struct Hop<'a> {
     pub skmsg: bool,
     /// Its named outputs.
     pub outputs: Vec<&'a str>,
+    /// Names under which it may steer flows.
+    pub steering: Vec<&'a str>,
 }
 
 impl Hop<'_> {
@@ -64,6 +66,7 @@ impl Plan {
                     inline: hop.placement == Placement::Inline,
                     skmsg: false,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
+                    steering: hop.steering.iter().map(|target| target.name.as_str()).collect(),
                 })
             }
             Plane::Messages => {
@@ -77,6 +80,7 @@ impl Plan {
                     inline: hop.transport == Transport::Inline,
                     skmsg: hop.transport == Transport::Skmsg,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
+                    steering: Vec::new(),
                 })
             }
         }

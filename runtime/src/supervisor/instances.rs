@@ -78,7 +78,7 @@ impl Supervisor {
         let hop = self.slots[at].plan.hop;
         let Some(up) = self.planes.up(hop.plane) else { return };
         let slot = &mut self.slots[at];
-        let Some(Hop { name, config, outputs, skmsg, .. }) = self.plan.hop(hop) else { return };
+        let Some(Hop { name, config, outputs, steering, skmsg, .. }) = self.plan.hop(hop) else { return };
         let plan = &slot.plan;
         let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
         let start = Start {
@@ -87,6 +87,7 @@ impl Supervisor {
             config: config.clone(),
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
+            steering: steering.into_iter().map(str::to_owned).collect(),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
@@ -170,6 +171,11 @@ impl Supervisor {
                 self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
             }
             (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
+            (FromFunction::Steer { flows }, _) => {
+                if self.planes.get(hop.plane).is_some_and(|data| data.is_up()) {
+                    self.ask(hop.plane, &Request::SteerFlows { hop: hop.hop, flows }, &[], Expected::Steered);
+                }
+            }
             (FromFunction::Report { value }, _) => {
                 instance.reporting = false;
                 instance.report = value;

@@ -25,6 +25,7 @@ pub(super) enum Expected {
     Joined { slot: usize, instance: u64 },
     Detached,
     Changed(Taker),
+    Steered,
     Stats,
     Stopped,
 }

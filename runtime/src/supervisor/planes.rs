@@ -152,7 +152,7 @@ impl Supervisor {
             (Expected::Joined { slot, instance }, Reply::Failed { message, .. }) => {
                 self.instance_rejected(slot, instance, &message);
             }
-            (Expected::Detached, Reply::Done) => {}
+            (Expected::Detached | Expected::Steered, Reply::Done) => {}
             (Expected::Changed(taker), Reply::Done) => self.change_taken(taker, Ok(())),
             (Expected::Changed(taker), Reply::Failed { message, hint }) => {
                 self.change_taken(taker, Err((message, hint)));

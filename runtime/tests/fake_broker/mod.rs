@@ -65,7 +65,7 @@ pub(crate) fn serve() {
                 channel.send(&Reply::BrokerStopped(Box::new(stats(plan.as_ref()))), &[]).unwrap();
                 std::process::exit(0);
             }
-            Request::Steer { .. } | Request::Start { .. } => {
+            Request::Steer { .. } | Request::SteerFlows { .. } | Request::Start { .. } => {
                 Reply::Failed { message: "a broker was asked for packets".into(), hint: None }
             }
         };

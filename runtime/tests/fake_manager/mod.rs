@@ -58,6 +58,10 @@ pub(crate) fn serve() {
                 note(format!("steer {port} by {} rules", steering.rules.len()));
                 Reply::Done
             }
+            Request::SteerFlows { hop, flows } => {
+                note(format!("steer {} flows for {hop}", flows.len()));
+                Reply::Done
+            }
             Request::Reconfigure { hop, .. } => {
                 note(format!("reconfigure {hop}"));
                 Reply::Done
