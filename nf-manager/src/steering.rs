@@ -1,72 +1,51 @@
-//! The steering rules of ports: carried out by an XDP program where a port has one, else by the workers.
+//! Steering: the rules of ports, and the flows that functions send elsewhere. Carried out by an XDP program where a port has
+//! one, else by the workers.
 
-use crate::ManagerError;
+mod flows;
+mod rules;
+
+pub(crate) use flows::{Diversion, Diverted};
+pub(crate) use rules::RuleSet;
+
 use crate::command::Command;
-use crate::counters::Count;
+use crate::open::Opened;
 use crate::port::Steering;
 use crate::running::Running;
-use crossbeam_utils::CachePadded;
-use middlenet_plan::{SteeredStats, SteeringPlan, SteeringStats};
-use middlenet_steer::{Action, Head, Rule};
+use crate::{ManagerError, sentence};
+use flows::Ledger;
+use middlenet_bpf::XdpAttachment;
+use middlenet_plan::{PortPlan, SteeredStats, SteeringPlan, SteeringStats};
+use middlenet_sdk::SteeredFlow;
+use middlenet_steer::Tables;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// What a rule decided about.
-#[derive(Debug, Default)]
-struct Decided {
-    pkts: Count,
-    bytes: Count,
-}
-
-/// Rules that workers carry out.
-#[derive(Debug)]
-pub(crate) struct RuleSet {
-    rules: Vec<Rule>,
-    default: Action,
-    /// By worker, then by rule, the default last.
-    decided: Vec<CachePadded<Box<[Decided]>>>,
-}
-
-impl RuleSet {
-    pub(crate) fn new(plan: &SteeringPlan, workers: usize) -> Self {
-        let decided = || CachePadded::new((0..=plan.rules.len()).map(|_| Decided::default()).collect());
-        Self { rules: plan.rules.clone(), default: plan.default, decided: (0..workers).map(|_| decided()).collect() }
-    }
-
-    /// Decides about a packet, and counts it.
-    #[inline]
-    pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {
-        let head = Head::parse(packet).unwrap_or_default();
-        let rule = self.rules.iter().position(|rule| rule.matches.matches(&head));
-        if let Some(decided) = self.decided[usize::from(worker)].get(rule.unwrap_or(self.rules.len())) {
-            decided.pkts.add(1);
-            decided.bytes.add(packet.len() as u64);
-        }
-        rule.map_or(self.default, |rule| self.rules[rule].action)
-    }
-
-    /// Packets and bytes by rule, the default last.
-    fn counts(&self) -> Vec<(u64, u64)> {
-        let sum = |rule: usize, count: fn(&Decided) -> &Count| -> u64 {
-            self.decided.iter().map(|worker| count(&worker[rule]).get()).sum()
-        };
-        (0..=self.rules.len()).map(|rule| (sum(rule, |d| &d.pkts), sum(rule, |d| &d.bytes))).collect()
-    }
-}
-
-/// A port's rules, as the control thread holds them.
+/// A port's rules and flows, as the control thread holds them.
 #[derive(Debug)]
 pub(crate) struct Steered {
-    pub(crate) plan: SteeringPlan,
+    plan: SteeringPlan,
     /// Where the workers carry them out.
-    pub(crate) rules: Option<Arc<RuleSet>>,
+    rules: Option<Arc<RuleSet>>,
     /// What the rules of the same name decided about before the last replacement.
     before: Vec<(u64, u64)>,
+    flows: Ledger,
+}
+
+/// The plan's rules as tables.
+pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerError> {
+    Tables::compile(&plan.rules, plan.default).map_err(|e| sentence(port, &e))
 }
 
 impl Steered {
-    pub(crate) fn new(plan: SteeringPlan, rules: Option<Arc<RuleSet>>) -> Self {
+    /// The steering of a port that is open; none without rules.
+    pub(crate) fn of(port: &PortPlan, opened: &Opened, workers: usize) -> Result<Option<Self>, ManagerError> {
+        let Some(plan) = port.steering.clone() else { return Ok(None) };
+        let rules = match opened {
+            Opened::Xdp { .. } => None,
+            Opened::Dpdk(_) | Opened::Capture => Some(Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers))),
+        };
         let before = vec![(0, 0); plan.to.len()];
-        Self { plan, rules, before }
+        Ok(Some(Self { plan, rules, before, flows: Ledger::default() }))
     }
 
     /// How a worker tells the packets of the port apart.
@@ -95,35 +74,15 @@ impl Steered {
 }
 
 impl Running {
-    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new.
-    pub(crate) fn steer(&mut self, port: u8, plan: SteeringPlan) -> Result<(), ManagerError> {
-        let at = usize::from(port);
-        let Some(steered) = self.steered.get_mut(at).and_then(Option::as_mut) else {
-            return Err(ManagerError::new(format!("port {port} has no steering rules to replace")));
-        };
-        let Some(old) = steered.rules.clone() else {
-            return Err(ManagerError::new(format!("port {port} cannot change its rules")));
-        };
-        let rules = Arc::new(RuleSet::new(&plan, self.counters.len()));
-        self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
-        if let Some(Some(steered)) = self.steered.get_mut(at) {
-            // No worker uses the old rules any more, so their counts are final.
-            steered.replace(plan, Some(rules), &old.counts());
-        }
-        Ok(())
+    fn steered(&mut self, port: u8) -> Result<&mut Steered, ManagerError> {
+        let steered = self.steered.get_mut(usize::from(port)).and_then(Option::as_mut);
+        steered.ok_or_else(|| ManagerError::new(format!("port {port} has no steering rules")))
     }
 
-    pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
-        let steered = self.steered.get(port)?.as_ref()?;
-        let (by, counts) = match &steered.rules {
-            Some(rules) => ("manager", rules.counts()),
-            None => ("xdp", Vec::new()),
-        };
-        let names = steered.plan.rules.iter().map(|rule| rule.name.as_str()).chain(["else"]);
-        let rules = names
-            .zip(&steered.plan.to)
-            .zip(steered.total(&counts))
-            .map(|((name, to), (pkts, bytes))| SteeredStats { name: name.into(), to: to.clone(), pkts, bytes });
-        Some(SteeringStats { by: by.into(), rules: rules.collect(), ..SteeringStats::default() })
+    fn attachment(&self, port: u8) -> Option<&XdpAttachment> {
+        match self.opened.get(usize::from(port)) {
+            Some(Opened::Xdp { attachment, .. }) => Some(attachment),
+            _ => None,
+        }
     }
 }
