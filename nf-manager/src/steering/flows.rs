@@ -1,7 +1,7 @@
 //! Flows that functions send elsewhere than the rules say.
 
 use middlenet_sdk::SteeredFlow;
-use middlenet_steer::Action;
+use middlenet_steer::{Action, Flow};
 use middlenet_wire::{FlowKey, protocol};
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +30,18 @@ pub(crate) type Diverted = (FlowKey, Option<Diversion>);
 pub(super) fn key(flow: &SteeredFlow) -> Option<FlowKey> {
     let key = FlowKey::new(flow.src, flow.src_port, flow.dst, flow.dst_port, flow.protocol).ok()?;
     Some(FlowKey { vid: flow.vlan, ..key })
+}
+
+/// The same for the XDP program.
+pub(super) fn flow(key: &FlowKey) -> Flow {
+    Flow {
+        vlan: key.vid,
+        src: key.src_ip(),
+        dst: key.dst_ip(),
+        protocol: key.protocol,
+        src_port: key.src_port,
+        dst_port: key.dst_port,
+    }
 }
 
 /// `tcp 10.0.0.1:1000 -> 10.0.0.2:80`.
@@ -94,8 +106,8 @@ impl Ledger {
         self.flows.remove(key);
     }
 
-    pub(super) fn get(&self, key: &FlowKey) -> Option<&Entry> {
-        self.flows.get(key)
+    pub(super) fn is_empty(&self) -> bool {
+        self.flows.is_empty()
     }
 
     /// Forgets those whose time is over.

@@ -29,7 +29,8 @@ impl RuleSet {
     /// Decides about a packet, and counts it.
     #[inline]
     pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {
-        let head = Head::parse(packet).unwrap_or_default();
+        // As in XDP: what is no Ethernet frame goes nowhere.
+        let Some(head) = Head::parse(packet) else { return Action::Drop };
         let rules = self.tables.rules();
         let rule = self.tables.first_match(&head);
         if let Some(decided) = self.decided[usize::from(worker)].get(rule.unwrap_or(rules.len())) {
