@@ -11,7 +11,7 @@ use crate::{ManagerError, sentence};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use middlenet_dpdk::{Eal, EalConfig, Launched, LogLevel, Memory, Pool, PoolConfig, tsc};
 use middlenet_plan::{ManagerPlan, Placement, PortKind};
-use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration, SteeredFlow};
+use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration};
 use middlenet_shm::{Buffers, ControlGeometry, ControlRegion, Ledger, Region};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde_json::Value;
