@@ -18,6 +18,7 @@ const LAYERS: &[(&str, May)] = &[
     ("middlenet-shm", May::Use(&[])),
     ("middlenet-bpf", May::Use(&[])),
     ("dpdk-sys", May::Use(&[])),
+    ("middlenet-sriov", May::Use(&[])),
     ("xtask", May::Use(&[])),
     ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-http", "middlenet-shm"])),
     ("middlenet-plan", May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm"])),
