@@ -62,9 +62,10 @@ pub fn discover(host: &dyn Host) -> io::Result<Inventory> {
     })
 }
 
-struct Tree<'h> {
-    host: &'h dyn Host,
-    links: &'h [Link],
+/// What is read of a host at one time.
+pub(crate) struct Tree<'h> {
+    pub(crate) host: &'h dyn Host,
+    pub(crate) links: &'h [Link],
 }
 
 impl Tree<'_> {
@@ -129,12 +130,13 @@ impl Tree<'_> {
                 total,
                 present: number(&folder.join("sriov_numvfs")).unwrap_or(0),
                 offset_stride: (read("sriov_offset"), read("sriov_stride")),
+                autoprobe: read("sriov_drivers_autoprobe") == 1,
                 vfs: self.vfs(&folder, nic.driver.as_deref(), link),
             });
         }
     }
 
-    fn vfs(&self, pf: &Path, pf_driver: Option<&str>, link: Option<&Link>) -> Vec<Vf> {
+    pub(crate) fn vfs(&self, pf: &Path, pf_driver: Option<&str>, link: Option<&Link>) -> Vec<Vf> {
         let mut vfs: Vec<Vf> = names(pf)
             .iter()
             .filter_map(|name| name.strip_prefix("virtfn")?.parse().ok())
@@ -165,7 +167,7 @@ impl Tree<'_> {
     fn holder(&self, vf: &Vf, pf_driver: Option<&str>) -> Option<Held> {
         let driver = vf.driver.as_deref()?;
         if driver.starts_with("vfio") {
-            return self.process_with(vf);
+            return self.process_with(vf.pci, vf.iommu_group);
         }
         if is_for_user_space(driver) || driver == "pci-stub" || driver == "xen-pciback" {
             return Some(Held::Driver(driver.into()));
@@ -182,11 +184,11 @@ impl Tree<'_> {
         if pf_driver.is_some_and(splits_natively) { self.process_with_verbs(vf) } else { None }
     }
 
-    /// The process that has a VF's group or device of VFIO open.
-    fn process_with(&self, vf: &Vf) -> Option<Held> {
+    /// The process that has a device, or its group, open through VFIO.
+    pub(crate) fn process_with(&self, pci: PciAddress, group: Option<u32>) -> Option<Held> {
         let mut nodes: Vec<PathBuf> =
-            vf.iommu_group.iter().flat_map(|g| [g.to_string(), format!("noiommu-{g}")]).map(Into::into).collect();
-        let of_device = names(&self.device(vf.pci).join("vfio-dev"));
+            group.iter().flat_map(|g| [g.to_string(), format!("noiommu-{g}")]).map(Into::into).collect();
+        let of_device = names(&self.device(pci).join("vfio-dev"));
         nodes.extend(of_device.iter().map(|name| Path::new("devices").join(name)));
         let nodes: Vec<PathBuf> = nodes.iter().map(|n| Path::new("/dev/vfio").join(n)).collect();
         if let Some(held) = self.process_with_open(&nodes) {

@@ -13,6 +13,7 @@ use crate::discover::{PCI_DEVICES, PCI_DRIVERS, link_name, names, number, text};
 use crate::{Feature, Filters, Host, Link, Mac, PciAddress, VfSetting, VfSettings};
 
 /// The host of a test.
+#[derive(Debug)]
 pub(crate) struct Fake {
     folder: TempDir,
     pub(crate) links: RefCell<Vec<Link>>,
@@ -20,10 +21,17 @@ pub(crate) struct Fake {
     pub(crate) open: RefCell<Vec<PathBuf>>,
     /// What VF drivers call their settings, and what the PF's driver refuses.
     pub(crate) refuses: RefCell<Vec<&'static str>>,
+    /// Devices that find themselves in the group of a new VF.
+    pub(crate) joins: RefCell<Vec<PciAddress>>,
     /// Changes done so far.
     pub(crate) changes: Cell<usize>,
     /// The change that fails.
     pub(crate) fail_at: Cell<Option<usize>>,
+    /// Whether all changes from there on fail: the process is dead.
+    pub(crate) dead: Cell<bool>,
+    pub(crate) pauses: Cell<usize>,
+    /// Pauses after which whoever has a device open closes it.
+    pub(crate) closes_after: Cell<Option<usize>>,
     next_group: Cell<u32>,
 }
 
@@ -39,8 +47,12 @@ impl Fake {
             ntuple: RefCell::default(),
             open: RefCell::default(),
             refuses: RefCell::default(),
+            joins: RefCell::default(),
             changes: Cell::new(0),
             fail_at: Cell::new(None),
+            dead: Cell::new(false),
+            pauses: Cell::new(0),
+            closes_after: Cell::new(None),
             next_group: Cell::new(1),
         };
         for folder in [PCI_DEVICES, PCI_DRIVERS, "sys/class/net", "sys/kernel/iommu_groups", "sys/devices/pci0", "proc"]
@@ -110,6 +122,7 @@ impl Fake {
         self.links.borrow_mut().push(Link { index, name: name.into(), mac, mtu: 1500, up: true, ..Link::default() });
         let net = self.at("sys/class/net").join(name);
         fs::create_dir_all(net.join("queues/rx-0")).unwrap();
+        fs::write(net.join("carrier"), "1\n").unwrap();
         if let Some(device) = device {
             symlink(device, net.join("device")).unwrap();
             fs::create_dir_all(device.join("net").join(name)).unwrap();
@@ -165,7 +178,7 @@ impl Fake {
 
     fn change(&self) -> io::Result<()> {
         let now = self.changes.replace(self.changes.get() + 1);
-        match self.fail_at.get() == Some(now) {
+        match self.fail_at.get().is_some_and(|at| now == at || now > at && self.dead.get()) {
             true => Err(io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32)),
             false => Ok(()),
         }
@@ -179,6 +192,10 @@ impl Fake {
             let vf = pf.further(read("sriov_offset") + read("sriov_stride") * u32::from(index)).unwrap();
             let with_iommu = folder.join("iommu_group").exists();
             self.nic(vf, ("0x8086", "0x10ca"), with_iommu);
+            for other in self.joins.borrow().iter() {
+                let group = self.device(vf).join("iommu_group/devices");
+                symlink(self.device(*other), group.join(other.to_string())).unwrap();
+            }
             symlink(self.device(vf), folder.join(format!("virtfn{index}"))).unwrap();
             symlink(&folder, self.device(vf).join("physfn")).unwrap();
             let settings = VfSettings { vf: index, mac: Some(Mac::ZERO), spoof_check: true, ..Default::default() };
@@ -210,13 +227,25 @@ impl Fake {
     fn probe(&self, device: PciAddress) {
         let folder = self.device(device);
         let wanted = text(&folder.join("driver_override")).filter(|o| o != "(null)");
+        // pci_device_can_probe(): a VF that gets no driver by itself gets one by its override alone.
+        let autoprobe = number::<u8>(&folder.join("physfn/sriov_drivers_autoprobe")) == Some(1);
+        if wanted.is_none() && !autoprobe {
+            return;
+        }
         let driver = wanted.unwrap_or_else(|| "igbvf".into());
         if folder.join("driver").exists() || !self.at(PCI_DRIVERS).join(&driver).exists() {
             return;
         }
-        symlink(self.at(PCI_DRIVERS).join(&driver), folder.join("driver")).unwrap();
+        self.attach(device, &driver);
+    }
+
+    fn attach(&self, device: PciAddress, driver: &str) {
+        let folder = self.device(device);
+        symlink(self.at(PCI_DRIVERS).join(driver), folder.join("driver")).unwrap();
         if driver == "igbvf" {
-            self.link(&format!("vf{}", device.device * 8 + device.function), Some(&folder));
+            let name = format!("vf{}", device.device * 8 + device.function);
+            self.link(&name, Some(&folder));
+            self.edit(&name, |link| link.up = false);
         }
     }
 
@@ -229,6 +258,10 @@ impl Fake {
         }
         let _ = fs::remove_dir_all(folder.join("net"));
     }
+}
+
+fn of_driver(path: &Path) -> String {
+    path.parent().unwrap().file_name().unwrap().to_str().unwrap().into()
 }
 
 impl Host for Fake {
@@ -253,7 +286,7 @@ impl Host for Fake {
         self.change()?;
         let name = path.file_name().unwrap().to_str().unwrap();
         let of = |path: &Path| pci(path.file_name().unwrap().to_str().unwrap());
-        if !path.exists() && name != "unbind" {
+        if !path.exists() && !matches!(name, "bind" | "unbind") {
             return Err(io::ErrorKind::NotFound.into());
         }
         match name {
@@ -271,6 +304,15 @@ impl Host for Fake {
                 fs::write(path, format!("{value}\n"))?;
             }
             "drivers_probe" => self.probe(pci(value.trim())),
+            "bind" => {
+                let device = pci(value.trim());
+                let driver = of_driver(path);
+                let wanted = text(&self.device(device).join("driver_override")).filter(|o| o != "(null)");
+                if wanted.unwrap_or_else(|| "igbvf".into()) != driver {
+                    return Err(io::Error::from_raw_os_error(nix::errno::Errno::ENODEV as i32));
+                }
+                self.attach(device, &driver);
+            }
             "unbind" => {
                 let device = of(path.parent().unwrap().parent().unwrap());
                 assert_eq!(device, pci(value.trim()), "a driver is asked to let go of another device");
@@ -319,5 +361,14 @@ impl Host for Fake {
             link.addresses.push((address, prefix));
         }
         Ok(())
+    }
+
+    fn pause(&self) {
+        self.pauses.set(self.pauses.get() + 1);
+        if let Some(after) = self.closes_after.get()
+            && self.pauses.get() >= after
+        {
+            self.open.borrow_mut().clear();
+        }
     }
 }

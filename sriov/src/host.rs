@@ -48,6 +48,47 @@ pub trait Host {
     /// # Errors
     /// What the kernel said.
     fn set_address(&self, index: u32, address: IpAddr, prefix: u8, present: bool) -> io::Result<()>;
+
+    /// Waits a moment for the kernel or another process to get somewhere.
+    fn pause(&self);
+}
+
+impl<H: Host + ?Sized> Host for &H {
+    fn root(&self) -> &Path {
+        (**self).root()
+    }
+
+    fn links(&self) -> io::Result<Vec<Link>> {
+        (**self).links()
+    }
+
+    fn filters(&self, interface: &str) -> Filters {
+        (**self).filters(interface)
+    }
+
+    fn is_open(&self, device: &Path) -> bool {
+        (**self).is_open(device)
+    }
+
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        (**self).write(path, text)
+    }
+
+    fn set_vf(&self, pf_index: u32, vf: u16, setting: VfSetting) -> io::Result<()> {
+        (**self).set_vf(pf_index, vf, setting)
+    }
+
+    fn set_up(&self, index: u32, up: bool) -> io::Result<()> {
+        (**self).set_up(index, up)
+    }
+
+    fn set_address(&self, index: u32, address: IpAddr, prefix: u8, present: bool) -> io::Result<()> {
+        (**self).set_address(index, address, prefix, present)
+    }
+
+    fn pause(&self) {
+        (**self).pause();
+    }
 }
 
 /// An interface as the kernel tells of it by rtnetlink.
@@ -123,6 +164,17 @@ impl VfSetting {
             Self::Trust(_) => "trust",
             Self::SpoofCheck(_) => "the spoof check",
             Self::Rate(..) => "the rate limit",
+        }
+    }
+
+    /// The value of the same setting in a report.
+    pub(crate) fn of(self, report: &VfSettings) -> Self {
+        match self {
+            Self::Mac(_) => Self::Mac(report.mac.unwrap_or(Mac::ZERO)),
+            Self::Vlan(..) => Self::Vlan(report.vlan, report.qos),
+            Self::Trust(_) => Self::Trust(report.trust),
+            Self::SpoofCheck(_) => Self::SpoofCheck(report.spoof_check),
+            Self::Rate(..) => Self::Rate(report.min_rate_mbps, report.max_rate_mbps),
         }
     }
 }

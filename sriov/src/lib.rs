@@ -3,16 +3,24 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod apply;
+mod device;
 mod discover;
+mod error;
 #[cfg(test)]
 mod fake;
 mod host;
+mod journal;
 mod linux;
 mod netlink;
 mod nic;
+mod wish;
 
 pub use address::{Mac, NoAddress, PciAddress};
+pub use apply::{ReadyVf, Vfs, recover};
 pub use discover::{Inventory, discover};
+pub use error::SriovError;
 pub use host::{Host, Link, VfSetting, VfSettings};
 pub use linux::Linux;
 pub use nic::{Feature, Filters, Held, Nic, Sriov, Use, Vf, is_for_user_space};
+pub use wish::{PfWish, VfDriver, VfWish, check};

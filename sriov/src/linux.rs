@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::discover::read_filters;
 use crate::{Filters, Host, Link, VfSetting, netlink};
@@ -48,5 +49,9 @@ impl Host for Linux {
 
     fn set_address(&self, index: u32, address: IpAddr, prefix: u8, present: bool) -> io::Result<()> {
         netlink::change(netlink::address_request(index, address, prefix, present))
+    }
+
+    fn pause(&self) {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -243,3 +243,6 @@ pub(crate) fn encode(request: RouteNetlinkMessage, flags: u16, sequence: u32) ->
     message.serialize(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

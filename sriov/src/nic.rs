@@ -50,6 +50,9 @@ pub struct Sriov {
     /// Distance of the first VF's PCI address, and between VFs.
     #[serde(skip)]
     pub offset_stride: (u32, u32),
+    /// Whether VFs are bound to drivers as they come.
+    #[serde(skip)]
+    pub autoprobe: bool,
     /// The VFs that are there, by index.
     pub vfs: Vec<Vf>,
 }
