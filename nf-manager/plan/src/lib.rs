@@ -7,6 +7,7 @@
 
 mod broker;
 mod stats;
+mod steering;
 
 pub use broker::{
     BrokerPlan, BrokerStats, BrokerWorkerStats, Declared, HealthSettings, MessageChainPlan, MessageChainStats,
@@ -15,6 +16,7 @@ pub use broker::{
 };
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
+pub use steering::{Destination, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct PortPlan {
     pub kind: PortKind,
     /// Receive queues wanted; queue `q` belongs to worker `q % workers`. 0: as many as the device offers, at most one per worker.
     pub queues: u16,
+    /// Which of its packets go where; without, all go to its chain.
+    #[serde(default)]
+    pub steering: Option<SteeringPlan>,
 }
 
 /// Kinds of ports.
@@ -215,6 +220,13 @@ pub enum Request {
         hop: u16,
         /// Its part of the manifest.
         config: Value,
+    },
+    /// Replace the steering rules of a port that has some. No packet is lost by it.
+    Steer {
+        /// Port id.
+        port: u8,
+        /// The new rules.
+        steering: SteeringPlan,
     },
     /// Counters now.
     Stats,

@@ -1,6 +1,6 @@
 //! What hops of both data planes have in common.
 
-use middlenet_plan::{ManagerPlan, Placement, Transport};
+use middlenet_plan::{ManagerPlan, Placement, SteeringPlan, Transport};
 use middlenet_sdk::middlebox::MESSAGE_BYTES;
 use serde_json::Value;
 
@@ -96,6 +96,18 @@ impl Plan {
         };
         if let Some(place) = place {
             place.clone_from(config);
+        }
+    }
+
+    /// The steering rules of a port.
+    pub fn steering(&self, port: u8) -> Option<&SteeringPlan> {
+        self.manager.as_ref()?.ports.get(usize::from(port))?.steering.as_ref()
+    }
+
+    /// Replaces the steering rules of a port.
+    pub fn set_steering(&mut self, port: u8, steering: &SteeringPlan) {
+        if let Some(port) = self.manager.as_mut().and_then(|m| m.ports.get_mut(usize::from(port))) {
+            port.steering = Some(steering.clone());
         }
     }
 

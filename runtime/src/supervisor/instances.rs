@@ -10,6 +10,7 @@ use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo};
 use middlenet_shm::ControlGeometry;
 
+use super::changes::Taker;
 use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
@@ -165,8 +166,10 @@ impl Supervisor {
                 let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
                 instance.kill(format!("refused its configuration: {message}{hint}"));
             }
-            (FromFunction::Refused { message, hint }, _) => self.change_taken(hop, Some(id), Err((message, hint))),
-            (FromFunction::Reconfigured, _) => self.change_taken(hop, Some(id), Ok(())),
+            (FromFunction::Refused { message, hint }, _) => {
+                self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
+            }
+            (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
             (FromFunction::Report { value }, _) => {
                 instance.reporting = false;
                 instance.report = value;
@@ -292,7 +295,7 @@ impl Supervisor {
         if known {
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
-        self.change_taken(hop, Some(instance.id), Err((format!("the function {reason}"), None)));
+        self.change_taken(Taker::Function(hop, Some(instance.id)), Err((format!("the function {reason}"), None)));
     }
 
     /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.

@@ -16,12 +16,16 @@ const LAYERS: &[(&str, May)] = &[
     ("middlenet-wire", May::Use(&[])),
     ("middlenet-http", May::Use(&[])),
     ("middlenet-shm", May::Use(&[])),
-    ("middlenet-bpf", May::Use(&[])),
+    ("middlenet-steer", May::Use(&[])),
+    ("middlenet-bpf", May::Use(&["middlenet-steer"])),
     ("dpdk-sys", May::Use(&[])),
     ("middlenet-sriov", May::Use(&[])),
     ("xtask", May::Use(&[])),
     ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-http", "middlenet-shm"])),
-    ("middlenet-plan", May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm"])),
+    (
+        "middlenet-plan",
+        May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-steer"]),
+    ),
     ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
     ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm"])),
     (

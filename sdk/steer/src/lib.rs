@@ -1,0 +1,33 @@
+//! Steering rules: which packets of an interface go to which chain, to the kernel's own stack, or nowhere.
+//!
+//! A list of [`Rule`]s is ordered, and the first that matches decides. One meaning, several who carry it out: an XDP program,
+//! a NIC's filters, a VF's address. What a rule means is [`Match::matches`] on the [`Head`] of a packet; whoever carries
+//! rules out does the same with the same packets, or says that it cannot.
+#![forbid(unsafe_code)]
+
+mod head;
+mod mark;
+mod prefix;
+mod rule;
+
+pub use head::Head;
+pub use mark::{MARK_BYTES, MARK_MAGIC, read_mark};
+pub use prefix::{BadPrefix, Prefix};
+pub use rule::{Action, Match, PortRange, Rule};
+
+/// Ethertypes that rules speak of (IEEE 802 numbers).
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// A VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// An outer VLAN tag (IEEE 802.1ad).
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// Protocols that have source and destination ports in their first four bytes.
+pub const WITH_PORTS: [u8; 3] = [6, 17, 132];
