@@ -35,7 +35,7 @@ impl<H: Host> Vfs<H> {
     /// Makes and sets up what is asked for; all of it or nothing. `record` is where each change is written down before it is made; a
     /// record that is there already is of a run that crashed, and is undone first.
     ///
-    /// The caller sees to it that no other run does the same at the same time ([`crate::Claim`]).
+    /// The caller sees to it that no other run does the same at the same time.
     ///
     /// # Errors
     /// [`SriovError`]; the host is as it was found.
@@ -280,6 +280,14 @@ impl<H: Host> Drop for Vfs<H> {
     fn drop(&mut self) {
         self.journal.undo(&self.host);
     }
+}
+
+/// The virtual functions that a crashed run changed by the word of its `record`; none if there is no record.
+///
+/// # Errors
+/// [`SriovError::Record`] when the record cannot be read.
+pub fn recorded(record: &Path) -> Result<Vec<PciAddress>, SriovError> {
+    Ok(Journal::open(record)?.virtual_functions())
 }
 
 /// Undoes what a crashed run wrote down in `record`; returns what could not be undone, a line each.

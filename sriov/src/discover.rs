@@ -221,6 +221,11 @@ impl Tree<'_> {
     }
 }
 
+/// The PCI function of an interface, if it has one.
+pub fn pci_of(root: &Path, interface: &str) -> Option<PciAddress> {
+    pci_behind(&root.join("sys/class/net").join(interface).join("device"))
+}
+
 /// The PCI function behind an interface's `device`: itself, or above it (virtio).
 fn pci_behind(device: &Path) -> Option<PciAddress> {
     let whole = fs::canonicalize(device).ok()?;

@@ -95,6 +95,13 @@ impl Step {
         }
     }
 
+    fn virtual_function(&self) -> Option<PciAddress> {
+        match self {
+            Self::Unbind { vf, .. } | Self::Override { vf, .. } | Self::Bind { vf } => Some(*vf),
+            _ => None,
+        }
+    }
+
     fn device(&self) -> Device {
         match self {
             Self::Up { device } | Self::Address { device, .. } => Device(*device),
@@ -173,6 +180,14 @@ impl Journal {
             }
             Err(e) => Err(fail(e)),
         }
+    }
+
+    /// The VFs that it speaks of, each once.
+    pub(crate) fn virtual_functions(&self) -> Vec<PciAddress> {
+        let mut vfs: Vec<PciAddress> = self.steps.iter().filter_map(Step::virtual_function).collect();
+        vfs.sort();
+        vfs.dedup();
+        vfs
     }
 
     /// Writes a step down, and then does it.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ability;
 mod address;
 mod apply;
 mod device;
@@ -16,9 +17,10 @@ mod netlink;
 mod nic;
 mod wish;
 
+pub use ability::{Abilities, Ability, abilities};
 pub use address::{Mac, NoAddress, PciAddress};
-pub use apply::{ReadyVf, Vfs, recover};
-pub use discover::{Inventory, discover};
+pub use apply::{ReadyVf, Vfs, recorded, recover};
+pub use discover::{Inventory, discover, pci_of};
 pub use error::SriovError;
 pub use host::{Host, Link, VfSetting, VfSettings};
 pub use linux::Linux;

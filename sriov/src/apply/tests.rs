@@ -101,6 +101,7 @@ fn twice_in_a_row_gives_the_same() {
     let (picture, ready) = (fake.picture(), first.ready().to_vec());
     // The first crashed: its record is there, and nobody undid it.
     std::mem::forget(first);
+    assert_eq!(recorded(&path).unwrap(), [pci("01:10.0"), pci("01:10.2")]);
     let second = Vfs::apply(&fake, &both(), &path).unwrap();
     assert_eq!(second.ready(), ready);
     let settings = |p: &std::collections::BTreeMap<String, String>| {
