@@ -5,6 +5,7 @@ use crate::counters::WorkerCounters;
 use crate::graph::Graph;
 use crate::open::{Opened, Opener, Ports};
 use crate::port::{Clock, Queue};
+use crate::steering::{RuleSet, Steered};
 use crate::worker::{HopParts, Parts, Shared, Worker};
 use crate::{ManagerError, sentence};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -44,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) started: Instant,
     pub(crate) tsc_hz: u64,
     pub(crate) opened: Vec<Opened>,
+    /// By port: its steering rules.
+    pub(crate) steered: Vec<Option<Steered>>,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
@@ -83,6 +86,12 @@ impl Running {
             notes
                 .push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
         }
+        let steered = plan.ports.iter().map(|port| {
+            let steering = port.steering.clone()?;
+            let rules = Arc::new(RuleSet::new(&steering, plan.workers.len()));
+            Some(Steered::new(steering, Some(rules)))
+        });
+        let steered = steered.collect();
         let shared = Arc::new(Shared {
             ledger: Ledger::new(pool.count()),
             graph: Graph::new(&plan),
@@ -99,6 +108,7 @@ impl Running {
             started: Instant::now(),
             tsc_hz: shared.tsc_hz,
             opened,
+            steered,
             counters: Vec::new(),
             pool,
             infos,
@@ -151,6 +161,7 @@ impl Running {
             id: worker as u8,
             counters: Arc::clone(&counters),
             queues,
+            steering: self.steered.iter().map(|steered| Steered::of_worker(steered.as_ref())).collect(),
             hops,
             chains: self.plan.chains.len(),
             commands,
@@ -200,7 +211,7 @@ impl Running {
     }
 
     /// Sends a command to every worker and waits until all have carried it out.
-    fn all(
+    pub(crate) fn all(
         &self,
         mut command: impl FnMut(usize, Sender<()>) -> Result<Command, ManagerError>,
     ) -> Result<(), ManagerError> {

@@ -204,7 +204,7 @@ impl Worker<'_> {
 
     /// Hands packets to a port; what it does not take is dropped.
     #[inline]
-    fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
+    pub(super) fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
         let counters = &self.counters.ports[usize::from(port)];
         let Some(Some(queue)) = self.queues.get_mut(usize::from(port)) else {
             return self.no_egress(burst);
@@ -344,7 +344,7 @@ impl Worker<'_> {
 
 /// Calls `act` once for each distinct key with the descriptors of that key, in order. Uses up both slices, which are at most
 /// a burst long.
-fn for_each_group<K: Copy + PartialEq>(
+pub(super) fn for_each_group<K: Copy + PartialEq>(
     burst: &mut [Descriptor],
     keys: &mut [K],
     mut act: impl FnMut(K, &mut [Descriptor]),

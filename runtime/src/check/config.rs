@@ -13,7 +13,7 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 6] = ["placement", "replicas", "on_failure", "cores", "outputs", "hop"];
+const OPTIONS: [&str; 7] = ["placement", "replicas", "on_failure", "cores", "outputs", "steer", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 
@@ -53,10 +53,12 @@ impl Checker<'_> {
             return None;
         }
         let ports = ports?;
+        let steering: Vec<String> = entry.options.steer.iter().flat_map(|steer| steer.keys().cloned()).collect();
+        let init = || Init::new(ports.clone(), outputs.clone()).with_steering(steering.clone());
         let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
-            registration.try_config(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
+            registration.try_config(value.clone(), &mut init()).err()
         };
-        let mut init = Init::new(ports.clone(), outputs.clone());
+        let mut init = init();
         let made = match layer {
             Layer::L2l3 => registration.create(entry.config_json(), &mut init).map(|_| Interests::NONE),
             Layer::L4l7 => registration.create_middlebox(entry.config_json(), &mut init).map(|f| f.interests()),
