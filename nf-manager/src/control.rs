@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How often a lockstep run is looked at for its end.
 const LOCKSTEP_LOOK: Duration = Duration::from_millis(2);
-/// How often inline functions are looked at for one that panicked.
+/// How often inline functions are looked at for one that panicked, and ports for one that went deaf.
 const MEND_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves the runtime until it says stop or goes away; then every port is closed and every interface is as it was found.
@@ -23,6 +23,7 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
     loop {
         if let Some(running) = &mut running {
             running.mend();
+            running.watch_ports();
         }
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;
         if !channel.readable(if lockstep { LOCKSTEP_LOOK } else { MEND_LOOK })? {
@@ -97,6 +98,7 @@ fn carry_out(
         Request::Detach { hop, replica, drain } => at_work.detach(hop, replica, drain).map(|()| Reply::Done),
         Request::Reconfigure { hop, config } => at_work.reconfigure(hop, &config).map(|()| Reply::Done),
         Request::Steer { port, steering } => at_work.steer(port, steering).map(|()| Reply::Done),
+        Request::SteerFlows { hop, .. } => Err(ManagerError::new(format!("hop {hop} steers no flows here"))),
         Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
         Request::Stop { drain_ms } => match running.take() {
             Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),
