@@ -12,6 +12,7 @@ mod processes;
 mod resources;
 #[cfg(test)]
 mod tests;
+mod user;
 
 pub(crate) use cores::ranges;
 
@@ -87,6 +88,7 @@ impl<'a> Checker<'a> {
         let mut notes = Vec::new();
         let (of_packets, of_messages) = self.layers(&mut notes);
         let cores = self.cores(of_packets, of_messages);
+        let user = self.user();
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
@@ -105,6 +107,7 @@ impl<'a> Checker<'a> {
             processes,
             kernel_ports: if lockstep { Vec::new() } else { kernel_ports },
             hugepages,
+            user,
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,

@@ -13,8 +13,10 @@
 pub mod api;
 pub mod check;
 pub mod cli;
+pub mod confine;
 pub mod diagnostic;
 pub mod doctor;
+pub mod domain;
 pub mod kernel_port;
 pub mod machine;
 pub mod manifest;

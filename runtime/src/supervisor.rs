@@ -25,6 +25,7 @@ mod process;
 mod server;
 mod signals;
 mod snapshot;
+mod standing;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -35,6 +36,7 @@ use middlenet_plan::{BrokerStats, Stats};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::api::Status;
+use crate::domain::Ids;
 use crate::kernel_port::KernelPorts;
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
@@ -93,6 +95,8 @@ pub struct Setup {
     pub folder: Option<RunFolder>,
     /// Interfaces that were made.
     pub kernel_ports: KernelPorts,
+    /// Who the functions run as; nothing: as this process.
+    pub user: Option<Ids>,
 }
 
 /// How a run ended.

@@ -13,7 +13,7 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 6] = ["placement", "replicas", "on_failure", "cores", "outputs", "hop"];
+const OPTIONS: [&str; 8] = ["placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 

@@ -5,6 +5,7 @@ mod messages;
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
+use crate::domain::Ids;
 use crate::machine::Description;
 use crate::plan::{Difference, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
@@ -71,6 +72,14 @@ struct Nowhere;
 impl Surroundings for Nowhere {
     fn folder(&self) -> &Path {
         Path::new("/etc/middlenet")
+    }
+
+    fn user(&self, user: &str) -> Option<Ids> {
+        match user {
+            "root" | "0" => Some(Ids::alike(0)),
+            "middlenet" | "990" => Some(Ids { uid: 990, gid: 991 }),
+            _ => None,
+        }
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {

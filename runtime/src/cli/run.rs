@@ -10,6 +10,7 @@ use super::{Failure, binaries, print_data};
 use crate::api::Status;
 use crate::check::{Captures, Traffic};
 use crate::doctor::{LOW_PORTS, first_free_port};
+use crate::domain::{self, Ids};
 use crate::kernel_port::{KernelPorts, exists};
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
@@ -35,13 +36,14 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         }
     }
     let over_captures = traffic != Traffic::Ports;
+    let user = domain::settle(&mut plan).map_err(|e| Failure::new(e.to_string(), Some(e.hint())))?;
     let (folder, kernel_ports) = if over_captures {
         check_files(&plan)?;
         (None, KernelPorts::default())
     } else {
         check_files(&plan)?;
         check_privileges(&mut plan)?;
-        let (folder, kernel_ports) = take_host(&plan, &manifest)?;
+        let (folder, kernel_ports) = take_host(&plan, &manifest, user)?;
         (Some(folder), kernel_ports)
     };
     for note in &plan.runtime.notes {
@@ -55,6 +57,7 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         machine,
         folder,
         kernel_ports,
+        user,
     };
     let outcome =
         Supervisor::new(plan, setup).and_then(Supervisor::run).map_err(|e| Failure::new(e.message, e.hint))?;
@@ -174,7 +177,7 @@ fn check_low_ports(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Takes the run's name, cleans up after a crash, and makes interfaces: the first things that change the host.
-fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Failure> {
+fn take_host(plan: &Plan, manifest: &str, user: Option<Ids>) -> Result<(RunFolder, KernelPorts), Failure> {
     let name = &plan.name;
     let (folder, stale) = RunFolder::take(name).map_err(|e| {
         let hint = match &e {
@@ -198,7 +201,7 @@ fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Fa
         }
     }
     let interfaces = plan.runtime.kernel_ports.iter().map(|k| k.inner.clone()).collect();
-    let traces = Traces { pid: std::process::id(), manifest: manifest.into(), interfaces };
+    let traces = Traces { pid: std::process::id(), manifest: manifest.into(), interfaces, user: user.map(|u| u.uid) };
     folder.record(&traces).map_err(|e| Failure::new(format!("cannot record the run: {e}"), None))?;
     let kernel_ports = KernelPorts::create(&plan.runtime.kernel_ports).map_err(|e| {
         let hint = match &e {

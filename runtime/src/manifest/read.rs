@@ -4,7 +4,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm};
+use super::{ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm, UserForm};
 use crate::diagnostic::Diagnostic;
 use crate::validate::validate;
 use crate::yaml::{self, Entry, Node, Span, Step};
@@ -27,6 +27,8 @@ pub struct Manifest {
     pub memory: Memory,
     /// Slots per ring.
     pub ring_slots: u32,
+    /// The user of function processes.
+    pub user: Option<UserForm>,
     /// How threads wait.
     pub wait: Wait,
     /// Where functions run.
@@ -131,6 +133,7 @@ impl Manifest {
             cores: field(&root, "cores").unwrap_or_default(),
             memory: field(&root, "memory").unwrap_or_default(),
             ring_slots: field(&root, "ring_slots").unwrap_or_else(super::ring_slots),
+            user: field(&root, "user"),
             wait: field(&root, "wait").unwrap_or_default(),
             placement: field(&root, "placement").unwrap_or_default(),
             heartbeat_ms: field(&root, "heartbeat_ms").unwrap_or_else(super::heartbeat_ms),
