@@ -171,10 +171,12 @@ fn confine(confinement: &Confinement, executable: Option<files::Executable<'_>>)
         confinement.files.writes.iter().try_for_each(|path| make(path, user))?;
     }
     let executes = executable.is_some();
+    // Asked while files can still be read.
+    let has_seccomp = calls::is_there();
     let domain = files::Domain::new(&confinement.files, executable)?;
     give_up_privileges(confinement.user)?;
     domain.enter()?;
-    calls::restrict(executes)
+    calls::restrict(executes, has_seccomp)
 }
 
 /// Closes what came over from whoever started the run, and was not passed on on purpose.
