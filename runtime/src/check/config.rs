@@ -1,7 +1,6 @@
 //! Configurations of functions: against their schemas, then by the functions themselves.
 
 use middlenet_plan::Declared;
-use middlenet_sdk::middlebox::Interests;
 use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
 
@@ -57,11 +56,7 @@ impl Checker<'_> {
             registration.try_config(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
         };
         let mut init = Init::new(ports.clone(), outputs.clone());
-        let made = match layer {
-            Layer::L2l3 => registration.create(entry.config_json(), &mut init).map(|_| Interests::NONE),
-            Layer::L4l7 => registration.create_middlebox(entry.config_json(), &mut init).map(|f| f.interests()),
-        };
-        match made {
+        match registration.try_config(entry.config_json(), &mut init) {
             Ok(interests) => {
                 Some(Declared { interests, upstreams: init.upstreams().to_vec(), alike: init.are_upstreams_alike() })
             }

@@ -1,6 +1,7 @@
 //! Chains of packets, and what manifests of both layers have in common.
 
 mod messages;
+mod users;
 
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
