@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::time::Duration;
 
 use libbpf_rs::query::MapInfoIter;
-use middlenet_tests::{End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, require_root};
+use middlenet_tests::{
+    End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, Web, require_root, wait_until,
+};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -209,5 +212,45 @@ fn a_function_reads_and_writes_the_files_that_its_configuration_names() -> Resul
         run.apply(&list(", ttl: check").replace(", ttl: check", ", routes: [{ to: 10.9.0.0/16, via: 10.1.0.2 }]"))?;
     assert!(applied.status.success(), "{}{}", applied.stdout, applied.stderr);
     run.stop()?;
+    Ok(())
+}
+
+/// A log that is rotated as logrotate does it: moved away, and a new file made for its writer.
+#[test]
+fn an_access_log_is_written_by_the_runs_user_and_rotated() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let web = Web::new()?;
+    let scratch = Scratch::new()?;
+    let folder = scratch.file("log");
+    let fail = |source| Error::File { path: folder.clone(), source };
+    std::fs::create_dir(&folder).map_err(fail)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).map_err(fail)?;
+    let log = folder.join("access.log");
+    let entry = format!("access-log: {{ file: {}, flush_ms: 100 }}", log.display());
+    let run = Runtime::start(&web.host, &Web::manifest(&Web::processes("skmsg"), &[&entry, Web::PROXY]))?;
+    let lines = |path: &Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    let ask = || web.host.exec("curl", ["-sf", "-o", "/dev/null", &format!("http://{}/", Web::ADDRESS)]);
+    ask()?;
+    wait_until("the first line", SOON, || lines(&log) == 1)?;
+    let user: u32 = users(&run.status()?)[0].parse().expect("a number");
+    assert_eq!(std::fs::metadata(&log).map_err(fail)?.uid(), user);
+
+    let old = folder.join("access.log.1");
+    let next = folder.join("next");
+    std::fs::write(&next, "").map_err(fail)?;
+    std::os::unix::fs::chown(&next, Some(user), Some(user)).map_err(fail)?;
+    std::fs::rename(&log, &old).map_err(fail)?;
+    std::fs::rename(&next, &log).map_err(fail)?;
+    run.wait_for("the new file", SOON, |status| status.counter("access-log", "reopened") > 0)?;
+    ask()?;
+    wait_until("the second line", SOON, || lines(&log) == 1)?;
+    assert_eq!(lines(&old), 1);
+
+    // Without a new one it cannot make one, here, and goes on with the old.
+    std::fs::rename(&log, &old).map_err(fail)?;
+    run.wait_for("a failure", SOON, |status| status.counter("access-log", "reopen-failed") > 0)?;
+    ask()?;
+    wait_until("the third line", SOON, || lines(&old) == 2)?;
+    run.stop_requests()?;
     Ok(())
 }
