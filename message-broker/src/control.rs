@@ -209,6 +209,9 @@ fn carry_out(
             at_work.detach(hop.into(), replica.into(), drain)?;
             Ok(Reply::Done)
         }
+        Request::Steer { .. } | Request::SteerFlows { .. } => {
+            Err(BrokerError::new("packets are steered by the nf-manager"))
+        }
         Request::Reconfigure { hop, config } => at_work.reconfigure(hop.into(), &config).map(|()| Reply::Done),
         Request::Stats => Ok(Reply::BrokerStats(Box::new(at_work.stats()))),
         Request::Stop { drain_ms } => {

@@ -1,5 +1,6 @@
 //! What the control thread asks of a worker. Each command is carried out between two bursts.
 
+use crate::steering::{Diverted, RuleSet};
 use crossbeam_channel::Sender;
 use middlenet_sdk::{DynFunction, Init};
 use middlenet_shm::ControlRegion;
@@ -23,6 +24,10 @@ pub(crate) enum Command {
     Reconfigure { hop: u16, made: Made, done: Sender<()> },
     /// The report of an inline function.
     Report { hop: u16, done: Sender<Value> },
+    /// Steer the packets of a port by these rules from now on.
+    Steer { port: u8, rules: Arc<RuleSet>, done: Sender<()> },
+    /// Send these flows, by port, elsewhere than the rules say.
+    Divert { flows: Arc<Vec<(u8, Diverted)>>, done: Sender<()> },
     /// Receive nothing more.
     StopReceiving,
     /// Take everything back and return.

@@ -119,6 +119,29 @@ impl HopCounters {
     }
 }
 
+/// Why a packet that a port received enters no chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortLoss {
+    /// A steering rule says so.
+    Rule,
+    /// A steering rule gives it to the kernel, which is not to be had behind this port.
+    ToKernel,
+    /// Its chain is full, while others of the port are not.
+    ChainFull,
+    /// It bears no mark, or one that no chain of the port has.
+    NoDestination,
+}
+
+impl PortLoss {
+    /// Every reason with its name.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Rule, "steering-rule"),
+        (Self::ToKernel, "steered-to-kernel"),
+        (Self::ChainFull, "chain-full"),
+        (Self::NoDestination, "no-destination"),
+    ];
+}
+
 /// One port as one worker sees it.
 #[derive(Debug, Default)]
 pub(crate) struct PortCounters {
@@ -131,6 +154,8 @@ pub(crate) struct PortCounters {
     /// No chain leads from here, or nobody said where to.
     pub(crate) no_egress: Count,
     pub(crate) held_back_polls: Count,
+    /// Not taken into a chain, by [`PortLoss`].
+    pub(crate) lost: [Count; PortLoss::ALL.len()],
     /// Lost before the chain, as the device or kernel says.
     pub(crate) missed: [Count; MISSED.len()],
     /// Buffers it has: posted for receiving, or on their way out.

@@ -89,13 +89,22 @@ pub(crate) enum Step {
     Refuse,
 }
 
+/// Where packets of a port enter a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The chain.
+    pub(crate) chain: u16,
+    /// Where they go first.
+    pub(crate) target: Target,
+    /// Their journey at the start.
+    pub(crate) journey: Journey,
+}
+
 /// The edges of all chains.
 #[derive(Debug)]
 pub(crate) struct Graph {
     hops: Vec<Edges>,
     chains: Vec<ChainPlan>,
-    /// Chain of each port.
-    chain_of_port: Vec<Option<u16>>,
 }
 
 #[derive(Debug)]
@@ -114,18 +123,7 @@ impl Graph {
             next_reverse: hop.next_reverse,
             outputs: hop.outputs.iter().map(|(_, target)| *target).collect(),
         });
-        let mut chain_of_port = vec![None; plan.ports.len()];
-        for (id, chain) in (0..).zip(&plan.chains) {
-            for &port in chain.right.iter().chain([&chain.left]) {
-                chain_of_port[usize::from(port)] = Some(id);
-            }
-        }
-        Self { hops: hops.collect(), chains: plan.chains.clone(), chain_of_port }
-    }
-
-    /// Chain of a port, if any leads from it.
-    pub(crate) fn chain_of_port(&self, port: u8) -> Option<u16> {
-        self.chain_of_port.get(usize::from(port)).copied().flatten()
+        Self { hops: hops.collect(), chains: plan.chains.clone() }
     }
 
     /// The chain a hop belongs to.
@@ -134,12 +132,14 @@ impl Graph {
         self.hops[usize::from(hop)].chain
     }
 
-    /// Where packets of a port enter its chain, and their journey at the start.
-    pub(crate) fn entry(&self, port: u8) -> Option<(Target, Journey)> {
-        let chain = &self.chains[usize::from(self.chain_of_port(port)?)];
-        let reverse = port != chain.left;
-        let target = if reverse { chain.entry_reverse } else { chain.entry_forward };
-        Some((target, Journey { ingress: port, egress: NO_PORT, reverse, turns: 0 }))
+    /// Where packets of a port may enter: one place for each chain that has the port.
+    pub(crate) fn entries(&self, port: u8) -> impl Iterator<Item = Entry> + '_ {
+        let chains = (0..).zip(&self.chains).filter(move |(_, chain)| has_port(chain, port));
+        chains.map(move |(id, chain)| {
+            let reverse = port != chain.left;
+            let target = if reverse { chain.entry_reverse } else { chain.entry_forward };
+            Entry { chain: id, target, journey: Journey { ingress: port, egress: NO_PORT, reverse, turns: 0 } }
+        })
     }
 
     /// Where a packet without another verdict goes on from a hop.
@@ -186,10 +186,10 @@ impl Graph {
     /// Heads a packet for a port of the hop's chain.
     pub(crate) fn towards(&self, hop: u16, port: u8, journey: &mut Journey) -> Step {
         let chain_id = self.hops[usize::from(hop)].chain;
-        if self.chain_of_port(port) != Some(chain_id) {
+        let chain = &self.chains[usize::from(chain_id)];
+        if !has_port(chain, port) {
             return Step::Refuse;
         }
-        let chain = &self.chains[usize::from(chain_id)];
         // A chain of one port has both its ends there; its packets run forward only.
         journey.reverse = port == chain.left && !chain.right.is_empty();
         journey.egress = port;
@@ -217,6 +217,10 @@ impl Graph {
         let chain = &self.chains[usize::from(self.chain_of_hop(hop))];
         std::iter::once(chain.left).chain(chain.right.iter().copied()).filter(move |&port| port != ingress)
     }
+}
+
+fn has_port(chain: &ChainPlan, port: u8) -> bool {
+    chain.left == port || chain.right.contains(&port)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod open;
 mod port;
 mod report;
 mod running;
+mod steering;
 mod worker;
 
 pub use control::serve;

@@ -1,8 +1,9 @@
 //! Opens the plan's ports and deals their queues out to the workers.
 
 use crate::port::{Capture, Clock, Queue, SharedWriter, XdpQueue};
+use crate::steering::tables;
 use crate::{ManagerError, sentence};
-use middlenet_bpf::{Mode, XdpAttachment, XdpPort};
+use middlenet_bpf::{Mode, SteeredAttachment, XdpAttachment, XdpHook, XdpPort};
 use middlenet_dpdk::{Eal, Pool, Port, PortConfig};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
 use middlenet_sdk::PortInfo;
@@ -16,7 +17,7 @@ const FILL_MIN: u32 = 128;
 /// A port's control side. Dropping it leaves the device as it was found.
 pub(crate) enum Opened {
     Dpdk(Port),
-    Xdp { attachment: XdpAttachment, _promiscuous: Promiscuous },
+    Xdp { program: XdpProgram, _promiscuous: Promiscuous },
     Capture,
 }
 
@@ -25,8 +26,25 @@ impl Opened {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Dpdk(port) => format!("dpdk {}", port.capabilities().driver),
-            Self::Xdp { attachment, .. } => format!("xdp {}", attachment.mode()),
+            Self::Xdp { program, .. } => format!("xdp {}", program.hook().mode()),
             Self::Capture => "pcap".into(),
+        }
+    }
+}
+
+/// What is attached to the interface of an AF_XDP port.
+pub(crate) enum XdpProgram {
+    /// It hands over every packet.
+    Plain(XdpAttachment),
+    /// It goes by rules.
+    Steered(Box<SteeredAttachment>),
+}
+
+impl XdpProgram {
+    fn hook(&self) -> &XdpHook {
+        match self {
+            Self::Plain(attachment) => attachment,
+            Self::Steered(attachment) => attachment,
         }
     }
 }
@@ -149,8 +167,15 @@ impl<'a> Opener<'a> {
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
         };
-        let attachment = XdpPort::attach(interface.ifindex, mode).map_err(|e| sentence(&plan.name, &e))?;
-        if let Some(refusal) = attachment.native_refusal() {
+        let program = match &plan.steering {
+            None => XdpPort::attach(interface.ifindex, mode).map(XdpProgram::Plain),
+            Some(steering) => {
+                let tables = tables(&plan.name, steering)?;
+                XdpPort::attach_steered(interface.ifindex, mode, &tables).map(|a| XdpProgram::Steered(Box::new(a)))
+            }
+        };
+        let program = program.map_err(|e| sentence(&plan.name, &e))?;
+        if let Some(refusal) = program.hook().native_refusal() {
             ports.notes.push(format!(
                 "port `{}`: the driver of `{name}` has no native XDP ({refusal}); generic mode costs about half the rate",
                 plan.name
@@ -161,7 +186,7 @@ impl<'a> Opener<'a> {
         for queue in 0..interface.queues {
             let socket =
                 XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| sentence(&plan.name, &e))?;
-            attachment.set_socket(queue, socket.fd()).map_err(|e| sentence(&plan.name, &e))?;
+            program.hook().set_socket(queue, socket.fd()).map_err(|e| sentence(&plan.name, &e))?;
             dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
         }
         for (worker, queues) in ports.queues.iter_mut().zip(dealt) {
@@ -169,7 +194,7 @@ impl<'a> Opener<'a> {
         }
         let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
         ports.infos.push(PortInfo { id, name: plan.name.clone(), mac: interface.mac, mtu });
-        ports.opened.push(Opened::Xdp { attachment, _promiscuous: promiscuous });
+        ports.opened.push(Opened::Xdp { program, _promiscuous: promiscuous });
         Ok(())
     }
 

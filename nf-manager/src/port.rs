@@ -7,9 +7,22 @@ pub(crate) use capture::{Capture, Clock, SharedWriter};
 pub(crate) use xdp::XdpQueue;
 
 use crate::counters::PortCounters;
+use crate::steering::RuleSet;
 use middlenet_dpdk::{Pool, RxQueue, TxQueue, Worker};
 use middlenet_shm::Descriptor;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// How packets of a port are told apart, where they do not all go into one chain.
+#[derive(Clone, Debug)]
+pub(crate) enum Steering {
+    /// They do.
+    None,
+    /// An XDP program has marked each with its destination; what it could not mark goes by the rules.
+    Marked(Arc<RuleSet>),
+    /// By rules that the worker carries out.
+    Rules(Arc<RuleSet>),
+}
 
 /// The ways packets come and go.
 #[derive(Debug)]

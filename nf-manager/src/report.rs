@@ -1,6 +1,6 @@
 //! Adds up the workers' counters.
 
-use crate::counters::{Count, HopDrop, MISSED};
+use crate::counters::{Count, HopDrop, MISSED, PortLoss};
 use crate::latency::Histogram;
 use crate::running::Running;
 use middlenet_plan::{Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage};
@@ -55,6 +55,11 @@ impl Running {
             missed.extend(device.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
         }
         let drops = [("port-full", sum(|p| &p.tx_full)), ("no-egress-port", sum(|p| &p.no_egress))];
+        let drops = drops.map(|(reason, packets)| (drop_stage::EGRESS, reason, packets));
+        let lost = PortLoss::ALL.iter().map(|(loss, reason)| {
+            let packets = self.counters.iter().map(|w| w.ports[port].lost[*loss as usize].get()).sum();
+            (drop_stage::INGRESS, *reason, packets)
+        });
         PortStats {
             name: self.plan.ports[port].name.clone(),
             kind: self.opened.get(port).map(crate::open::Opened::kind).unwrap_or_default(),
@@ -63,11 +68,12 @@ impl Running {
             sent_pkts: sum(|p| &p.sent_pkts),
             sent_bytes: sum(|p| &p.sent_bytes),
             missed,
-            drops: drops
-                .into_iter()
-                .filter(|(_, packets)| *packets > 0)
-                .map(|(reason, packets)| (drop_stage::EGRESS.to_owned(), reason.to_owned(), packets))
+            drops: lost
+                .chain(drops)
+                .filter(|(.., packets)| *packets > 0)
+                .map(|(stage, reason, packets)| (stage.to_owned(), reason.to_owned(), packets))
                 .collect(),
+            steering: self.steering_stats(port),
             held_back_polls: sum(|p| &p.held_back_polls),
         }
     }

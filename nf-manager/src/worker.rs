@@ -3,17 +3,21 @@
 mod lanes;
 mod route;
 mod sleep;
+mod steer;
 
 use crate::command::{Command, Made};
 use crate::counters::{HopDrop, WorkerCounters};
-use crate::graph::{Graph, Journey};
+use crate::graph::{Entry, Graph};
 use crate::lane::{Lane, Spread};
-use crate::port::{Clock, Queue};
-use crossbeam_channel::Receiver;
+use crate::port::{Clock, Queue, Steering};
+use crate::steering::Diversion;
+use crossbeam_channel::{Receiver, Sender};
 use middlenet_dpdk::{Pool, tsc};
 use middlenet_plan::{OnFailure, Target, Wait};
-use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init};
+use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init, SteeredFlow};
 use middlenet_shm::{Buffers, Descriptor, Ledger};
+use middlenet_wire::FlowKey;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,6 +34,9 @@ const COLLECTS: u32 = 2;
 const SAMPLE_TURNS: u64 = 64;
 /// Empty buffers that an inline function has at hand.
 const INLINE_SPARE: usize = 16;
+
+/// Flows that an inline function steers, with its hop.
+pub(crate) type AskedFlows = (u16, Vec<SteeredFlow>);
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -52,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<WorkerCounters>,
     /// By port id; a worker may have no queue at a port.
     pub(crate) queues: Vec<Option<Queue>>,
+    /// By port id: how its packets are told apart.
+    pub(crate) steering: Vec<Steering>,
     /// By hop id.
     pub(crate) hops: Vec<HopParts>,
     pub(crate) chains: usize,
@@ -59,6 +68,8 @@ pub(crate) struct Parts {
     /// Set when a command waits.
     pub(crate) called: Arc<AtomicBool>,
     pub(crate) event: OwnedFd,
+    /// To the control thread: flows that inline functions steer, with their hop.
+    pub(crate) steered: Sender<AskedFlows>,
 }
 
 /// What one hop is made of on one worker.
@@ -91,12 +102,26 @@ struct Hop {
 /// A port this worker polls.
 struct Source {
     port: u8,
-    chain: u16,
     open: bool,
     /// Bursts per turn at most.
     bursts: u32,
-    target: Target,
-    journey: Journey,
+    /// By chain; never empty.
+    entries: Vec<Entry>,
+    steering: Steering,
+    /// Flows that go elsewhere than the rules say, where the worker carries them out.
+    diverted: HashMap<FlowKey, Diversion>,
+}
+
+impl Source {
+    fn entry(&self, chain: u16) -> Option<Entry> {
+        self.entries.iter().find(|entry| entry.chain == chain).copied()
+    }
+
+    /// Whether none of its chains takes more.
+    #[inline]
+    fn is_full(&self, in_flight: &[u32], budget: u32) -> bool {
+        self.entries.iter().all(|entry| is_full(in_flight, entry.chain, budget))
+    }
 }
 
 /// A worker at work.
@@ -124,18 +149,20 @@ pub(crate) struct Worker<'t> {
     commands: Receiver<Command>,
     called: Arc<AtomicBool>,
     event: OwnedFd,
+    steered: Sender<AskedFlows>,
 }
 
 impl<'t> Worker<'t> {
     pub(crate) fn new(token: &'t middlenet_dpdk::Worker, parts: Parts) -> Self {
-        let Parts { shared, id, counters, queues, hops, chains, commands, called, event } = parts;
+        let Parts { shared, id, counters, queues, steering, hops, chains, commands, called, event, steered } = parts;
         let sources = (0..)
-            .zip(&queues)
-            .filter(|(_, queue)| queue.is_some())
-            .filter_map(|(port, _)| {
-                let (target, journey) = shared.graph.entry(port)?;
-                Some(Source { port, chain: shared.graph.chain_of_port(port)?, open: false, bursts: 1, target, journey })
+            .zip(queues.iter().zip(steering))
+            .filter(|(_, (queue, _))| queue.is_some())
+            .map(|(port, (_, steering))| {
+                let entries = shared.graph.entries(port).collect();
+                Source { port, open: false, bursts: 1, entries, steering, diverted: HashMap::new() }
             })
+            .filter(|source| !source.entries.is_empty())
             .collect();
         let awaited =
             (0..).zip(&hops).flat_map(|(hop, parts)| (0..parts.processes).map(move |replica| (hop, replica))).collect();
@@ -173,6 +200,7 @@ impl<'t> Worker<'t> {
             commands,
             called,
             event,
+            steered,
         };
         worker.open_chains();
         worker
@@ -185,8 +213,10 @@ impl<'t> Worker<'t> {
             _ => false,
         };
         for source in &mut self.sources {
-            source.bursts = if process(source.target) { BURSTS_TO_PROCESSES } else { 1 };
-            source.open = !self.awaited.iter().any(|(hop, _)| self.hops[usize::from(*hop)].chain == source.chain);
+            let to_processes = source.entries.iter().any(|entry| process(entry.target));
+            source.bursts = if to_processes { BURSTS_TO_PROCESSES } else { 1 };
+            let mut awaited = self.awaited.iter().map(|(hop, _)| self.hops[usize::from(*hop)].chain);
+            source.open = !awaited.any(|chain| source.entry(chain).is_some());
         }
     }
 
@@ -278,12 +308,13 @@ impl<'t> Worker<'t> {
     /// Takes a burst from a port into its chain, unless the chain is full.
     #[inline]
     fn receive(&mut self, at: usize) -> usize {
-        let Source { port, chain, open, target, journey, .. } = self.sources[at];
-        if !open {
+        let source = &self.sources[at];
+        if !source.open {
             return 0;
         }
+        let port = source.port;
         let counters = &self.counters.ports[usize::from(port)];
-        let full = is_full(&self.in_flight, chain, self.shared.budget);
+        let full = source.is_full(&self.in_flight, self.shared.budget);
         if full || (self.shared.lockstep && !self.is_still()) {
             counters.held_back_polls.add(1);
             return 0;
@@ -295,11 +326,8 @@ impl<'t> Worker<'t> {
             return 0;
         }
         let burst = &mut descriptors[..n];
-        let word = journey.pack();
         let mut bytes = 0;
-        for descriptor in burst.iter_mut() {
-            descriptor.port = port;
-            descriptor.source = word;
+        for descriptor in burst.iter() {
             bytes += u64::from(descriptor.length);
             self.buffers.prefetch(descriptor);
         }
@@ -308,7 +336,10 @@ impl<'t> Worker<'t> {
         if self.shared.lockstep {
             self.set_clock();
         }
-        self.go(target, chain, burst, true);
+        match self.sources[at].entries[..] {
+            [only] if matches!(self.sources[at].steering, Steering::None) => self.enter(only, burst),
+            _ => self.steer(at, burst),
+        }
         n
     }
 
@@ -339,6 +370,7 @@ impl<'t> Worker<'t> {
         }
         self.supply_lanes();
         self.end_drained_lanes();
+        self.forget_diverted();
         self.count_queues();
         let at_end = self.queues.iter().flatten().all(Queue::at_end);
         if self.shared.lockstep && at_end && self.awaited.is_empty() && self.is_still() {
@@ -386,6 +418,18 @@ impl<'t> Worker<'t> {
                     let Place::Inline(inline) = &self.hops[usize::from(hop)].place else { continue };
                     let report = inline.function.as_ref().map_or(serde_json::Value::Null, |f| f.report());
                     let _ = done.send(report);
+                }
+                Command::Steer { port, rules, done } => {
+                    for source in self.sources.iter_mut().filter(|source| source.port == port) {
+                        if let Steering::Rules(old) | Steering::Marked(old) = &mut source.steering {
+                            *old = Arc::clone(&rules);
+                        }
+                    }
+                    let _ = done.send(());
+                }
+                Command::Divert { flows, done } => {
+                    self.divert(&flows);
+                    let _ = done.send(());
                 }
                 Command::StopReceiving => self.receiving = false,
                 Command::Quit => return true,

@@ -10,6 +10,7 @@ mod messages;
 mod ports;
 mod processes;
 mod resources;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -93,6 +94,9 @@ impl<'a> Checker<'a> {
         let mut kernel_ports = Vec::new();
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
+        if let Some(manager) = &mut manager {
+            self.steering(manager, broker.as_ref());
+        }
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {
             manager.shares_core = cores.share_manager(&processes);

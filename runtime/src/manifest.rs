@@ -3,10 +3,12 @@
 mod entry;
 mod messages;
 mod read;
+mod steering;
 
 pub use entry::{FunctionEntry, FunctionOptions};
 pub use messages::{HopForm, Listen, MessageChainForm};
-pub use read::{Chain, ChainOptions, Manifest, Port};
+pub use read::{Chain, ChainOptions, Manifest, Port, SteeredPort};
+pub use steering::{OneOrMany, SteeringRule, Term};
 
 pub use middlenet_plan::{OnFailure as PlanOnFailure, OnLoss, Placement as PlanPlacement, XdpMode as PlanXdpMode};
 use middlenet_sdk::protocol::Wait;
@@ -28,6 +30,10 @@ pub struct Form {
     pub ports: BTreeMap<String, PortForm>,
     /// The chains by name.
     pub chains: BTreeMap<String, ChainForms>,
+    /// For ports by name: rules that say which of a port's packets go where; the first that matches decides. Without rules all
+    /// go to the port's chain.
+    #[serde(default)]
+    pub steering: BTreeMap<String, Vec<SteeringRule>>,
     /// Which cores do what. Default: manager and broker on the first core, functions on the others; on one core they share it.
     #[serde(default)]
     pub cores: Cores,

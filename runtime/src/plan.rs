@@ -4,7 +4,7 @@ mod difference;
 mod hops;
 mod lines;
 
-pub use difference::{Change, Difference};
+pub use difference::{Change, Difference, Piece};
 pub use hops::Hop;
 pub use lines::DrawnChain;
 

@@ -5,6 +5,7 @@ mod messages;
 mod plan;
 mod rates;
 mod status;
+mod steering;
 mod table;
 
 pub use drops::{drops_json, drops_text};

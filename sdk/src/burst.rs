@@ -1,10 +1,13 @@
 //! The packets a function is handed, and what it may do with each.
 
-use crate::{BURST, DropReason, Output, Port, Verdict};
+use crate::wire::FlowKey;
+use crate::{BURST, DropReason, Output, Port, SteerTarget, SteeredFlow, Verdict};
 use middlenet_shm::{Buffers, Descriptor};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+/// Flows that a function may steer in one burst.
+pub const STEERED: usize = 256;
 /// Bytes kept free in front of a packet that a function makes, for headers that later hops prepend.
 const HEADROOM_BYTES: u16 = 256;
 
@@ -73,6 +76,28 @@ impl<'a> Burst<'a> {
         self.emit(descriptor)
     }
 
+    /// From soon on, packets of this flow, in this direction, go where the manifest lets the function steer flows under the
+    /// target's name, instead of where the steering rules of the port say; for `lifetime`, unless steered again. Packets that
+    /// are in the chain already stay in it. Returns false, and does nothing, beyond [`STEERED`] flows in one burst.
+    ///
+    /// The other direction is a flow of its own: [`FlowKey::reverse`].
+    pub fn steer(&mut self, flow: &FlowKey, to: SteerTarget, lifetime: Duration) -> bool {
+        self.request(SteeredFlow::new(flow, Some(to), lifetime))
+    }
+
+    /// Lets packets of a flow go by the manifest's rules again, as [`Burst::steer`] otherwise does at the end of the lifetime.
+    pub fn unsteer(&mut self, flow: &FlowKey) -> bool {
+        self.request(SteeredFlow::new(flow, None, Duration::ZERO))
+    }
+
+    fn request(&mut self, flow: SteeredFlow) -> bool {
+        let fits = self.state.steered.len() < STEERED;
+        if fits {
+            self.state.steered.push(flow);
+        }
+        fits
+    }
+
     fn emit(&mut self, mut descriptor: Descriptor) -> Packet<'_> {
         (descriptor.verdict, descriptor.argument) = (0, 0);
         let place = self.state.emitted.len();
@@ -88,6 +113,8 @@ pub struct BurstState {
     pub spare: Vec<Descriptor>,
     /// Packets that the function made or resumed, to be sent after the burst.
     pub emitted: Vec<Descriptor>,
+    /// Flows that the function steers, to be told to the manager after the burst.
+    pub steered: Vec<SteeredFlow>,
     start: Instant,
     logical_ns: Option<u64>,
     cached_ns: Option<u64>,
@@ -98,6 +125,7 @@ impl Default for BurstState {
         Self {
             spare: Vec::with_capacity(4 * BURST),
             emitted: Vec::with_capacity(4 * BURST),
+            steered: Vec::new(),
             start: Instant::now(),
             logical_ns: None,
             cached_ns: None,

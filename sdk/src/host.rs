@@ -147,6 +147,9 @@ impl Host<'_> {
         loop {
             let packets = attachment.turn(&mut self.instance, self.start.logical_clock);
             turns = turns.wrapping_add(1);
+            while let Some(flows) = attachment.take_steered() {
+                self.channel.send(&FromFunction::Steer { flows }, &[])?;
+            }
             let mut slept = false;
             if packets > 0 {
                 pace.busy();

@@ -1,7 +1,7 @@
 //! What a function learns and declares when it starts.
 
 use crate::middlebox::Upstream;
-use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port};
+use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port, SteerTarget};
 use serde::{Deserialize, Serialize};
 
 /// A port of the chain as a function sees it.
@@ -58,6 +58,7 @@ impl From<&str> for ConfigError {
 pub struct Init {
     ports: Vec<PortInfo>,
     outputs: Vec<String>,
+    steering: Vec<String>,
     counters: Vec<(CounterInfo, Counter)>,
     drop_reasons: Vec<DropReasonInfo>,
     upstreams: Vec<String>,
@@ -69,6 +70,13 @@ impl Init {
     /// For a chain with these ports whose manifest connects these named outputs (in the manager's numbering).
     pub fn new(ports: Vec<PortInfo>, outputs: Vec<String>) -> Self {
         Self { ports, outputs, ..Self::default() }
+    }
+
+    /// With these names under `steer` in the manifest (in the manager's numbering).
+    #[must_use]
+    pub fn with_steering(mut self, names: Vec<String>) -> Self {
+        self.steering = names;
+        self
     }
 
     /// Whether the instance is made only to see if the configuration can be used, and is let go at once: then files stay
@@ -98,6 +106,20 @@ impl Init {
     /// The named output, if the manifest connects it.
     pub fn output(&self, name: &str) -> Option<Output> {
         self.outputs.iter().position(|o| o == name).and_then(|i| u8::try_from(i).ok()).map(Output)
+    }
+
+    /// Where the manifest lets this function steer flows under a name, for [`crate::Burst::steer`].
+    ///
+    /// # Errors
+    /// Where the manifest gives the function no such name; the error says how to.
+    pub fn steering(&self, name: &str) -> Result<SteerTarget, ConfigError> {
+        let at = self.steering.iter().position(|known| known == name).and_then(|at| u8::try_from(at).ok());
+        at.map(SteerTarget).ok_or_else(|| {
+            ConfigError::new(format!("the manifest does not say where flows go that are steered to `{name}`"))
+                .with_hint(format!(
+                    "add `steer: {{ {name}: CHAIN }}` beside `config:`; a port, `kernel` or `drop` will do as well"
+                ))
+        })
     }
 
     /// Declares a counter. Beyond 256 the counter works but is not shown.
@@ -181,7 +203,7 @@ impl Init {
 
     /// An empty one for the instance that replaces this one's.
     pub fn renewed(&self) -> Self {
-        Self::new(self.ports.clone(), self.outputs.clone())
+        Self::new(self.ports.clone(), self.outputs.clone()).with_steering(self.steering.clone())
     }
 
     /// Lets counters of the same name go on from the replaced instance's values.

@@ -49,12 +49,13 @@ pub mod host;
 mod init;
 pub mod middlebox;
 pub mod protocol;
+mod steer;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod verdict;
 mod views;
 
-pub use burst::{Burst, BurstState, Held, Packet, take_abandoned};
+pub use burst::{Burst, BurstState, Held, Packet, STEERED, take_abandoned};
 pub use channel::{Channel, ChannelError};
 pub use counter::{Counter, CounterInfo, Kind};
 pub use function::{
@@ -63,6 +64,7 @@ pub use function::{
 pub use init::{ConfigError, Init, PortInfo};
 #[doc(no_inline)]
 pub use middlebox::Interests;
+pub use steer::{SteerTarget, SteeredFlow};
 pub use verdict::{DropReason, DropReasonInfo, Output, Port, Verdict};
 
 pub use middlenet_http as http;
@@ -74,7 +76,8 @@ pub use {schemars, serde, serde_json};
 /// What a function's source file needs.
 pub mod prelude {
     pub use crate::{
-        Burst, ConfigError, Counter, DropReason, Held, Init, NetworkFunction, Output, Packet, Port, PortInfo, Verdict,
+        Burst, ConfigError, Counter, DropReason, Held, Init, NetworkFunction, Output, Packet, Port, PortInfo,
+        SteerTarget, Verdict,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

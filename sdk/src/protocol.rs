@@ -2,7 +2,7 @@
 //! descriptors beside it. A function process has no other way in or out than this socket and its memory regions.
 
 use crate::middlebox::Interests;
-use crate::{CounterInfo, DropReasonInfo, PortInfo};
+use crate::{CounterInfo, DropReasonInfo, PortInfo, SteeredFlow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -67,6 +67,9 @@ pub struct Start {
     pub ports: Vec<PortInfo>,
     /// Named outputs that the manifest connects.
     pub outputs: Vec<String>,
+    /// Names under which it may steer flows.
+    #[serde(default)]
+    pub steering: Vec<String>,
     /// How to wait for packets.
     pub wait: Wait,
     /// Cores this process may run on; empty: any.
@@ -112,6 +115,11 @@ pub enum FromFunction {
     },
     /// The new instance is in place.
     Reconfigured,
+    /// It steers these flows.
+    Steer {
+        /// At most [`crate::STEERED`].
+        flows: Vec<SteeredFlow>,
+    },
     /// Answer to [`ToFunction::Report`].
     Report {
         /// What [`crate::NetworkFunction::report`] returned.

@@ -22,7 +22,7 @@
 
 use crate::{
     BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo,
-    Registration, Verdict,
+    Registration, SteeredFlow, Verdict,
 };
 use middlenet_shm::{Buffers, Descriptor, Pages, Region};
 use serde_json::Value;
@@ -88,8 +88,18 @@ impl<F: NetworkFunction> Testkit<F> {
 
     /// On a chain with these ports, in a manifest that connects these named outputs.
     pub fn with_outputs(config: Value, ports: &[PortInfo], outputs: &[&str]) -> Result<Self, ConfigError> {
+        let outputs = outputs.iter().map(|o| (*o).to_owned()).collect();
+        Self::with_init(config, Init::new(ports.to_vec(), outputs))
+    }
+
+    /// On the chain of [`Testkit::new`], in a manifest with these names under `steer`.
+    pub fn with_steering(config: Value, names: &[&str]) -> Result<Self, ConfigError> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Self::with_init(config, Init::new(Self::two_ports(), Vec::new()).with_steering(names))
+    }
+
+    fn with_init(config: Value, mut init: Init) -> Result<Self, ConfigError> {
         let registration = Registration::of::<F>();
-        let mut init = Init::new(ports.to_vec(), outputs.iter().map(|o| (*o).to_owned()).collect());
         let function = registration.create(config, &mut init)?;
         let region = Region::create("testkit", (BUFFERS * BUFFER_BYTES) as usize, Pages::Small)
             .and_then(|region| Buffers::new(Arc::new(region), BUFFER_BYTES))
@@ -192,6 +202,11 @@ impl<F: NetworkFunction> Testkit<F> {
         self.init = init;
         self.collect_abandoned();
         Ok(())
+    }
+
+    /// The flows that the function has steered since the last call.
+    pub fn steered(&mut self) -> Vec<SteeredFlow> {
+        std::mem::take(&mut self.state.steered)
     }
 
     /// Buffers that the function holds back.

@@ -69,6 +69,7 @@ fn start_message(config: Value) -> ToFunction {
         config,
         ports: Vec::new(),
         outputs: Vec::new(),
+        steering: Vec::new(),
         wait: Wait::Auto,
         cores: Vec::new(),
         shares_core: false,

@@ -7,6 +7,7 @@
 
 mod broker;
 mod stats;
+mod steering;
 
 pub use broker::{
     BrokerPlan, BrokerStats, BrokerWorkerStats, Declared, HealthSettings, MessageChainPlan, MessageChainStats,
@@ -15,6 +16,7 @@ pub use broker::{
 };
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
+pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct PortPlan {
     pub kind: PortKind,
     /// Receive queues wanted; queue `q` belongs to worker `q % workers`. 0: as many as the device offers, at most one per worker.
     pub queues: u16,
+    /// Which of its packets go where; without, all go to its chain.
+    #[serde(default)]
+    pub steering: Option<SteeringPlan>,
 }
 
 /// Kinds of ports.
@@ -121,6 +126,9 @@ pub struct HopPlan {
     pub next_reverse: Target,
     /// Named outputs, in the order that the function knows them by.
     pub outputs: Vec<(String, Target)>,
+    /// Where it may steer flows, in the order that the function knows them by.
+    #[serde(default)]
+    pub steering: Vec<SteerTargetPlan>,
 }
 
 /// Where a function runs.
@@ -215,6 +223,20 @@ pub enum Request {
         hop: u16,
         /// Its part of the manifest.
         config: Value,
+    },
+    /// Replace the steering rules of a port that has some. No packet is lost by it.
+    Steer {
+        /// Port id.
+        port: u8,
+        /// The new rules.
+        steering: SteeringPlan,
+    },
+    /// A function of this hop steers flows. Those that it may not steer, or that find no room, are counted.
+    SteerFlows {
+        /// Hop id.
+        hop: u16,
+        /// The flows.
+        flows: Vec<middlenet_sdk::SteeredFlow>,
     },
     /// Counters now.
     Stats,

@@ -1,5 +1,6 @@
 //! Counters of the data plane, as the manager reports them.
 
+use crate::SteeringStats;
 use middlenet_sdk::CounterInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +53,9 @@ pub struct PortStats {
     pub drops: Vec<(String, String, u64)>,
     /// Bursts not taken because a chain was full (back-pressure).
     pub held_back_polls: u64,
+    /// What its steering rules did.
+    #[serde(default)]
+    pub steering: Option<SteeringStats>,
 }
 
 /// One hop.

@@ -4,7 +4,12 @@ use middlenet_sdk::Output;
 
 /// left(0) - hop 0 - hop 1 - {right(1), dmz(2)}; hop 0 has an output to the dmz and one to nowhere. Port 3 is another chain's.
 fn graph() -> Graph {
-    let port = |name: &str| PortPlan { name: name.into(), kind: PortKind::Pcap { read: None, write: None }, queues: 1 };
+    let port = |name: &str| PortPlan {
+        name: name.into(),
+        kind: PortKind::Pcap { read: None, write: None },
+        queues: 1,
+        steering: None,
+    };
     let hop = |name: &str, forward, reverse, outputs| HopPlan {
         name: name.into(),
         function: name.into(),
@@ -16,6 +21,7 @@ fn graph() -> Graph {
         next_forward: forward,
         next_reverse: reverse,
         outputs,
+        steering: Vec::new(),
     };
     let outputs = vec![("suspect".to_owned(), Target::Port(2)), ("bin".to_owned(), Target::Drop)];
     Graph::new(&ManagerPlan {
@@ -52,20 +58,25 @@ fn graph() -> Graph {
     })
 }
 
+/// Where packets enter the only chain of a port.
+fn entry(graph: &Graph, port: u8) -> Entry {
+    graph.entries(port).next().unwrap()
+}
+
 #[test]
 fn packets_enter_by_the_side_of_their_port() {
     let graph = graph();
-    let (target, journey) = graph.entry(0).unwrap();
+    let Entry { target, journey, .. } = entry(&graph, 0);
     assert_eq!((target, journey.reverse, journey.ingress), (Target::Hop(0), false, 0));
-    let (target, journey) = graph.entry(2).unwrap();
+    let Entry { target, journey, .. } = entry(&graph, 2);
     assert_eq!((target, journey.reverse, journey.ingress), (Target::Hop(1), true, 2));
-    assert_eq!(graph.entry(9), None);
+    assert_eq!(graph.entries(9).count(), 0);
 }
 
 #[test]
 fn next_follows_the_direction() {
     let graph = graph();
-    let mut journey = graph.entry(0).unwrap().1;
+    let mut journey = entry(&graph, 0).journey;
     assert_eq!(graph.step(0, Some(Verdict::Next), &mut journey), Step::To(Target::Hop(1)));
     journey.reverse = true;
     assert_eq!(graph.step(0, Some(Verdict::Next), &mut journey), Step::To(Target::Egress));
@@ -74,7 +85,7 @@ fn next_follows_the_direction() {
 #[test]
 fn a_reply_turns_round_and_leaves_where_it_came_from() {
     let graph = graph();
-    let mut journey = graph.entry(0).unwrap().1;
+    let mut journey = entry(&graph, 0).journey;
     assert_eq!(graph.step(1, Some(Verdict::Reply), &mut journey), Step::To(Target::Hop(0)));
     assert!(journey.reverse);
     assert_eq!(graph.egress(0, journey), Some(0));
@@ -83,7 +94,7 @@ fn a_reply_turns_round_and_leaves_where_it_came_from() {
 #[test]
 fn a_chosen_port_on_the_same_side_turns_the_packet() {
     let graph = graph();
-    let mut journey = graph.entry(2).unwrap().1;
+    let mut journey = entry(&graph, 2).journey;
     assert_eq!(graph.step(1, Some(Verdict::Port(Port(1))), &mut journey), Step::To(Target::Egress));
     assert!(!journey.reverse);
     assert_eq!(graph.egress(0, journey), Some(1));
@@ -92,7 +103,7 @@ fn a_chosen_port_on_the_same_side_turns_the_packet() {
 #[test]
 fn ports_and_outputs_beyond_the_manifest_are_refused() {
     let graph = graph();
-    let mut journey = graph.entry(0).unwrap().1;
+    let mut journey = entry(&graph, 0).journey;
     for verdict in [Verdict::Port(Port(3)), Verdict::Port(Port(200)), Verdict::Output(Output(2))] {
         assert_eq!(graph.step(0, Some(verdict), &mut journey), Step::Refuse, "{verdict:?}");
     }
@@ -104,10 +115,10 @@ fn ports_and_outputs_beyond_the_manifest_are_refused() {
 #[test]
 fn the_end_of_a_chain_needs_a_port() {
     let graph = graph();
-    let journey = graph.entry(0).unwrap().1;
+    let journey = entry(&graph, 0).journey;
     assert_eq!(graph.egress(0, journey), None, "two ports on the right and no choice");
     assert_eq!(graph.egress(0, Journey { reverse: true, ..journey }), Some(0));
-    assert_eq!(graph.egress(1, graph.entry(3).unwrap().1), Some(3), "a chain of one port answers there");
+    assert_eq!(graph.egress(1, entry(&graph, 3).journey), Some(3), "a chain of one port answers there");
 }
 
 #[test]

@@ -49,6 +49,10 @@ impl Worker<'_> {
             counters.latency.record(tsc::now() - began);
         }
         let emitted = !inline.state.emitted.is_empty();
+        if !inline.state.steered.is_empty() {
+            // The control thread is there to take it; while it is busy, flows stay where they are.
+            let _ = self.steered.try_send((hop, std::mem::take(&mut inline.state.steered)));
+        }
         if inline.state.spare.len() < INLINE_SPARE / 2 {
             self.top_up(hop);
         }
@@ -204,7 +208,7 @@ impl Worker<'_> {
 
     /// Hands packets to a port; what it does not take is dropped.
     #[inline]
-    fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
+    pub(super) fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
         let counters = &self.counters.ports[usize::from(port)];
         let Some(Some(queue)) = self.queues.get_mut(usize::from(port)) else {
             return self.no_egress(burst);
@@ -344,7 +348,7 @@ impl Worker<'_> {
 
 /// Calls `act` once for each distinct key with the descriptors of that key, in order. Uses up both slices, which are at most
 /// a burst long.
-fn for_each_group<K: Copy + PartialEq>(
+pub(super) fn for_each_group<K: Copy + PartialEq>(
     burst: &mut [Descriptor],
     keys: &mut [K],
     mut act: impl FnMut(K, &mut [Descriptor]),

@@ -58,7 +58,7 @@ impl Worker<'_> {
         let (sources, queues, in_flight) = (&self.sources, &self.queues, &self.in_flight);
         let (receiving, budget) = (self.receiving, self.shared.budget);
         let waited_for = || {
-            let open = sources.iter().filter(|s| receiving && !super::is_full(in_flight, s.chain, budget));
+            let open = sources.iter().filter(|s| receiving && !s.is_full(in_flight, budget));
             open.filter_map(|source| queues[usize::from(source.port)].as_ref())
         };
         let blind = waited_for().any(|queue| !queue.wakes() && !queue.at_end());

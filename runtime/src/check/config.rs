@@ -12,7 +12,8 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 8] = ["placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "hop"];
+const OPTIONS: [&str; 9] =
+    ["placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "steer", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 
@@ -52,10 +53,12 @@ impl Checker<'_> {
             return None;
         }
         let ports = ports?;
+        let steering: Vec<String> = entry.options.steer.iter().flat_map(|steer| steer.keys().cloned()).collect();
+        let init = || Init::new(ports.clone(), outputs.clone()).with_steering(steering.clone());
         let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
-            registration.try_config(value.clone(), &mut Init::new(ports.clone(), outputs.clone())).err()
+            registration.try_config(value.clone(), &mut init()).err()
         };
-        let mut init = Init::new(ports.clone(), outputs.clone());
+        let mut init = init();
         match registration.try_config(entry.config_json(), &mut init) {
             Ok(interests) => {
                 Some(Declared { interests, upstreams: init.upstreams().to_vec(), alike: init.are_upstreams_alike() })

@@ -43,6 +43,7 @@ impl<'a> Checker<'a> {
                     next_forward: if i + 1 < count { Target::Hop(hop_id(i + 1)) } else { Target::Egress },
                     next_reverse: if i > 0 { Target::Hop(hop_id(i - 1)) } else { Target::Egress },
                     outputs,
+                    steering: Vec::new(),
                 });
             }
         }

@@ -38,7 +38,7 @@ impl<'a> Checker<'a> {
                 let message = format!("`{device}` is port `{other}` already");
                 self.problem(port.node.span.clone(), message, Some("give each port a device of its own".into()));
             }
-            plans.push(PortPlan { name: port.name.clone(), kind, queues });
+            plans.push(PortPlan { name: port.name.clone(), kind, queues, steering: None });
         }
         if let Traffic::Captures(captures) = self.traffic {
             self.replace_by_captures(&mut plans, captures);
@@ -204,7 +204,6 @@ impl<'a> Checker<'a> {
     /// Finds each chain's ports.
     pub(super) fn wire(&mut self, ports: &[PortPlan]) -> Vec<Wired<'a>> {
         let manifest = self.manifest;
-        let mut owner: HashMap<u8, &str> = HashMap::new();
         let mut wired = Vec::new();
         for chain in &manifest.chains {
             let mut ids = Vec::new();
@@ -225,21 +224,12 @@ impl<'a> Checker<'a> {
                     self.problem(node.span.clone(), format!("there is no port `{name}`"), Some(hint));
                     continue;
                 };
-                match owner.insert(id, &chain.name) {
-                    Some(other) if other == chain.name => {
-                        self.problem(
-                            node.span.clone(),
-                            format!("the port `{name}` is in this chain twice"),
-                            Some("name it once".into()),
-                        );
-                    }
-                    Some(other) => {
-                        let message = format!("the port `{name}` belongs to the chain `{other}` already");
-                        let hint = "a port feeds one chain: define a second port, or merge the chains";
-                        self.problem(node.span.clone(), message, Some(hint.into()));
-                    }
-                    None => ids.push(id),
+                if ids.contains(&id) {
+                    let message = format!("the port `{name}` is in this chain twice");
+                    self.problem(node.span.clone(), message, Some("name it once".into()));
+                    continue;
                 }
+                ids.push(id);
             }
             wired.push(Wired { chain, ports: ids });
         }

@@ -1,6 +1,7 @@
 //! Chains of packets, and what manifests of both layers have in common.
 
 mod messages;
+mod steering;
 mod users;
 
 use super::ports::INTERFACE_CHARACTERS;
@@ -8,7 +9,7 @@ use super::*;
 use crate::diagnostic::Refusal;
 use crate::domain::Ids;
 use crate::machine::Description;
-use crate::plan::{Difference, Plane};
+use crate::plan::{Difference, Piece, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
 use middlenet_sdk::{Burst, ConfigError, Init, Layer, NetworkFunction};
 use proptest::prelude::*;
@@ -233,7 +234,6 @@ chains:
   web:
     layer: l4l7
     listen: 10.0.0.1
-steering: {}
 cores: { manager: [7] }
 ";
     let expected = [
@@ -247,12 +247,11 @@ cores: { manager: [7] }
         "13:17 `gate`: unknown key `prot`|did you mean `port`?",
         "13:35 `gate`: `limit`: expected a whole number, found `many`|",
         "15:9 `monitor` stands beside `gate`: an entry is one function|indent it further, below `gate:`, or start it with `- `",
-        "17:18 the port `wan` belongs to the chain `transit` already|a port feeds one chain: define a second port, or merge the chains",
+        "4:8 the port `wan` is in 2 chains: transit, second|say under `steering: { wan: [...] }` which of its packets go to which",
         "18:26 the chain `second` has two functions called `monitor`|give this one a name of its own: `monitor-2: { use: monitor, config: { ... } }`",
         "19:3 the chain `web` has nowhere to send requests to|add `upstreams: [10.2.0.10:80]`, or a function that routes or answers",
         "21:13 `10.0.0.1` is no address with a port|add the port: `10.0.0.1:80`",
-        "22:1 `steering` is not in this version|remove it: all packets of a port go to its chain",
-        "23:19 core 7 is not there|this host has cores 0-1",
+        "22:19 core 7 is not there|this host has cores 0-1",
     ];
     let found = errors(source);
     for line in expected {
@@ -389,7 +388,9 @@ fn differences_are_told_apart() {
     let changed = Difference::between(&old, &planned(&chain_of("      - monitor\n      - gate: { limit: 4 }\n")));
     assert_eq!(changed.structural, Vec::<String>::new());
     assert_eq!((changed.changes.len(), changed.changes[0].label.as_str()), (1, "transit/gate"));
-    assert_eq!(changed.changes[0].config, serde_json::json!({ "limit": 4 }));
+    assert!(
+        matches!(&changed.changes[0].piece, Piece::Config { config, .. } if *config == serde_json::json!({ "limit": 4 }))
+    );
 
     let other =
         chain_of("      - gate: { config: { limit: 3 }, placement: inline }\n      - extra: { use: monitor }\n");

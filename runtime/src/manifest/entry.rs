@@ -43,6 +43,9 @@ pub struct FunctionOptions {
     /// Where its named outputs lead: to another function of the chain, to a port of the chain, or to `drop`; in `l4l7`, to a
     /// later function of the chain.
     pub outputs: Option<BTreeMap<String, String>>,
+    /// Where flows go that it steers at run time, by the names that its configuration uses: a chain, a port, `kernel` or
+    /// `drop`, as under `steering`. Only in `l2l3`.
+    pub steer: Option<BTreeMap<String, String>>,
     /// How messages reach it; default: as its chain says. Only in `l4l7`.
     pub hop: Option<HopForm>,
 }

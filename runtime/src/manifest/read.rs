@@ -4,7 +4,9 @@ use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm, UserForm};
+use super::{
+    ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm, SteeringRule, UserForm,
+};
 use crate::diagnostic::Diagnostic;
 use crate::validate::validate;
 use crate::yaml::{self, Entry, Node, Span, Step};
@@ -21,6 +23,8 @@ pub struct Manifest {
     pub chains: Vec<Chain>,
     /// The chains of layer L4/L7 in the order of the file.
     pub message_chains: Vec<Chain<MessageChainForm>>,
+    /// The steering rules by port, in the order of the file.
+    pub steering: Vec<SteeredPort>,
     /// Which cores do what.
     pub cores: Cores,
     /// The packet buffers.
@@ -69,6 +73,17 @@ pub struct Chain<F = ChainForm> {
     pub node: Node,
 }
 
+/// A port's steering rules.
+#[derive(Debug, Clone)]
+pub struct SteeredPort {
+    /// Name of the port.
+    pub port: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// The rules in order, each with its part of the file; nothing for one that could not be read.
+    pub rules: Vec<(Option<SteeringRule>, Node)>,
+}
+
 /// What chains of both layers say about their functions.
 pub trait ChainOptions {
     /// How its functions wait.
@@ -110,17 +125,11 @@ impl Manifest {
                 .with_hint("it needs `name`, `ports` and `chains`: see `middlenet schema`"));
         }
         let mut problems = validate(&root, None, &outer_schema());
-        if let Some(steering) = root.entry("steering") {
-            problems.retain(|p| p.span != steering.key_span);
-            problems.push(
-                Diagnostic::new(steering.key_span.clone(), "`steering` is not in this version")
-                    .with_hint("remove it: all packets of a port go to its chain"),
-            );
-        }
         let ports = entries(&root, "ports").iter().map(|e| read_port(e, &mut problems)).collect();
         let (messages, packets): (Vec<_>, Vec<_>) = entries(&root, "chains").iter().partition(|e| is_of_messages(e));
         let chains: Vec<Chain> = packets.into_iter().map(|e| read_packet_chain(e, &mut problems)).collect();
         let message_chains: Vec<_> = messages.into_iter().map(|e| read_message_chain(e, &mut problems)).collect();
+        let steering = entries(&root, "steering").iter().map(|e| read_steering(e, &mut problems)).collect();
         if root.get("ports").is_none() && (!chains.is_empty() || message_chains.is_empty()) {
             problems.push(Diagnostic::new(root.span.clone(), "the key `ports` is missing"));
         }
@@ -130,6 +139,7 @@ impl Manifest {
             ports,
             chains,
             message_chains,
+            steering,
             cores: field(&root, "cores").unwrap_or_default(),
             memory: field(&root, "memory").unwrap_or_default(),
             ring_slots: field(&root, "ring_slots").unwrap_or_else(super::ring_slots),
@@ -162,9 +172,10 @@ impl Manifest {
 /// The schema of the top level without what is read piece by piece.
 fn outer_schema() -> Value {
     let mut schema = schema_for!(Form).to_value();
-    for pieces in ["ports", "chains"] {
+    for pieces in ["ports", "chains", "steering"] {
         schema["properties"][pieces] = json!({ "type": "object" });
     }
+    schema["properties"]["steering"]["additionalProperties"] = json!({ "type": "array" });
     schema
 }
 
@@ -227,6 +238,18 @@ fn read_port(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Port {
         decode(node, &entry.key, problems)
     };
     Port { name: entry.key.clone(), name_span: entry.key_span.clone(), form, node: node.clone() }
+}
+
+fn read_steering(entry: &Entry, problems: &mut Vec<Diagnostic>) -> SteeredPort {
+    let mut read = |(number, node): (usize, &Node)| {
+        let name = format!("rule {number} of {}", entry.key);
+        (decode(node, &name, problems), node.clone())
+    };
+    SteeredPort {
+        port: entry.key.clone(),
+        span: entry.key_span.clone(),
+        rules: (1..).zip(entry.value.items()).map(&mut read).collect(),
+    }
 }
 
 fn is_of_messages(entry: &Entry) -> bool {

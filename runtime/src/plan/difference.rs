@@ -1,6 +1,6 @@
 //! What a new manifest would change in a running plan.
 
-use middlenet_plan::{BrokerPlan, ManagerPlan, MessageHopPlan, Target};
+use middlenet_plan::{BrokerPlan, ManagerPlan, MessageHopPlan, SteeringPlan, Target};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -11,18 +11,36 @@ use super::{HopId, Plan, Plane};
 /// What `apply` may change in a running plan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
-    /// The hop.
-    pub hop: HopId,
-    /// `chain/function`.
+    /// `chain/function`, or `steering of PORT`.
     pub label: String,
-    /// The new configuration.
-    pub config: Value,
+    /// What is new.
+    pub piece: Piece,
+}
+
+/// A piece of a plan that can be replaced while it runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Piece {
+    /// A function's configuration.
+    Config {
+        /// The hop.
+        hop: HopId,
+        /// Its part of the manifest.
+        config: Value,
+    },
+    /// A port's steering rules.
+    Steering {
+        /// Port id.
+        port: u8,
+        /// The rules.
+        steering: SteeringPlan,
+    },
 }
 
 /// The difference between what runs and what is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Difference {
-    /// Configurations that change, to be applied live.
+    /// Configurations and rules that change, to be applied live.
     pub changes: Vec<Change>,
     /// What only a restart can change, a line each.
     pub structural: Vec<String>,
@@ -90,10 +108,24 @@ impl Difference {
     fn compare_ports(&mut self, old: &Plan, a: &ManagerPlan, new: &Plan, b: &ManagerPlan) {
         let form = |plan: &Plan, manager: &ManagerPlan, id: usize| {
             let host = plan.runtime.kernel_ports.iter().find(|k| usize::from(k.port) == id);
-            (serde_json::to_value(&manager.ports[id]).ok(), host.cloned())
+            // Rules can change, but not come or go.
+            let mut port = manager.ports[id].clone();
+            let is_steered = port.steering.take().is_some();
+            (serde_json::to_value(&port).ok(), is_steered, host.cloned())
         };
         let names = |plan: &ManagerPlan| plan.ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
-        compare_lists("port", &names(a), &names(b), &mut self.structural, |o, n| form(old, a, o) == form(new, b, n));
+        let mut changes = Vec::new();
+        compare_lists("port", &names(a), &names(b), &mut self.structural, |o, n| {
+            if let (Some(before), Some(after)) = (&a.ports[o].steering, &b.ports[n].steering)
+                && before != after
+            {
+                let port = u8::try_from(o).unwrap_or(u8::MAX);
+                let piece = Piece::Steering { port, steering: after.clone() };
+                changes.push(Change { label: format!("steering of {}", a.ports[o].name), piece });
+            }
+            form(old, a, o) == form(new, b, n)
+        });
+        self.changes.append(&mut changes);
         let chains = |plan: &ManagerPlan| plan.chains.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
         let ends = |plan: &ManagerPlan, id: usize| {
             let chain = &plan.chains[id];
@@ -147,7 +179,8 @@ impl Difference {
                 && same
                 && a.config != b.config
             {
-                changes.push(Change { hop, label: after[n].clone(), config: b.config.clone() });
+                let piece = Piece::Config { hop, config: b.config.clone() };
+                changes.push(Change { label: after[n].clone(), piece });
             }
             same
         });

@@ -1,6 +1,6 @@
 //! What hops of both data planes have in common.
 
-use middlenet_plan::{ManagerPlan, Placement, Transport};
+use middlenet_plan::{ManagerPlan, Placement, SteeringPlan, Transport};
 use middlenet_sdk::middlebox::MESSAGE_BYTES;
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct Hop<'a> {
     pub skmsg: bool,
     /// Its named outputs.
     pub outputs: Vec<&'a str>,
+    /// Names under which it may steer flows.
+    pub steering: Vec<&'a str>,
 }
 
 impl Hop<'_> {
@@ -64,6 +66,7 @@ impl Plan {
                     inline: hop.placement == Placement::Inline,
                     skmsg: false,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
+                    steering: hop.steering.iter().map(|target| target.name.as_str()).collect(),
                 })
             }
             Plane::Messages => {
@@ -77,6 +80,7 @@ impl Plan {
                     inline: hop.transport == Transport::Inline,
                     skmsg: hop.transport == Transport::Skmsg,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
+                    steering: Vec::new(),
                 })
             }
         }
@@ -96,6 +100,18 @@ impl Plan {
         };
         if let Some(place) = place {
             place.clone_from(config);
+        }
+    }
+
+    /// The steering rules of a port.
+    pub fn steering(&self, port: u8) -> Option<&SteeringPlan> {
+        self.manager.as_ref()?.ports.get(usize::from(port))?.steering.as_ref()
+    }
+
+    /// Replaces the steering rules of a port.
+    pub fn set_steering(&mut self, port: u8, steering: &SteeringPlan) {
+        if let Some(port) = self.manager.as_mut().and_then(|m| m.ports.get_mut(usize::from(port))) {
+            port.steering = Some(steering.clone());
         }
     }
 

@@ -49,7 +49,9 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
-    for table in [ports(plan), listeners(plan), functions(plan), processes_table(plan)].iter().filter(|t| !t.is_empty())
+    for table in [ports(plan), super::steering::of_plan(plan), listeners(plan), functions(plan), processes_table(plan)]
+        .iter()
+        .filter(|t| !t.is_empty())
     {
         let _ = write!(out, "\n{}", table.render());
     }

@@ -27,6 +27,7 @@ pub fn status_text(status: &Status, rates: &Rates) -> String {
     match packets {
         Some(stats) => {
             let _ = write!(out, "\n{}", ports(stats, rates).render());
+            out.push_str(&super::steering::of_status(stats));
             let _ = write!(out, "\n{}", hops(stats, rates).render());
         }
         None if status.manager.state == "unused" => {}

@@ -16,7 +16,7 @@ use crate::diagnostic::Refusal;
 use crate::domain::Ids;
 use crate::machine::{Description, Surroundings};
 use crate::manifest::Manifest;
-use crate::plan::{Change, Difference, HopId};
+use crate::plan::{Change, Difference, HopId, Piece, Plane};
 
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,9 +34,9 @@ enum Kind {
     Reconfigure {
         changes: Vec<Change>,
         /// What was there before, in the same order, to go back to.
-        before: Vec<Value>,
-        /// Who has not answered: a hop, and an instance of it unless it is inline.
-        awaited: Vec<(HopId, Option<u64>)>,
+        before: Vec<Piece>,
+        /// Who has not answered.
+        awaited: Vec<Taker>,
         refusal: Option<(String, Option<String>)>,
     },
     Replace {
@@ -44,6 +44,15 @@ enum Kind {
         /// The successors.
         awaited: Vec<u64>,
     },
+}
+
+/// Who takes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taker {
+    /// An instance of a hop; none for the data plane, where the function is inline.
+    Function(HopId, Option<u64>),
+    /// The nf-manager, for this port.
+    Port(u8),
 }
 
 /// A manifest's surroundings while a run goes on: external binaries were asked at its start, and judge for themselves now.
@@ -88,21 +97,49 @@ impl Supervisor {
         if changes.is_empty() {
             return Some(Response::Applied { changed: Vec::new() });
         }
-        let config = |c: &Change| self.plan.hop(c.hop).map_or(Value::Null, |hop| hop.config.clone());
-        let before = changes.iter().map(config).collect();
-        let awaited = changes.iter().flat_map(|c| self.reconfigure(c.hop, &c.config)).collect();
+        let before = changes.iter().map(|change| self.current(&change.piece)).collect();
+        let awaited = changes.iter().flat_map(|change| self.change(&change.piece)).collect();
         let kind = Kind::Reconfigure { changes, before, awaited, refusal: None };
         self.job = Some(Job { client, deadline: Instant::now() + PATIENCE, kind });
         None
     }
 
+    /// What runs now in the place of a piece.
+    fn current(&self, piece: &Piece) -> Piece {
+        let mut current = piece.clone();
+        match &mut current {
+            Piece::Config { hop, config } => {
+                *config = self.plan.hop(*hop).map_or(Value::Null, |hop| hop.config.clone());
+            }
+            Piece::Steering { port, steering } => {
+                let old = self.plan.steering(*port).cloned();
+                *steering = old.unwrap_or_else(|| steering.clone());
+            }
+        }
+        current
+    }
+
+    /// Puts a piece in its place; returns who will answer.
+    fn change(&mut self, piece: &Piece) -> Vec<Taker> {
+        match piece {
+            Piece::Config { hop, config } => self.reconfigure(*hop, config),
+            Piece::Steering { port, steering } => {
+                self.plan.set_steering(*port, steering);
+                let request = PlaneRequest::Steer { port: *port, steering: steering.clone() };
+                self.ask(Plane::Packets, &request, &[], Expected::Changed(Taker::Port(*port)));
+                vec![Taker::Port(*port)]
+            }
+        }
+    }
+
     /// Sends a configuration to all instances of a hop; returns who will answer. Those started later get it as well.
-    fn reconfigure(&mut self, hop: HopId, config: &Value) -> Vec<(HopId, Option<u64>)> {
+    fn reconfigure(&mut self, hop: HopId, config: &Value) -> Vec<Taker> {
         self.plan.set_config(hop, config);
         if self.plan.hop(hop).is_some_and(|h| h.inline) {
             let request = PlaneRequest::Reconfigure { hop: hop.hop, config: config.clone() };
-            self.ask(hop.plane, &request, &[], Expected::Reconfigured { hop });
-            return vec![(hop, None)];
+            let taker = Taker::Function(hop, None);
+            self.ask(hop.plane, &request, &[], Expected::Changed(taker));
+            return vec![taker];
         }
         let mut asked = Vec::new();
         for slot in self.slots.iter_mut().filter(|s| s.plan.hop == hop) {
@@ -112,7 +149,7 @@ impl Supervisor {
                     Stage::Spawned | Stage::Leaving => {}
                     Stage::Running => {
                         if instance.tell(&ToFunction::Reconfigure { config: config.clone() }, &[]) {
-                            asked.push((hop, Some(instance.id)));
+                            asked.push(Taker::Function(hop, Some(instance.id)));
                         }
                     }
                     // On its way with the old configuration: let it start over.
@@ -123,15 +160,10 @@ impl Supervisor {
         asked
     }
 
-    /// An instance, or the data plane for an inline function, answered.
-    pub(super) fn change_taken(
-        &mut self,
-        hop: HopId,
-        instance: Option<u64>,
-        answer: Result<(), (String, Option<String>)>,
-    ) {
+    /// One of those awaited answered.
+    pub(super) fn change_taken(&mut self, taker: Taker, answer: Result<(), (String, Option<String>)>) {
         let Some(Job { kind: Kind::Reconfigure { awaited, refusal, .. }, .. }) = &mut self.job else { return };
-        let Some(place) = awaited.iter().position(|a| *a == (hop, instance)) else { return };
+        let Some(place) = awaited.iter().position(|a| *a == taker) else { return };
         awaited.remove(place);
         if let Err(reason) = answer {
             refusal.get_or_insert(reason);
@@ -248,11 +280,9 @@ impl Supervisor {
 
     /// Brings the old configurations back, so that what runs is what the plan says.
     fn revert(&mut self, message: String, hint: Option<String>) {
-        let Some(Job { client, kind: Kind::Reconfigure { changes, before, .. }, .. }) = self.job.take() else { return };
-        for (change, config) in changes.iter().zip(&before) {
-            // Nobody waits for these answers: what is brought back was in use a moment ago.
-            self.reconfigure(change.hop, config);
-        }
+        let Some(Job { client, kind: Kind::Reconfigure { before, .. }, .. }) = self.job.take() else { return };
+        // Nobody waits for these answers: what is brought back was in use a moment ago.
+        before.iter().for_each(|piece| drop(self.change(piece)));
         self.answer(client, &Response::Failed { message, hint });
     }
 }

@@ -9,6 +9,7 @@ use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo};
 use middlenet_shm::ControlGeometry;
 
+use super::changes::Taker;
 use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
@@ -73,7 +74,7 @@ impl Supervisor {
         let hop = self.slots[at].plan.hop;
         let Some(up) = self.planes.up(hop.plane) else { return };
         let slot = &mut self.slots[at];
-        let Some(Hop { name, config, outputs, skmsg, .. }) = self.plan.hop(hop) else { return };
+        let Some(Hop { name, config, outputs, steering, skmsg, .. }) = self.plan.hop(hop) else { return };
         let plan = &slot.plan;
         let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
         let start = Start {
@@ -82,6 +83,7 @@ impl Supervisor {
             config: config.clone(),
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
+            steering: steering.into_iter().map(str::to_owned).collect(),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
@@ -161,8 +163,15 @@ impl Supervisor {
                 let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
                 instance.kill(format!("refused its configuration: {message}{hint}"));
             }
-            (FromFunction::Refused { message, hint }, _) => self.change_taken(hop, Some(id), Err((message, hint))),
-            (FromFunction::Reconfigured, _) => self.change_taken(hop, Some(id), Ok(())),
+            (FromFunction::Refused { message, hint }, _) => {
+                self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
+            }
+            (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
+            (FromFunction::Steer { flows }, _) => {
+                if self.planes.get(hop.plane).is_some_and(|data| data.is_up()) {
+                    self.ask(hop.plane, &Request::SteerFlows { hop: hop.hop, flows }, &[], Expected::Steered);
+                }
+            }
             (FromFunction::Report { value }, _) => {
                 instance.reporting = false;
                 instance.report = value;
@@ -288,7 +297,7 @@ impl Supervisor {
         if known {
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
-        self.change_taken(hop, Some(instance.id), Err((format!("the function {reason}"), None)));
+        self.change_taken(Taker::Function(hop, Some(instance.id)), Err((format!("the function {reason}"), None)));
     }
 
     /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.

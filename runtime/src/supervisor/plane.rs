@@ -8,9 +8,10 @@ use middlenet_sdk::PortInfo;
 use middlenet_shm::Region;
 
 use super::backoff::Backoff;
+use super::changes::Taker;
 use super::process::Process;
 use crate::api::ProcessStatus;
-use crate::plan::{HopId, Plan, Plane};
+use crate::plan::{Plan, Plane};
 
 /// How long a data plane may take to start; DPDK probes devices meanwhile.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,8 @@ pub(super) enum Expected {
     Started,
     Joined { slot: usize, instance: u64 },
     Detached,
-    Reconfigured { hop: HopId },
+    Changed(Taker),
+    Steered,
     Stats,
     Stopped,
 }

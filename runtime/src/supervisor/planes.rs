@@ -152,10 +152,10 @@ impl Supervisor {
             (Expected::Joined { slot, instance }, Reply::Failed { message, .. }) => {
                 self.instance_rejected(slot, instance, &message);
             }
-            (Expected::Detached, Reply::Done) => {}
-            (Expected::Reconfigured { hop }, Reply::Done) => self.change_taken(hop, None, Ok(())),
-            (Expected::Reconfigured { hop }, Reply::Failed { message, hint }) => {
-                self.change_taken(hop, None, Err((message, hint)));
+            (Expected::Detached | Expected::Steered, Reply::Done) => {}
+            (Expected::Changed(taker), Reply::Done) => self.change_taken(taker, Ok(())),
+            (Expected::Changed(taker), Reply::Failed { message, hint }) => {
+                self.change_taken(taker, Err((message, hint)));
             }
             (Expected::Stats, Reply::Stats(stats)) => {
                 data.serial += 1;

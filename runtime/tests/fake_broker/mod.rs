@@ -65,7 +65,9 @@ pub(crate) fn serve() {
                 channel.send(&Reply::BrokerStopped(Box::new(stats(plan.as_ref()))), &[]).unwrap();
                 std::process::exit(0);
             }
-            Request::Start { .. } => Reply::Failed { message: "a broker was asked for packets".into(), hint: None },
+            Request::Steer { .. } | Request::SteerFlows { .. } | Request::Start { .. } => {
+                Reply::Failed { message: "a broker was asked for packets".into(), hint: None }
+            }
         };
         channel.send(&reply, &[]).unwrap();
     }

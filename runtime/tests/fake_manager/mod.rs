@@ -54,6 +54,14 @@ pub(crate) fn serve() {
                 note(format!("detach {hop}/{replica} {}", if drain { "after a drain" } else { "at once" }));
                 Reply::Done
             }
+            Request::Steer { port, steering } => {
+                note(format!("steer {port} by {} rules", steering.rules.len()));
+                Reply::Done
+            }
+            Request::SteerFlows { hop, flows } => {
+                note(format!("steer {} flows for {hop}", flows.len()));
+                Reply::Done
+            }
             Request::Reconfigure { hop, .. } => {
                 note(format!("reconfigure {hop}"));
                 Reply::Done

@@ -2,7 +2,7 @@
 
 use super::HostError;
 use super::instance::Instance;
-use crate::{BURST, Burst, BurstState, Verdict};
+use crate::{BURST, Burst, BurstState, SteeredFlow, Verdict};
 use middlenet_shm::{Buffers, Consumer, ControlRegion, Descriptor, Doorbell, EventDoorbell, Producer, Region, State};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -89,6 +89,13 @@ impl Attachment {
         self.beats += 1;
         self.control.heartbeat().store(self.beats, Ordering::Relaxed);
         taken
+    }
+
+    /// What the function has steered since the last call, from one lane.
+    #[inline]
+    pub(super) fn take_steered(&mut self) -> Option<Vec<SteeredFlow>> {
+        let lane = self.lanes.iter_mut().find(|lane| !lane.state.steered.is_empty())?;
+        Some(std::mem::take(&mut lane.state.steered))
     }
 
     /// Calls the function's `tick`.

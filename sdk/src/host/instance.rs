@@ -64,7 +64,7 @@ pub(super) struct Instance<'r, F = Box<dyn DynFunction>> {
 
 impl<'r, F: Hosted> Instance<'r, F> {
     pub(super) fn new(registration: &'r Registration, start: &Start) -> Result<Self, ConfigError> {
-        let mut init = Init::new(start.ports.clone(), start.outputs.clone());
+        let mut init = Init::new(start.ports.clone(), start.outputs.clone()).with_steering(start.steering.clone());
         let function = F::create(registration, start.config.clone(), &mut init)?;
         Ok(Self { registration, function, init, pending: None })
     }

@@ -5,13 +5,24 @@
 //! rules out does the same with the same packets, or says that it cannot.
 #![forbid(unsafe_code)]
 
+mod covers;
+mod flow;
 mod head;
 mod prefix;
 mod rule;
+mod tables;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 
+pub use covers::{Dead, dead_rules};
+pub use flow::Flow;
 pub use head::Head;
 pub use prefix::{BadPrefix, Prefix};
 pub use rule::{Action, Match, PortRange, Rule};
+pub use tables::{
+    Chain, CompileError, Image, MOST_CLASSES, MOST_MACS, MOST_PREFIXES, MOST_RULES, MacTable, PortTable, Prefixes,
+    Tables,
+};
 
 /// Ethertypes that rules speak of (IEEE 802 numbers).
 pub mod ethertype {
