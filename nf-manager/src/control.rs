@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const SHORT_LOOK: Duration = Duration::from_millis(2);
 /// How often flows whose time is over are cleared away.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How often inline functions are looked at for one that panicked.
+/// How often inline functions are looked at for one that panicked, and ports for one that went deaf.
 const MEND_LOOK: Duration = Duration::from_millis(100);
 
 /// Serves the runtime until it says stop or goes away; then every port is closed and every interface is as it was found.
@@ -31,6 +31,7 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
                 last_sweep = Instant::now();
                 running.sweep_flows();
             }
+            running.watch_ports();
         }
         let steers = running.as_ref().is_some_and(Running::steers_inline);
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;

@@ -151,6 +151,8 @@ pub(crate) struct PortCounters {
     pub(crate) sent_bytes: Count,
     /// The port took no more.
     pub(crate) tx_full: Count,
+    /// The port was being restarted.
+    pub(crate) tx_down: Count,
     /// No chain leads from here, or nobody said where to.
     pub(crate) no_egress: Count,
     pub(crate) held_back_polls: Count,

@@ -32,6 +32,7 @@ mod port;
 mod report;
 mod running;
 mod steering;
+mod watch;
 mod worker;
 
 pub use control::serve;

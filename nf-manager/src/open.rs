@@ -4,7 +4,7 @@ use crate::port::{Capture, Clock, Queue, SharedWriter, XdpQueue};
 use crate::steering::tables;
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{Mode, SteeredAttachment, XdpAttachment, XdpHook, XdpPort};
-use middlenet_dpdk::{Eal, Pool, Port, PortConfig};
+use middlenet_dpdk::{Eal, Pool, Port, PortConfig, Queues};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
 use middlenet_sdk::PortInfo;
 use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
@@ -124,12 +124,8 @@ impl<'a> Opener<'a> {
                 .notes
                 .push(format!("port `{}`: its driver spreads no flows over queues; one of them gets all", plan.name));
         }
-        let mut receive: Vec<Vec<_>> = (0..self.workers).map(|_| Vec::new()).collect();
-        for (queue, rx) in started.rx.into_iter().enumerate() {
-            receive[queue % self.workers].push(rx);
-        }
-        for ((worker, receive), send) in ports.queues.iter_mut().zip(receive).zip(started.tx) {
-            worker.push(Some(Queue::Dpdk { receive, send }));
+        for (worker, queue) in ports.queues.iter_mut().zip(deal(started, self.workers)) {
+            worker.push(Some(queue));
         }
         ports.infos.push(PortInfo {
             id,
@@ -228,4 +224,13 @@ impl<'a> Opener<'a> {
         ports.opened.push(Opened::Capture);
         Ok(())
     }
+}
+
+/// Deals the queues of a port out to the workers: receive queue `q` to worker `q % workers`, and a transmit queue to each.
+pub(crate) fn deal(queues: Queues, workers: usize) -> Vec<Queue> {
+    let mut receive: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for (queue, rx) in queues.rx.into_iter().enumerate() {
+        receive[queue % workers].push(rx);
+    }
+    receive.into_iter().zip(queues.tx).map(|(receive, send)| Queue::Dpdk { receive, send }).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::counters::{Count, HopDrop, MISSED, PortLoss};
 use crate::latency::Histogram;
+use crate::open::Opened;
 use crate::running::Running;
 use middlenet_plan::{Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage};
 use middlenet_sdk::DropReason;
@@ -29,10 +30,17 @@ impl Running {
             held_pkts: self.hop_sum(|hop| hop.held_pkts.get()),
             buffers: u64::from(self.pool.count()),
             buffers_free: u64::from(self.pool.available()),
-            buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum(),
+            buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum::<u64>()
+                + self.buffers_in_devices(),
             buffers_lent: self.hop_sum(|hop| hop.lent.get()),
         };
         Stats { uptime_s: self.started.elapsed().as_secs_f64(), ports, hops, workers: workers.collect(), conservation }
+    }
+
+    /// Buffers that DPDK's devices have. Only those that do DMA keep any; to find them takes a look at every buffer.
+    fn buffers_in_devices(&self) -> u64 {
+        let dma = |opened: &Opened| matches!(opened, Opened::Dpdk(port) if port.capabilities().dma);
+        if self.opened.iter().any(dma) { self.pool.in_ports().into() } else { 0 }
     }
 
     fn hop_sum(&self, count: impl Fn(&crate::counters::HopCounters) -> u64) -> u64 {
@@ -48,13 +56,17 @@ impl Running {
             ((*name).to_owned(), packets)
         });
         let mut missed: Vec<_> = missed.filter(|(_, packets)| *packets > 0).collect();
-        if let Some(crate::open::Opened::Dpdk(device)) = self.opened.get(port)
+        if let Some(Opened::Dpdk(device)) = self.opened.get(port)
             && let Ok(stats) = device.stats()
         {
             let device = [("device-missed", stats.missed_pkts), ("device-no-buffer", stats.no_buffer)];
             missed.extend(device.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
         }
-        let drops = [("port-full", sum(|p| &p.tx_full)), ("no-egress-port", sum(|p| &p.no_egress))];
+        let drops = [
+            ("port-full", sum(|p| &p.tx_full)),
+            ("port-down", sum(|p| &p.tx_down)),
+            ("no-egress-port", sum(|p| &p.no_egress)),
+        ];
         let drops = drops.map(|(reason, packets)| (drop_stage::EGRESS, reason, packets));
         let lost = PortLoss::ALL.iter().map(|(loss, reason)| {
             let packets = self.counters.iter().map(|w| w.ports[port].lost[*loss as usize].get()).sum();
@@ -62,7 +74,7 @@ impl Running {
         });
         PortStats {
             name: self.plan.ports[port].name.clone(),
-            kind: self.opened.get(port).map(crate::open::Opened::kind).unwrap_or_default(),
+            kind: self.opened.get(port).map(Opened::kind).unwrap_or_default(),
             received_pkts: sum(|p| &p.received_pkts),
             received_bytes: sum(|p| &p.received_bytes),
             sent_pkts: sum(|p| &p.sent_pkts),
@@ -73,6 +85,9 @@ impl Running {
                 .filter(|(.., packets)| *packets > 0)
                 .map(|(stage, reason, packets)| (stage.to_owned(), reason.to_owned(), packets))
                 .collect(),
+            link_up: self.watches[port].link_up,
+            restarts: self.watches[port].restarts,
+            trouble: self.watches[port].trouble.clone(),
             steering: self.steering_stats(port),
             held_back_polls: sum(|p| &p.held_back_polls),
         }

@@ -6,6 +6,7 @@ use crate::graph::Graph;
 use crate::open::{Opened, Opener, Ports};
 use crate::port::{Clock, Queue};
 use crate::steering::Steered;
+use crate::watch::Watch;
 use crate::worker::{AskedFlows, HopParts, Parts, Shared, Worker};
 use crate::{ManagerError, sentence};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 /// DPDK's own memory when there are no huge pages, in MiB: mbuf headers, device state.
 const NO_HUGE_MIB: u32 = 256;
 /// How long a worker may take for a command. It answers between two bursts; more means that it is stuck.
-const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Bursts in which inline functions steered flows, waiting for the control thread.
 const STEERED_BURSTS: usize = 256;
@@ -50,6 +51,8 @@ pub(crate) struct Running {
     pub(crate) opened: Vec<Opened>,
     /// By port: its steering rules.
     pub(crate) steered: Vec<Option<Steered>>,
+    /// By port.
+    pub(crate) watches: Vec<Watch>,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
@@ -109,6 +112,7 @@ impl Running {
         let mut running = Self {
             started: Instant::now(),
             tsc_hz: shared.tsc_hz,
+            watches: opened.iter().map(|_| Watch::new()).collect(),
             opened,
             steered,
             counters: Vec::new(),
@@ -208,7 +212,7 @@ impl Running {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
     }
 
-    fn send(&self, worker: usize, command: Command) {
+    pub(crate) fn send(&self, worker: usize, command: Command) {
         let thread = &self.threads[worker];
         // A worker that is gone is found out by joining it.
         let _ = thread.commands.send(command);

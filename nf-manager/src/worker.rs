@@ -431,6 +431,15 @@ impl<'t> Worker<'t> {
                     self.divert(&flows);
                     let _ = done.send(());
                 }
+                Command::TakeQueue { port, done } => {
+                    let queue = self.queues.get_mut(usize::from(port)).and_then(Option::take);
+                    let _ = done.send(queue);
+                }
+                Command::GiveQueue { port, queue } => {
+                    if let Some(place) = self.queues.get_mut(usize::from(port)) {
+                        *place = Some(queue);
+                    }
+                }
                 Command::StopReceiving => self.receiving = false,
                 Command::Quit => return true,
             }

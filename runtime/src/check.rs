@@ -14,6 +14,7 @@ mod steering;
 #[cfg(test)]
 mod tests;
 mod user;
+mod vfs;
 
 pub(crate) use cores::ranges;
 
@@ -92,6 +93,7 @@ impl<'a> Checker<'a> {
         let user = self.user();
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
+        let vfs = self.vfs(&mut notes);
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
@@ -110,6 +112,8 @@ impl<'a> Checker<'a> {
         let runtime = RuntimePlan {
             processes,
             kernel_ports: if lockstep { Vec::new() } else { kernel_ports },
+            vf_ports: if vfs.is_empty() { Vec::new() } else { self.vf_ports() },
+            vfs,
             hugepages,
             user,
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),

@@ -3,7 +3,9 @@
 mod ask;
 mod binaries;
 mod check;
+mod devices;
 mod functions;
+mod ports;
 mod run;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -44,6 +46,12 @@ enum Command {
         write: Vec<String>,
         /// With --pcap: print the summary as JSON
         #[arg(long, requires = "pcap")]
+        json: bool,
+    },
+    /// List the network devices of this host, what each can be used for, and why not
+    Ports {
+        /// Print JSON
+        #[arg(long)]
         json: bool,
     },
     /// Show ports, functions, processes and counters of a run
@@ -155,6 +163,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { manifest, json } => check::check(&manifest, json),
         Command::Run { manifest, pcap, write, json } => run::run(&manifest, &pcap, &write, json),
+        Command::Ports { json } => ports::ports(json),
         Command::Status(watch) => ask::watch(&watch, ask::View::Status),
         Command::Drops(watch) => ask::watch(&watch, ask::View::Drops),
         Command::Stop { name } => ask::stop(name.as_deref()),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fs;
 
+use crate::claim::{ClaimError, ClaimedDevice, Claims};
 use crate::plan::{DomainUser, Plan};
 use crate::run_folder;
 
@@ -11,6 +12,9 @@ use crate::run_folder;
 const RANGE: Range = Range { first: 0x7000_0000, count: 0x0fff_ffff };
 /// Where a container has no such numbers: above people, below what systemd gives out.
 const NARROW: Range = Range { first: 40_000, count: 20_000 };
+
+/// Numbers that are tried: as many runs would have to be there, or to be unlucky.
+const TRIES: usize = 1000;
 
 /// A user and a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,17 +32,20 @@ impl Ids {
     }
 }
 
+/// The user of a run, which no other run has as long as this lives.
+#[derive(Debug, Default)]
+pub struct Domain {
+    /// Nothing where this is not root: then functions run under the user who started them.
+    pub user: Option<Ids>,
+    _claim: Claims,
+}
+
 /// Why the run's functions have no user to run under.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DomainError {
-    /// Another run uses it.
-    #[error("the user {user} is that of the run `{run}` already: their functions could reach each other's memory")]
-    Shared {
-        /// Its number.
-        user: u32,
-        /// The other run.
-        run: String,
-    },
+    /// Another run has it.
+    #[error("{0}: their functions could reach each other's memory")]
+    Shared(ClaimError),
     /// A container with few users.
     #[error("this user namespace has no number to spare for the functions of a run")]
     NoNumber,
@@ -48,18 +55,17 @@ impl DomainError {
     /// The remedy.
     pub fn hint(&self) -> String {
         match self {
-            Self::Shared { .. } => "give each run a user of its own, or remove `user` from the manifest".into(),
+            Self::Shared(_) => "give each run a user of its own, or remove `user` from the manifest".into(),
             Self::NoNumber => "name one in the manifest: `user: middlenet`".into(),
         }
     }
 }
 
-/// The user of a run's functions, as another run's traces and this host allow it. Nothing where this is not root: then they run
-/// under the user who started them.
+/// Takes the user of a run's functions.
 ///
 /// # Errors
 /// [`DomainError`]; nothing has been changed.
-pub fn settle(plan: &mut Plan) -> Result<Option<Ids>, DomainError> {
+pub fn settle(plan: &mut Plan) -> Result<Domain, DomainError> {
     let own = nix::unistd::geteuid();
     if !own.is_root() {
         if let DomainUser::Given(ids) = plan.runtime.user
@@ -68,20 +74,23 @@ pub fn settle(plan: &mut Plan) -> Result<Option<Ids>, DomainError> {
             let note = format!("functions run under the user {own}, not under {}: only root may choose", ids.uid);
             plan.runtime.notes.push(note);
         }
-        return Ok(None);
+        return Ok(Domain::default());
     }
-    let taken = users_of_others(&plan.name);
-    let of = |uid: u32| taken.iter().find(|(_, user)| *user == uid).map(|(run, _)| run.clone());
+    let take = |ids: Ids| match Claims::take(&run_folder::path(), &plan.name, &[ClaimedDevice::user(ids.uid)]) {
+        Ok(claim) => Ok(Domain { user: Some(ids), _claim: claim }),
+        Err(e @ ClaimError::Taken { .. }) => Err(DomainError::Shared(e)),
+        // Without a folder for claims there are no other runs but over captures.
+        Err(ClaimError::Io { .. }) => Ok(Domain { user: Some(ids), _claim: Claims::default() }),
+    };
     match plan.runtime.user {
-        DomainUser::Given(ids) => match of(ids.uid) {
-            Some(run) => Err(DomainError::Shared { user: ids.uid, run }),
-            None => Ok(Some(ids)),
-        },
+        DomainUser::Given(ids) => take(ids),
         DomainUser::Own => {
             let range = range_here().ok_or(DomainError::NoNumber)?;
-            let numbers = range.numbers(&plan.name);
-            let free = numbers.take(taken.len() + 1).find(|&uid| of(uid).is_none());
-            free.map(Ids::alike).map(Some).ok_or(DomainError::NoNumber)
+            range
+                .numbers(&plan.name)
+                .take(TRIES)
+                .find_map(|uid| take(Ids::alike(uid)).ok())
+                .ok_or(DomainError::NoNumber)
         }
     }
 }
@@ -96,12 +105,6 @@ pub fn of_descriptions() -> Option<Ids> {
 /// Whether root finds a number for each run here.
 pub fn has_numbers() -> bool {
     range_here().is_some()
-}
-
-/// Users of runs that are there now.
-fn users_of_others(name: &str) -> Vec<(String, u32)> {
-    let others = run_folder::running().into_iter().filter(|other| other != name);
-    others.filter_map(|other| Some((other.clone(), run_folder::traces(&other)?.user?))).collect()
 }
 
 fn range_here() -> Option<Range> {

@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod check;
+pub mod claim;
 pub mod cli;
 pub mod confine;
 pub mod diagnostic;

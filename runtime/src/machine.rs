@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::Ids;
 use middlenet_sdk::Layer;
+use middlenet_sriov::Inventory;
 use serde_json::Value;
 
 /// The host's means.
@@ -56,6 +57,10 @@ pub trait Surroundings {
     /// # Errors
     /// Why it cannot be asked: a sentence and a remedy.
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)>;
+    /// The host's network devices, if they may be looked at.
+    fn network(&self) -> Option<Inventory> {
+        None
+    }
 }
 
 /// What an external function answers to `--describe`.

@@ -10,6 +10,7 @@ pub use lines::DrawnChain;
 
 use middlenet_plan::{BrokerPlan, ManagerPlan};
 use middlenet_sdk::protocol::Wait;
+use middlenet_sriov::PfWish;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,10 @@ pub struct RuntimePlan {
     pub processes: Vec<ProcessPlan>,
     /// Interfaces to make.
     pub kernel_ports: Vec<KernelPort>,
+    /// Virtual functions to make, by PF.
+    pub vfs: Vec<PfWish>,
+    /// Ports whose device is one of them.
+    pub vf_ports: Vec<VfPort>,
     /// Pages behind the regions of buffers.
     pub hugepages: Hugepages,
     /// Who the functions run as.
@@ -152,4 +157,13 @@ pub struct KernelPort {
     pub interface: String,
     /// Addresses of the host's end, with prefix length.
     pub addresses: Vec<String>,
+}
+
+/// A port whose device is a virtual function; its PCI address is known when that has been made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VfPort {
+    /// Port id.
+    pub port: u8,
+    /// Name of the virtual function.
+    pub vf: String,
 }

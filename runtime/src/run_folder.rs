@@ -37,11 +37,6 @@ pub fn running() -> Vec<String> {
     names
 }
 
-/// What a run wrote of itself.
-pub fn traces(name: &str) -> Option<Traces> {
-    read_traces(&path().join(format!("{name}.json")))
-}
-
 fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
@@ -56,9 +51,6 @@ pub struct Traces {
     pub manifest: String,
     /// Manager's ends of veth pairs.
     pub interfaces: Vec<String>,
-    /// The user of its functions, if that is its own.
-    #[serde(default)]
-    pub user: Option<u32>,
 }
 
 /// Why a run's name could not be taken.

@@ -75,6 +75,12 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A virtual machine is not as the test wanted it.
+    #[error("the virtual machine: {what}")]
+    Vm {
+        /// What is wrong.
+        what: String,
+    },
     /// A program of this workspace has not been built.
     #[error("{} is not there; build it with `cargo build --profile fast -p middlenet-runtime -p middlenet-nf-manager -p middlenet-message-broker`", path.display())]
     NotBuilt {

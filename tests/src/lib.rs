@@ -38,6 +38,7 @@ mod runtime;
 mod scratch;
 mod upstream;
 mod veth;
+pub mod vm;
 mod wait;
 mod web;
 mod wire;

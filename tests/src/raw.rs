@@ -4,11 +4,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, recvfrom, send,
+    socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::{Error, Netns};
+
+/// How a packet socket marks what leaves by the device (packet(7)).
+const PACKET_OUTGOING: u8 = 4;
 
 /// A packet socket on one device of a namespace.
 #[derive(Debug)]
@@ -47,6 +51,14 @@ impl RawSocket {
         let n = recv(self.0.as_raw_fd(), &mut room, MsgFlags::empty()).ok()?;
         room.truncate(n);
         Some(room)
+    }
+
+    /// The next frame that comes in, at most 100 ms later.
+    pub fn receive_incoming(&self) -> Option<Vec<u8>> {
+        let mut room = vec![0; 65536];
+        let (n, from) = recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut room).ok()?;
+        room.truncate(n);
+        (from?.pkttype() != PACKET_OUTGOING).then_some(room)
     }
 }
 

@@ -170,7 +170,7 @@ fn two_runs_do_not_share_a_user() -> Result<(), Error> {
     assert_eq!(users(&a.wait_for_rest()?), ["52001", "52001"]);
     let refused = Runtime::start(&stage.host, &of("vf-b", "10.1.0.12"));
     let Err(Error::EndedEarly { output, .. }) = refused else { panic!("{refused:?}") };
-    let expected = format!("the user 52001 is that of the run `{}` already", a.name());
+    let expected = format!("the user 52001 belongs to the run `{}`", a.name());
     assert!(output.contains(&expected), "{output}");
     a.stop()?;
     // The user is free again.

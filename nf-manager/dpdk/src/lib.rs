@@ -22,6 +22,7 @@
 
 mod eal;
 mod error;
+mod event;
 mod launch;
 mod mbuf;
 mod pool;
@@ -32,6 +33,7 @@ pub mod tsc;
 
 pub use eal::{Eal, EalConfig, Lcore, LogLevel, Memory};
 pub use error::DpdkError;
+pub use event::Events;
 pub use launch::{Launched, Worker};
 pub use pool::{Pool, PoolConfig};
 pub use port::{Capabilities, Link, Port, PortConfig, Queues};

@@ -9,7 +9,7 @@ use dpdk_sys as sys;
 use crate::error::{check, errno_of, reason};
 use crate::pool::Pool;
 use crate::queue::{RxQueue, TxQueue};
-use crate::{DpdkError, Eal};
+use crate::{DpdkError, Eal, event};
 
 /// Ports that a `Port` stands for; a second one would close it under the first.
 static OPEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
@@ -78,6 +78,8 @@ pub struct Capabilities {
     pub fast_free: bool,
     /// The packet memory is mapped for the device's DMA.
     pub dma: bool,
+    /// It is a virtual function: its physical function may be reset under it.
+    pub is_virtual_function: bool,
 }
 
 /// The queues of a started port.
@@ -98,6 +100,8 @@ pub struct Port {
     name: String,
     config: PortConfig,
     capabilities: Capabilities,
+    /// By receive queue: packets dropped before the port was last stopped.
+    segmented: Vec<u64>,
 }
 
 /// What queues need of their port, and keep alive.
@@ -160,9 +164,13 @@ impl Port {
                 sys::rte_eth_dev_default_mac_addr_set(port, &mut address)
             })?;
         }
+        // SAFETY: the driver's name is a static string, or null.
+        let driver = unsafe { string(info.driver_name) };
         let capabilities = Capabilities {
-            // SAFETY: the driver's name is a static string, or null.
-            driver: unsafe { string(info.driver_name) },
+            // Drivers of virtual functions are named after those of physical ones (net_e1000_igb_vf, net_ixgbe_vf), or
+            // for them (net_iavf).
+            is_virtual_function: driver.ends_with("vf"),
+            driver,
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
             max_mtu: info.max_mtu,
@@ -170,7 +178,9 @@ impl Port {
             fast_free,
             dma: shared.device.dma,
         };
-        Ok(Port { shared: Arc::new(shared), name, config: config.clone(), capabilities })
+        event::subscribe(port);
+        let segmented = vec![0; config.rx_queues.into()];
+        Ok(Port { shared: Arc::new(shared), name, config: config.clone(), capabilities, segmented })
     }
 
     /// DPDK's number of the port.
@@ -209,7 +219,8 @@ impl Port {
         }
         Ok(Queues {
             rx: (0..self.config.rx_queues)
-                .map(|q| RxQueue::new(Arc::clone(&self.shared), q, self.config.number))
+                .zip(&self.segmented)
+                .map(|(q, segmented)| RxQueue::new(Arc::clone(&self.shared), q, self.config.number, *segmented))
                 .collect(),
             tx: (0..self.config.tx_queues).map(|q| TxQueue::new(Arc::clone(&self.shared), q)).collect(),
         })
@@ -226,6 +237,20 @@ impl Port {
             check("rte_eth_dev_stop", unsafe { sys::rte_eth_dev_stop(self.id()) })?;
         }
         Ok(())
+    }
+
+    /// Stops the device and starts it again, which wakes one whose physical function was reset. What was in its queues is
+    /// lost, as on the wire; the queues' own counts go on.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop) and [`start`](Self::start); the port is stopped then, and may be started later.
+    pub fn restart(&mut self, queues: Queues) -> Result<Queues, DpdkError> {
+        for queue in &queues.rx {
+            self.segmented[usize::from(queue.queue())] = queue.segmented();
+        }
+        drop(queues);
+        self.stop()?;
+        self.start()
     }
 
     fn check_idle(&self) -> Result<(), DpdkError> {
@@ -273,6 +298,7 @@ impl Port {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        event::unsubscribe(self.port);
         // SAFETY: nobody else has the port any more. Stopping and closing may free buffers, which without a registered
         // lcore goes past the caches and is safe from any thread; the pool is still alive.
         unsafe {

@@ -23,8 +23,8 @@ pub struct RxQueue {
 }
 
 impl RxQueue {
-    pub(crate) fn new(shared: Arc<Shared>, queue: u16, port: u8) -> RxQueue {
-        RxQueue { shared, queue, port, segmented: 0 }
+    pub(crate) fn new(shared: Arc<Shared>, queue: u16, port: u8, segmented: u64) -> RxQueue {
+        RxQueue { shared, queue, port, segmented }
     }
 
     /// Number of the queue at its port.

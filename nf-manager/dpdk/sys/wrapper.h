@@ -15,6 +15,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -78,4 +79,39 @@ static inline const char *dpdk_sys_device_name(const struct rte_device *device)
 static inline const char *dpdk_sys_device_bus_name(const struct rte_device *device)
 {
 	return rte_bus_name(rte_dev_bus(device));
+}
+
+/* Bit fields of the flow interface. */
+static inline void dpdk_sys_flow_attr(struct rte_flow_attr *attr, uint32_t group, uint32_t priority, bool transfer)
+{
+	attr->group = group;
+	attr->priority = priority;
+	attr->ingress = !transfer;
+	attr->transfer = transfer;
+}
+
+static inline bool dpdk_sys_flow_attr_ingress(const struct rte_flow_attr *attr)
+{
+	return attr->ingress;
+}
+
+static inline bool dpdk_sys_flow_attr_transfer(const struct rte_flow_attr *attr)
+{
+	return attr->transfer;
+}
+
+static inline void dpdk_sys_flow_ipv6_set_fragment(struct rte_flow_item_ipv6 *item)
+{
+	item->has_frag_ext = 1;
+}
+
+static inline bool dpdk_sys_flow_ipv6_fragment(const struct rte_flow_item_ipv6 *item)
+{
+	return item->has_frag_ext;
+}
+
+static inline void dpdk_sys_flow_vf(struct rte_flow_action_vf *action, uint32_t id)
+{
+	action->original = 0;
+	action->id = id;
 }

@@ -53,6 +53,15 @@ pub struct PortStats {
     pub drops: Vec<(String, String, u64)>,
     /// Bursts not taken because a chain was full (back-pressure).
     pub held_back_polls: u64,
+    /// Whether its link is up; nothing where the device does not know, or knows no link.
+    #[serde(default)]
+    pub link_up: Option<bool>,
+    /// How often it was stopped and started because it had gone deaf.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Why it was restarted last, or cannot be.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// What its steering rules did.
     #[serde(default)]
     pub steering: Option<SteeringStats>,

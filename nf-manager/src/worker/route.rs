@@ -211,7 +211,9 @@ impl Worker<'_> {
     pub(super) fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
         let counters = &self.counters.ports[usize::from(port)];
         let Some(Some(queue)) = self.queues.get_mut(usize::from(port)) else {
-            return self.no_egress(burst);
+            // It is being restarted.
+            counters.tx_down.add(burst.len() as u64);
+            return self.free(burst);
         };
         let bytes: u64 = burst.iter().map(|d| u64::from(d.length)).sum();
         let sent = queue.send(self.token, &self.shared.pool, burst);

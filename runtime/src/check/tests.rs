@@ -3,6 +3,7 @@
 mod messages;
 mod steering;
 mod users;
+mod vfs;
 
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
@@ -239,7 +240,7 @@ cores: { manager: [7] }
     let expected = [
         "1:7 `Edge!` cannot be the name of a run|use lower-case letters, digits and `-`, at most 32",
         "2:1 unknown key `portz`|did you mean `ports`?",
-        "4:25 the port `wan` is two things at once|keep one of `dpdk`, `xdp`, `kernel` and `pcap`",
+        "4:25 the port `wan` is two things at once|keep one of `dpdk`, `vf`, `xdp`, `kernel` and `pcap`",
         "5:10 unknown key `xdpp` in `lan`|did you mean `xdp`?",
         "7:3 the port `bak` does not say what it is|write `bak: { xdp: eth0 }`, or `dpdk`, `kernel` or `pcap`",
         "10:18 there is no port `lna`|did you mean `lan`?",

@@ -13,6 +13,7 @@ use crate::domain::{self, Ids};
 use crate::machine::{Description, Surroundings};
 use crate::plan::{Plane, Program};
 use middlenet_sdk::Layer;
+use middlenet_sriov::Inventory;
 
 /// The manager's binary, and what names it if it is not beside ours.
 const MANAGER: (&str, &str) = ("middlenet-nf-manager", "MIDDLENET_NF_MANAGER");
@@ -97,6 +98,10 @@ impl Surroundings for Here {
         // Functions of packets are older than the word.
         let layer = answer["layer"].as_str().map_or(Some(Layer::L2l3), Layer::named);
         Ok(Description { name, layer, schema: answer["schema"].clone() })
+    }
+
+    fn network(&self) -> Option<Inventory> {
+        middlenet_sriov::discover(&middlenet_sriov::Linux).ok()
     }
 }
 

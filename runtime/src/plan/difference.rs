@@ -83,6 +83,9 @@ impl Difference {
         let (a, b) = (&old.runtime, &new.runtime);
         self.note("memory.hugepages", format!("{:?}", a.hugepages), format!("{:?}", b.hugepages));
         self.note("user", format!("{:?}", a.user), format!("{:?}", b.user));
+        if a.vfs != b.vfs {
+            self.structural.push("the virtual functions under `sriov` would be others".into());
+        }
         self.note("heartbeat_ms", a.heartbeat.as_millis(), b.heartbeat.as_millis());
         self.note("drain_ms", a.drain.as_millis(), b.drain.as_millis());
     }

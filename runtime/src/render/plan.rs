@@ -15,6 +15,9 @@ fn device(plan: &Plan, id: usize, port: &PortPlan) -> (&'static str, String) {
         let addresses = kernel.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
         return ("kernel", format!("{}{addresses}", kernel.interface));
     }
+    if let Some(device) = super::sriov::device(plan, id) {
+        return ("vf", device);
+    }
     match &port.kind {
         PortKind::Dpdk { device } => ("dpdk", device.clone()),
         PortKind::Xdp { interface, mode } => ("xdp", format!("{interface} ({mode:?})").to_lowercase()),
@@ -49,10 +52,9 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
-    for table in [ports(plan), super::steering::of_plan(plan), listeners(plan), functions(plan), processes_table(plan)]
-        .iter()
-        .filter(|t| !t.is_empty())
-    {
+    let of_ports = [super::sriov::of_plan(plan), ports(plan), super::steering::of_plan(plan)];
+    let rest = [listeners(plan), functions(plan), processes_table(plan)];
+    for table in of_ports.iter().chain(&rest).filter(|t| !t.is_empty()) {
         let _ = write!(out, "\n{}", table.render());
     }
     out.push('\n');
@@ -186,6 +188,8 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
         "chains": chains.collect::<Vec<_>>(),
         "processes": processes.collect::<Vec<_>>(),
         "kernel_ports": plan.runtime.kernel_ports,
+        "sriov": plan.runtime.vfs,
+        "vf_ports": plan.runtime.vf_ports,
         "memory": plan.manager.as_ref().map(|_| memory(Plane::Packets)),
         "message_memory": plan.broker.as_ref().map(|_| memory(Plane::Messages)),
         "heartbeat_ms": plan.runtime.heartbeat.as_millis(),

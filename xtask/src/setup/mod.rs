@@ -5,6 +5,7 @@
 
 mod bpffs;
 mod hugepages;
+pub(crate) mod machine;
 mod other;
 mod packages;
 mod privilege;
@@ -20,15 +21,21 @@ use privilege::Privilege;
 pub(crate) struct Options {
     /// Say what would be done, and do nothing.
     pub(crate) dry_run: bool,
+    /// Also what the test of virtual functions needs.
+    pub(crate) sriov: bool,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, Error> {
-        match arguments {
-            [] => Ok(Self { dry_run: false }),
-            [flag] if flag == "--dry-run" => Ok(Self { dry_run: true }),
-            _ => Err(Error::Usage(String::from("usage: cargo xtask setup [--dry-run]"))),
+        let mut options = Self::default();
+        for argument in arguments {
+            match argument.as_str() {
+                "--dry-run" => options.dry_run = true,
+                "--sriov" => options.sriov = true,
+                _ => return Err(Error::Usage(String::from("usage: cargo xtask setup [--sriov] [--dry-run]"))),
+            }
         }
+        Ok(options)
     }
 }
 
@@ -83,6 +90,11 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     report("hugepages", &hugepages::reserve(options, privilege));
     report("bpffs", &bpffs::mount(options, privilege));
     report("test runner", &test_runner());
+    if options.sriov {
+        for (step, outcome) in machine::prepare(options, privilege)? {
+            report(step, &outcome);
+        }
+    }
     if lacking.is_empty() || options.dry_run { Ok(()) } else { Err(Error::HostLacks(lacking)) }
 }
 
@@ -106,8 +118,8 @@ mod tests {
     #[test]
     fn options_are_read() {
         let parse = |words: &[&str]| Options::parse(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
-        assert_eq!(parse(&[]).unwrap(), Options { dry_run: false });
-        assert_eq!(parse(&["--dry-run"]).unwrap(), Options { dry_run: true });
+        assert_eq!(parse(&[]).unwrap(), Options { dry_run: false, sriov: false });
+        assert_eq!(parse(&["--sriov", "--dry-run"]).unwrap(), Options { dry_run: true, sriov: true });
         assert!(parse(&["--force"]).is_err());
     }
 

@@ -59,7 +59,7 @@ const PACKAGES: &[Package] = &[
 
 /// Installs without starting a service: while apt runs, the answer to every package's question whether it may start its
 /// own is no. `NAMES` stands for the packages.
-const INSTALL: &str = "\
+pub(super) const INSTALL: &str = "\
 export DEBIAN_FRONTEND=noninteractive
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
@@ -69,7 +69,7 @@ if [ ! -e $policy ]; then
 fi
 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 NAMES";
 
-const UPDATE: &str = "apt-get update -q -o DPkg::Lock::Timeout=300";
+pub(super) const UPDATE: &str = "apt-get update -q -o DPkg::Lock::Timeout=300";
 
 /// Whether packages are installed with apt here.
 pub(super) fn is_debian_like() -> bool {
@@ -111,7 +111,7 @@ pub(super) fn install(options: Options, privilege: Privilege) -> Result<(Outcome
 }
 
 /// Runs with privileges, and shows the output only of a failure.
-fn run_quietly(privilege: Privilege, script: &str) -> Result<(), Error> {
+pub(super) fn run_quietly(privilege: Privilege, script: &str) -> Result<(), Error> {
     match privilege.shell(script) {
         Some(mut command) => process::output(&mut command).map(drop).map_err(|error| match error {
             // The whole script is of no use to the reader; the command that failed is its last line.

@@ -1,0 +1,167 @@
+//! Ports that go deaf: found out and restarted.
+//!
+//! The queues of a virtual function end with a reset of its physical one (`ip link set PF down` and up again, a change of its
+//! MTU or rings): from then on it neither receives nor sends until its driver has stopped and started it. Its link may stay
+//! up all the while, so the driver's word is what counts ([`middlenet_dpdk::Events`]); a link that comes back is the second
+//! sign.
+
+use crate::command::Command;
+use crate::open::{self, Opened};
+use crate::port::Queue;
+use crate::running::Running;
+use crate::{ManagerError, sentence};
+use crossbeam_channel::bounded;
+use middlenet_dpdk::{Port, Queues};
+use std::time::{Duration, Instant};
+
+/// How often links are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// From a sign of trouble to the restart: one reset may give several, and the physical function needs a moment.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Pauses between attempts that fail.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// What is known of one port.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) link_up: Option<bool>,
+    pub(crate) restarts: u64,
+    pub(crate) trouble: Option<String>,
+    /// When it is to be restarted.
+    due: Option<Instant>,
+    pause: Duration,
+    next_look: Instant,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Self { link_up: None, restarts: 0, trouble: None, due: None, pause: PAUSE_MIN, next_look: Instant::now() }
+    }
+
+    /// Looks at the port; notes when it is to be restarted.
+    fn look(&mut self, port: &Port, now: Instant) {
+        let events = port.take_events();
+        if events.removed {
+            self.trouble = Some("the device was taken out of the host".into());
+        }
+        if events.reset {
+            self.suspect("its physical function was reset", now);
+        }
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK;
+        // Only devices that do DMA have a link of their own.
+        let link = port.capabilities().dma.then(|| port.link().ok()).flatten();
+        let came_back = self.link_up == Some(false) && link.is_some_and(|link| link.up);
+        self.link_up = link.map(|link| link.up);
+        if came_back && port.capabilities().is_virtual_function {
+            self.suspect("its link came back", now);
+        }
+    }
+
+    fn suspect(&mut self, why: &str, now: Instant) {
+        self.trouble = Some(why.to_owned());
+        self.due.get_or_insert(now + SETTLE);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// The restart has been tried.
+    fn tried(&mut self, result: &Result<(), ManagerError>, now: Instant) {
+        match result {
+            Ok(()) => {
+                self.restarts += 1;
+                (self.due, self.pause) = (None, PAUSE_MIN);
+            }
+            Err(_) => {
+                self.due = Some(now + self.pause);
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Looks at the DPDK ports, and restarts those that have gone deaf.
+    pub(crate) fn watch_ports(&mut self) {
+        for id in 0..self.opened.len() {
+            let now = Instant::now();
+            let Opened::Dpdk(port) = &self.opened[id] else { continue };
+            self.watches[id].look(port, now);
+            if !self.watches[id].is_due(now) {
+                continue;
+            }
+            let result = self.restart_port(id);
+            let name = &self.plan.ports[id].name;
+            let watch = &mut self.watches[id];
+            watch.tried(&result, Instant::now());
+            let why = watch.trouble.as_deref().unwrap_or("no reason known");
+            match result {
+                Ok(()) => eprintln!("middlenet-nf-manager: port `{name}` restarted: {why}"),
+                Err(e) => eprintln!("middlenet-nf-manager: port `{name}` cannot be restarted after {why}: {e}"),
+            }
+        }
+    }
+
+    /// Takes the workers' queues, stops and starts the device, and deals out its queues again.
+    fn restart_port(&mut self, id: usize) -> Result<(), ManagerError> {
+        let mut taken = Queues { rx: Vec::new(), tx: Vec::new() };
+        for worker in 0..self.counters.len() {
+            let (done, answer) = bounded(1);
+            self.send(worker, Command::TakeQueue { port: id as u8, done });
+            let queue = answer.recv_timeout(crate::running::COMMAND_LIMIT);
+            // Nothing comes if an attempt before this one has taken it.
+            if let Some(Queue::Dpdk { receive, send }) =
+                queue.map_err(|_| ManagerError::new("a worker does not answer"))?
+            {
+                taken.rx.extend(receive);
+                taken.tx.push(send);
+            }
+        }
+        let name = &self.plan.ports[id].name;
+        let Opened::Dpdk(port) = &mut self.opened[id] else { return Ok(()) };
+        let queues = port.restart(taken).map_err(|e| sentence(name, &e))?;
+        for (worker, queue) in open::deal(queues, self.counters.len()).into_iter().enumerate() {
+            self.send(worker, Command::GiveQueue { port: id as u8, queue });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_signs_are_one_restart() {
+        let now = Instant::now();
+        let mut watch = Watch::new();
+        watch.suspect("first", now);
+        watch.suspect("second", now + SETTLE / 2);
+        assert!(!watch.is_due(now) && watch.is_due(now + SETTLE));
+        watch.tried(&Ok(()), now + SETTLE);
+        assert!(!watch.is_due(now + SETTLE * 100));
+        assert_eq!((watch.restarts, watch.trouble.as_deref()), (1, Some("second")));
+    }
+
+    #[test]
+    fn a_restart_that_fails_is_tried_again_more_and_more_seldom() {
+        let mut now = Instant::now();
+        let mut watch = Watch::new();
+        watch.suspect("reset", now);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let due = watch.due.unwrap();
+            pauses.push(due - now);
+            now = due;
+            watch.tried(&Err(ManagerError::new("no")), now);
+        }
+        assert!(pauses[1..].is_sorted() && pauses[1] == PAUSE_MIN && watch.due.unwrap() - now == PAUSE_MAX);
+        watch.tried(&Ok(()), now);
+        assert_eq!((watch.restarts, watch.due), (1, None));
+    }
+}

@@ -1,0 +1,182 @@
+//! What happens, in order.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use middlenet_tests::vm::{Outside, Vm};
+use middlenet_tests::{Backend, Error, binary, wait_until};
+
+use crate::run::Run;
+use crate::site::{self, BACKEND, Card, DIRECT, ROUTED, ROUTER, TRANSIT, TRANSIT_MAC};
+use crate::{Failure, Report, fail};
+
+/// Packets of one round of transit.
+const ROUND: u64 = 200;
+/// Seconds that a request may take.
+const PATIENCE: u32 = 20;
+/// How long a mended path may take.
+const MENDED: Duration = Duration::from_secs(20);
+
+pub(crate) fn play(image: &Path, report: &mut Report) -> Result<(), Failure> {
+    let outside = report.step("a host outside", || Ok((site::outside()?, "one end of the wire".into())))?;
+    let backend = report.step("a backend outside", || Ok((Backend::start(&outside.host, BACKEND)?, BACKEND.into())))?;
+    let mut vm = report.step("boot", || {
+        let mut vm = Vm::boot(image, &binary("middlenet-test-guest")?, &outside)?;
+        let kernel = vm.sh("uname -r")?;
+        Ok((vm, format!("Linux {kernel}")))
+    })?;
+    let vm = &mut vm;
+    let card = report.step("virtual functions", || {
+        let card = site::make_functions(vm)?;
+        site::raise_kernel_function(vm, &card)?;
+        let seen = format!("{} for DPDK, {} for the kernel", card.dpdk, card.kernel);
+        Ok((card, seen))
+    })?;
+    let run = report.step("middlenet runs", || {
+        let run = Run::start(vm, &manifest(&card))?;
+        let status = run.wait_for(vm, "both data planes", Duration::from_secs(20), |status| {
+            status.is_running() && status.serves_requests()
+        })?;
+        let kind = status.port("vf0")["kind"].as_str().unwrap_or_default().to_owned();
+        Ok((run, kind))
+    })?;
+    report.step("requests by VF 1", || requests(&outside, DIRECT, 20, PATIENCE))?;
+    report.step("transit by VF 0", || transit(vm, &outside, &run))?;
+    report.step("requests by VF 0, the card's switch and VF 1", || requests(&outside, ROUTED, 20, PATIENCE))?;
+    report.step("accounts", || accounts(vm, &run, &backend))?;
+    report.step("the wire is pulled, and plugged in again", || {
+        vm.set_wire(false)?;
+        wire_is(vm, &card, false)?;
+        let before = outside.frames_to(TRANSIT_MAC);
+        send(&outside, ROUND / 10)?;
+        if outside.frames_to(TRANSIT_MAC) != before {
+            return fail("packets pass without a wire");
+        }
+        vm.set_wire(true)?;
+        wire_is(vm, &card, true)?;
+        both_paths(vm, &outside, &run)
+    })?;
+    report.step("the physical function goes down and up", || {
+        let restarts = run.status(vm)?.port("vf0")["restarts"].as_u64().unwrap_or_default();
+        vm.sh(&format!("ip link set {0} down; sleep 1; ip link set {0} up", card.device))?;
+        let status = run.wait_for(vm, "a restart of the port", MENDED, |status| {
+            status.port("vf0")["restarts"].as_u64().is_some_and(|now| now > restarts)
+        })?;
+        wire_is(vm, &card, true)?;
+        let ((), seen) = both_paths(vm, &outside, &run)?;
+        Ok(((), format!("restarted because {}; {seen}", status.port("vf0")["trouble"])))
+    })?;
+    report.step("accounts after it", || accounts(vm, &run, &backend))?;
+    report.step("end", || Ok(((), run.stop(vm)?.lines().last().unwrap_or_default().to_owned())))?;
+    Ok(())
+}
+
+fn manifest(card: &Card) -> String {
+    format!(
+        "ports:
+  vf0: {{ dpdk: '{dpdk}' }}
+placement: inline
+memory: {{ buffers: 4096 }}
+chains:
+  transit:
+    layer: l2l3
+    ports: [vf0]
+    functions:
+      - firewall: {{ default: allow, rules: [{{ proto: udp, dst_port: 666, allow: false }}] }}
+      - l3-router:
+          addresses: [{{ port: vf0, address: {ROUTER}/24 }}]
+          routes: ['10.8.0.0/16 vf0', '10.7.0.0/16 10.9.0.11 vf0']
+          neighbours: [{{ ip: {TRANSIT}, mac: '{transit}', port: vf0 }}]
+  web:
+    layer: l4l7
+    listen: ['{DIRECT}', '{ROUTED}']
+    functions:
+      - reverse-proxy: {{ upstreams: ['{BACKEND}'] }}
+      - url-rewrite: {{ rules: [{{ match: '^/old/(.*)$', to: '/new/$1' }}] }}
+",
+        dpdk = card.dpdk,
+        transit = TRANSIT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
+    )
+}
+
+/// Asks the broker at `address`, one request at a time.
+fn requests(outside: &Outside, address: &str, count: usize, seconds: u32) -> Result<((), String), Error> {
+    for at in 0..count {
+        let target = format!("http://{address}/old/{at}");
+        let answer = outside.host.exec("curl", ["-sS", "--fail", "--max-time", &seconds.to_string(), &target])?.stdout;
+        if answer.trim() != format!("GET /new/{at}") {
+            return fail(format!("{target} is answered with {answer:?}"));
+        }
+    }
+    Ok(((), format!("{count} of {count} answered")))
+}
+
+/// Sends packets to the router, and waits until all have come back out.
+fn transit(vm: &mut Vm, outside: &Outside, run: &Run) -> Result<((), String), Error> {
+    let before = outside.frames_to(TRANSIT_MAC);
+    send(outside, ROUND)?;
+    let arrived = || outside.frames_to(TRANSIT_MAC) - before;
+    let waited = wait_until("the last packet of a round", Duration::from_secs(20), || arrived() >= ROUND);
+    if waited.is_err() || arrived() != ROUND {
+        let status = run.status(vm)?;
+        return fail(format!("{} of {ROUND} packets came; {:#}", arrived(), status.0["data_plane"]));
+    }
+    Ok(((), format!("{ROUND} of {ROUND} packets")))
+}
+
+/// Waits until the kernel's view of the wire is this.
+fn wire_is(vm: &mut Vm, card: &Card, plugged: bool) -> Result<(), Error> {
+    let (wanted, script) = (u8::from(plugged).to_string(), format!("cat /sys/class/net/{}/carrier", card.device));
+    wait_until("the change of the carrier", MENDED, || vm.sh(&script).is_ok_and(|text| text == wanted))
+}
+
+/// Waits until both layers work again, and looks closely then.
+fn both_paths(vm: &mut Vm, outside: &Outside, run: &Run) -> Result<((), String), Error> {
+    let began = Instant::now();
+    let packets = wait_until("packets by VF 0", MENDED, || {
+        let before = outside.frames_to(TRANSIT_MAC);
+        send(outside, 1).is_ok()
+            && wait_until("it", Duration::from_millis(300), || outside.frames_to(TRANSIT_MAC) > before).is_ok()
+    });
+    let requested = wait_until("requests by VF 1", MENDED, || requests(outside, DIRECT, 1, 2).is_ok());
+    if let Err(error) = packets.and(requested) {
+        let status = run.status(vm)?;
+        return fail(format!("{error}; {:#}; {}", status.port("vf0"), run.log(vm)?));
+    }
+    let mended = began.elapsed();
+    std::thread::sleep(Duration::from_millis(500));
+    transit(vm, outside, run)?;
+    requests(outside, DIRECT, 10, PATIENCE)?;
+    requests(outside, ROUTED, 10, PATIENCE)?;
+    Ok(((), format!("both layers work again after {:.1} s", mended.as_secs_f64())))
+}
+
+/// Sends datagrams for a station behind the router.
+fn send(outside: &Outside, count: u64) -> Result<(), Error> {
+    let fail = |source| Error::Socket { what: format!("send to {TRANSIT}"), source };
+    outside
+        .host
+        .enter(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            for at in 0..count {
+                socket.send_to(&at.to_be_bytes(), (TRANSIT, 9))?;
+                // What the emulated card carries without loss.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            Ok(())
+        })?
+        .map_err(fail)
+}
+
+fn accounts(vm: &mut Vm, run: &Run, backend: &Backend) -> Result<((), String), Error> {
+    let status = run.rest(vm)?;
+    let (packets, requests) = (status.conservation(), status.account("web"));
+    if requests.answered != backend.requests() {
+        return fail(format!("{requests:?}, but the backend saw {} requests", backend.requests()));
+    }
+    let seen = format!(
+        "packets {} + {} = {} + {}; requests {} = {} answered",
+        packets.received, packets.made, packets.sent, packets.dropped, requests.received, requests.answered
+    );
+    Ok(((), seen))
+}
