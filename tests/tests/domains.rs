@@ -172,6 +172,9 @@ fn two_runs_do_not_share_a_user() -> Result<(), Error> {
     let Err(Error::EndedEarly { output, .. }) = refused else { panic!("{refused:?}") };
     let expected = format!("the user 52001 belongs to the run `{}`", a.name());
     assert!(output.contains(&expected), "{output}");
+    // The same run once more is told of its name.
+    let again = middlenet(&["run", &a.manifest().display().to_string()])?;
+    assert!(again.stderr.contains(&format!("a run called `{}` is there already", a.name())), "{}", again.stderr);
     a.stop()?;
     // The user is free again.
     let b = Runtime::start(&stage.host, &of("vf-b", "10.1.0.12"))?;
