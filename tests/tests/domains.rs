@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libbpf_rs::query::MapInfoIter;
 use middlenet_tests::{
-    End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, Web, require_root, wait_until,
+    End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, Web, binary, require_root, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -173,7 +173,8 @@ fn two_runs_do_not_share_a_user() -> Result<(), Error> {
     let expected = format!("the user 52001 belongs to the run `{}`", a.name());
     assert!(output.contains(&expected), "{output}");
     // The same run once more is told of its name.
-    let again = middlenet(&["run", &a.manifest().display().to_string()])?;
+    let mut again = stage.host.command(binary("middlenet")?);
+    let again = Process::spawn(again.arg("run").arg(a.manifest()))?.wait(SOON)?;
     assert!(again.stderr.contains(&format!("a run called `{}` is there already", a.name())), "{}", again.stderr);
     a.stop()?;
     // The user is free again.
