@@ -91,7 +91,8 @@ impl<'a> Checker<'a> {
         let cores = self.cores(of_packets, of_messages);
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
-        let vfs = self.vfs(&mut notes);
+        let mut obstacles = Vec::new();
+        let vfs = self.vfs(&mut notes, &mut obstacles);
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
@@ -116,6 +117,7 @@ impl<'a> Checker<'a> {
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,
+            obstacles,
         };
         Ok(Plan { name: self.manifest.name.clone(), manager, broker, runtime })
     }

@@ -49,6 +49,8 @@ pub struct RuntimePlan {
     pub drain: Duration,
     /// What a person should know, though nothing is wrong.
     pub notes: Vec<String>,
+    /// What would keep a run from starting on this host as it was when the plan was made.
+    pub obstacles: Vec<String>,
 }
 
 /// A data plane: the process that moves packets or messages, and its chains.

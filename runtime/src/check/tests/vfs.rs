@@ -171,21 +171,28 @@ fn one_virtual_function_is_one_port() {
 }
 
 #[test]
-fn what_stands_in_the_way_now_is_a_note() {
+fn what_stands_in_the_way_now_is_an_obstacle() {
     let mut host = WithIgb::new();
-    let notes = |host: &WithIgb, sriov: &str| host.plan(&of_sriov(sriov, "{ vf: fast }")).unwrap().runtime.notes;
+    let planned = |host: &WithIgb, sriov: &str| host.plan(&of_sriov(sriov, "{ vf: fast }")).unwrap();
+    assert!(planned(&host, GOOD).runtime.obstacles.is_empty());
     host.inventory.vfio = false;
-    let note = "as this host is now, the run would not start: the driver vfio-pci is not loaded: the virtual function `fast` cannot be given to DPDK (modprobe vfio-pci)";
-    assert!(notes(&host, GOOD).iter().any(|n| n == note));
+    let plan = planned(&host, GOOD);
+    let obstacle =
+        "the driver vfio-pci is not loaded: the virtual function `fast` cannot be given to DPDK (modprobe vfio-pci)";
+    assert_eq!(plan.runtime.obstacles, [obstacle]);
+    let text = crate::render::plan_text(&plan, &super::host(2));
+    assert!(text.contains(&format!("as this host is now, the run would not start: {obstacle}\n")), "{text}");
     host.inventory.nics.clear();
-    let note = "as this host is now, the run would not start: this host has no network interface `eth1`";
-    assert!(notes(&host, GOOD).iter().any(|n| n.starts_with(note)));
+    let obstacles = planned(&host, GOOD).runtime.obstacles;
+    assert!(obstacles[0].starts_with("this host has no network interface `eth1`"), "{obstacles:?}");
+}
+
+#[test]
+fn what_is_made_and_not_used_is_noted() {
     let spare = "    vfs: [{ name: fast, use: dpdk }, { name: spare, use: dpdk }, { name: bare, use: kernel }]\n";
-    let notes = notes(&host, spare);
-    assert!(
-        notes.contains(&"the virtual function `spare` is made, but no port uses it: `{ vf: spare }`".into()),
-        "{notes:?}"
-    );
+    let notes = WithIgb::new().plan(&of_sriov(spare, "{ vf: fast }")).unwrap().runtime.notes;
+    let unused = "the virtual function `spare` is made, but no port uses it: `{ vf: spare }`";
+    assert!(notes.iter().any(|n| n == unused), "{notes:?}");
     assert!(
         notes.contains(&"the virtual function `bare` has no address: it is up, and nothing more".into()),
         "{notes:?}"
