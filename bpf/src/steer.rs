@@ -156,6 +156,12 @@ impl SteeredAttachment {
     }
 }
 
+impl AsRef<XdpHook> for SteeredAttachment {
+    fn as_ref(&self) -> &XdpHook {
+        &self.hook
+    }
+}
+
 impl Deref for SteeredAttachment {
     type Target = XdpHook;
 

@@ -118,6 +118,12 @@ pub struct XdpAttachment {
     counters: MapHandle,
 }
 
+impl AsRef<XdpHook> for XdpAttachment {
+    fn as_ref(&self) -> &XdpHook {
+        &self.hook
+    }
+}
+
 impl Deref for XdpAttachment {
     type Target = XdpHook;
 

@@ -3,7 +3,7 @@
 use crate::command::{Command, Made};
 use crate::counters::WorkerCounters;
 use crate::graph::Graph;
-use crate::open::{Opened, Opener, Ports};
+use crate::open::{Opened, Opener, Ports, XdpOpener};
 use crate::port::{Clock, Queue};
 use crate::steering::Steered;
 use crate::watch::Watch;
@@ -53,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) steered: Vec<Option<Steered>>,
     /// By port.
     pub(crate) watches: Vec<Watch>,
+    pub(crate) xdp: XdpOpener,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
@@ -88,7 +89,7 @@ impl Running {
         let pool = Pool::create(&eal, buffers, &PoolConfig::default())
             .map_err(|e| ManagerError::new(format!("the packet pool cannot be made: {e}")))?;
         let clock = Clock::default();
-        let Ports { opened, infos, mut notes, queues } =
+        let Ports { opened, infos, mut notes, queues, xdp } =
             Opener::new(&eal, &pool, plan.workers.len(), Arc::clone(&clock)).open(&plan)?;
         if !huge && !plan.unprivileged {
             notes
@@ -112,6 +113,7 @@ impl Running {
         let mut running = Self {
             started: Instant::now(),
             tsc_hz: shared.tsc_hz,
+            xdp,
             watches: opened.iter().map(|_| Watch::new()).collect(),
             opened,
             steered,
@@ -210,6 +212,11 @@ impl Running {
     /// The eventfds of the workers, for functions' doorbells.
     pub(crate) fn events(&self) -> Vec<BorrowedFd<'_>> {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
+    }
+
+    /// Returns buffers to the pool from the control thread.
+    pub(crate) fn free_from_control(&self, buffers: &[u32]) {
+        self.pool.free(&self.eal.main_worker(), buffers);
     }
 
     pub(crate) fn send(&self, worker: usize, command: Command) {

@@ -79,6 +79,13 @@ impl Steered {
 }
 
 impl Running {
+    /// The port has a new program, which knows no flows.
+    pub(crate) fn forget_flows(&mut self, port: usize) {
+        if let Some(Some(steered)) = self.steered.get_mut(port) {
+            steered.flows.clear();
+        }
+    }
+
     fn xdp_mut(&mut self, port: u8) -> Option<&mut SteeredAttachment> {
         match self.opened.get_mut(usize::from(port)) {
             Some(Opened::Xdp { program: XdpProgram::Steered(attachment), .. }) => Some(attachment),

@@ -13,6 +13,7 @@ mod resources;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod user;
 mod vfs;
 
 pub(crate) use cores::ranges;
@@ -89,6 +90,7 @@ impl<'a> Checker<'a> {
         let mut notes = Vec::new();
         let (of_packets, of_messages) = self.layers(&mut notes);
         let cores = self.cores(of_packets, of_messages);
+        let user = self.user();
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
         let mut obstacles = Vec::new();
@@ -114,6 +116,7 @@ impl<'a> Checker<'a> {
             vf_ports: if vfs.is_empty() { Vec::new() } else { self.vf_ports() },
             vfs,
             hugepages,
+            user,
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,

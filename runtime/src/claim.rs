@@ -34,6 +34,11 @@ impl ClaimedDevice {
         Self { key: format!("net-{namespace}-{name}"), shown }
     }
 
+    /// A user that functions run under.
+    pub fn user(uid: u32) -> Self {
+        Self { key: format!("user-{uid}"), shown: format!("the user {uid}") }
+    }
+
     /// The right to make VFs of this PF, which is apart from the use of the PF itself.
     #[must_use]
     pub fn making_vfs(self, pf: &str) -> Self {

@@ -48,6 +48,9 @@ pub struct Form {
     /// Descriptors that fit a ring between the manager and a function: a power of two from 64 to 65536.
     #[serde(default = "ring_slots")]
     pub ring_slots: u32,
+    /// The user that function processes run under when root starts the run: a name or a number, not root. No other run may have it.
+    /// Default: a number of the run's own, from 1879048193 on, that stays the same for the same `name`.
+    pub user: Option<UserForm>,
     /// How threads wait for packets: `poll` spins, `auto` spins for a short time and then sleeps, `event` sleeps at once.
     #[serde(default)]
     pub wait: Wait,
@@ -75,6 +78,25 @@ fn heartbeat_ms() -> u64 {
 
 fn drain_ms() -> u64 {
     500
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum UserForm {
+    /// By number; it needs no entry in `/etc/passwd`.
+    Number(u32),
+    /// By name.
+    Name(String),
+}
+
+impl std::fmt::Display for UserForm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
 }
 
 /// A port: exactly one of `dpdk`, `vf`, `xdp`, `kernel` and `pcap`.

@@ -15,6 +15,8 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::confine::Files;
+use crate::domain::Ids;
 use crate::manifest::Hugepages;
 
 /// Everything `run` does, decided. Only [`crate::check::plan`] makes one, so it is valid by construction.
@@ -43,6 +45,8 @@ pub struct RuntimePlan {
     pub vf_ports: Vec<VfPort>,
     /// Pages behind the regions of buffers.
     pub hugepages: Hugepages,
+    /// Who the functions run as.
+    pub user: DomainUser,
     /// A function silent for this long while attached is killed.
     pub heartbeat: Duration,
     /// Time for packets in flight at the end.
@@ -119,6 +123,19 @@ pub struct ProcessPlan {
     pub cores: Vec<usize>,
     /// Whether others poll on these cores.
     pub shares_core: bool,
+    /// The files it may open.
+    pub files: Files,
+}
+
+/// The user that functions run under, when root starts the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DomainUser {
+    /// One that no other run has, made of the run's name.
+    #[default]
+    Own,
+    /// The manifest's.
+    Given(Ids),
 }
 
 /// What a function process runs.

@@ -25,6 +25,7 @@ mod process;
 mod server;
 mod signals;
 mod snapshot;
+mod standing;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -37,6 +38,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::api::Status;
 use crate::claim::Claims;
+use crate::domain::Ids;
 use crate::kernel_port::KernelPorts;
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
@@ -93,6 +95,8 @@ pub struct Setup {
     pub machine: Machine,
     /// What was taken of the host.
     pub taken: Taken,
+    /// Who the functions run as; nothing: as this process.
+    pub user: Option<Ids>,
 }
 
 /// What a run has taken of the host; nothing for a run over captures. It is given back from the first to the last.

@@ -106,6 +106,10 @@ impl Ledger {
         self.flows.remove(key);
     }
 
+    pub(super) fn clear(&mut self) {
+        self.flows.clear();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

@@ -2,11 +2,13 @@
 
 mod messages;
 mod steering;
+mod users;
 mod vfs;
 
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
+use crate::domain::Ids;
 use crate::machine::Description;
 use crate::plan::{Difference, Piece, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
@@ -73,6 +75,14 @@ struct Nowhere;
 impl Surroundings for Nowhere {
     fn folder(&self) -> &Path {
         Path::new("/etc/middlenet")
+    }
+
+    fn user(&self, user: &str) -> Option<Ids> {
+        match user {
+            "root" | "0" => Some(Ids::alike(0)),
+            "middlenet" | "990" => Some(Ids { uid: 990, gid: 991 }),
+            _ => None,
+        }
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {

@@ -11,6 +11,7 @@ use super::{Failure, binaries, devices, print_data};
 use crate::api::Status;
 use crate::check::{Captures, Traffic};
 use crate::doctor::{LOW_PORTS, first_free_port};
+use crate::domain;
 use crate::kernel_port::{KernelPorts, exists};
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
@@ -36,6 +37,8 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         }
     }
     let over_captures = traffic != Traffic::Ports;
+    // Its user is the run's until this function returns.
+    let domain = domain::settle(&mut plan).map_err(|e| Failure::new(e.to_string(), Some(e.hint())))?;
     let taken = if over_captures {
         check_files(&plan)?;
         Taken::default()
@@ -54,6 +57,7 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         broker: binaries::of(Plane::Messages),
         machine,
         taken,
+        user: domain.user,
     };
     let outcome =
         Supervisor::new(plan, setup).and_then(Supervisor::run).map_err(|e| Failure::new(e.message, e.hint))?;

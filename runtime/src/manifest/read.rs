@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, PfForm, Placement, PortForm, SteeringRule,
+    UserForm,
 };
 use crate::diagnostic::Diagnostic;
 use crate::validate::validate;
@@ -33,6 +34,8 @@ pub struct Manifest {
     pub memory: Memory,
     /// Slots per ring.
     pub ring_slots: u32,
+    /// The user of function processes.
+    pub user: Option<UserForm>,
     /// How threads wait.
     pub wait: Wait,
     /// Where functions run.
@@ -158,6 +161,7 @@ impl Manifest {
             cores: field(&root, "cores").unwrap_or_default(),
             memory: field(&root, "memory").unwrap_or_default(),
             ring_slots: field(&root, "ring_slots").unwrap_or_else(super::ring_slots),
+            user: field(&root, "user"),
             wait: field(&root, "wait").unwrap_or_default(),
             placement: field(&root, "placement").unwrap_or_default(),
             heartbeat_ms: field(&root, "heartbeat_ms").unwrap_or_else(super::heartbeat_ms),

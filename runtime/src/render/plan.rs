@@ -8,7 +8,7 @@ use super::Table;
 use crate::check::ranges;
 use crate::machine::Machine;
 use crate::manifest::Hugepages;
-use crate::plan::{Plan, Plane, Program};
+use crate::plan::{DomainUser, Plan, Plane, Program};
 
 fn device(plan: &Plan, id: usize, port: &PortPlan) -> (&'static str, String) {
     if let Some(kernel) = plan.runtime.kernel_ports.iter().find(|k| usize::from(k.port) == id) {
@@ -58,6 +58,13 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
         let _ = write!(out, "\n{}", table.render());
     }
     out.push('\n');
+    if !plan.runtime.processes.is_empty() {
+        let user = match plan.runtime.user {
+            DomainUser::Own => "a user of the run's own".to_owned(),
+            DomainUser::Given(ids) => format!("the user {}", ids.uid),
+        };
+        let _ = writeln!(out, "functions: under {user}, if root starts the run");
+    }
     for plane in plan.planes() {
         let (pages, size) = pages(plan, plane, machine);
         let what = match plane {
@@ -168,7 +175,7 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
     let processes = plan.runtime.processes.iter().map(|p| {
         json!({
             "layer": p.hop.plane.layer().name(), "hop": p.hop.hop, "replica": p.replica, "label": p.label,
-            "program": p.program, "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core,
+            "program": p.program, "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core, "files": p.files,
         })
     });
     let memory = |plane| {
@@ -180,6 +187,7 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
     json!({
         "ok": true,
         "name": plan.name,
+        "user": plan.runtime.user,
         "chains": chains.collect::<Vec<_>>(),
         "processes": processes.collect::<Vec<_>>(),
         "kernel_ports": plan.runtime.kernel_ports,

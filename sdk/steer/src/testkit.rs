@@ -1,7 +1,11 @@
 //! Rules and frames for tests, drawn from few values so that they meet often, with malformed frames among them.
 
+mod mix;
+
 use crate::{Action, Match, PortRange, Prefix, Rule, ethertype};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use mix::Mix;
 
 /// The longest frame: one that a kernel keeps in one page.
 pub const MOST_BYTES: usize = 3000;

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-steer"]),
     ),
     ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
-    ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm"])),
+    ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm", "middlenet-steer"])),
     (
         "middlenet-functions",
         May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-bpf"]),
