@@ -78,8 +78,11 @@ pub(crate) fn make_functions(vm: &mut Vm) -> Result<Card, Error> {
 
 /// Gives the kernel's function its addresses and waits for its carrier. What comes by the router goes back by it.
 pub(crate) fn raise_kernel_function(vm: &mut Vm, card: &Card) -> Result<(), Error> {
+    // The physical function hears the same questions; only the device that has an address is to answer for it.
     vm.sh(&format!(
-        "ip link set {0} up
+        "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+         echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce
+         ip link set {0} up
          ip addr add 10.9.0.11/24 dev {0}
          ip addr add 10.7.0.1/32 dev lo
          ip route add default via {ROUTER} dev {0} table 7
