@@ -6,7 +6,8 @@ use middlenet_dpdk::{DpdkError, FlowAction, FlowItem, FlowRule, Port, PortConfig
 
 #[test]
 fn a_device_without_filters_refuses_rules() {
-    let (eal, pool) = host::start(&host::config(&[]), 1024);
+    let eal = host::eal();
+    let pool = host::pool(&eal, 256);
     let port = Port::open(&eal, "net_null0", &pool, &PortConfig::default()).unwrap();
     let rule = FlowRule {
         pattern: vec![FlowItem::Eth { src: None, dst: None, ether_type: Some(0x0800) }],

@@ -175,7 +175,7 @@ pub(super) struct Request {
     attributes: sys::rte_flow_attr,
     items: Vec<sys::rte_flow_item>,
     actions: Vec<sys::rte_flow_action>,
-    _fields: Vec<Box<Fields>>,
+    _fields: Vec<(sys::rte_flow_item_type, Fields)>,
     _confs: Vec<Conf>,
 }
 
@@ -184,13 +184,9 @@ impl Request {
         let mut attributes = sys::rte_flow_attr::default();
         // SAFETY: writes the structure's fields.
         unsafe { sys::dpdk_sys_flow_attr(&mut attributes, rule.group, rule.priority, rule.transfer) };
-        let (mut items, mut fields) = (Vec::new(), Vec::new());
-        for item in &rule.pattern {
-            let (kind, asked) = Fields::of(item);
-            let asked = Box::new(asked);
-            items.push(item_of(kind, &asked));
-            fields.push(asked);
-        }
+        // Built before the list that points into it, and not changed afterwards.
+        let fields: Vec<_> = rule.pattern.iter().map(Fields::of).collect();
+        let mut items: Vec<_> = fields.iter().map(|(kind, asked)| item_of(*kind, asked)).collect();
         items.push(sys::rte_flow_item { type_: sys::RTE_FLOW_ITEM_TYPE_END, spec: null(), last: null(), mask: null() });
         let (mut actions, mut confs) = (Vec::new(), Vec::new());
         for action in &rule.actions {
