@@ -78,6 +78,54 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A rule set could not be put in place.
+    #[error("the kernel refused the tables of {rules} steering rules: {source}")]
+    Tables {
+        /// How many rules.
+        rules: usize,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// The counters of the steering rules could not be read.
+    #[error("cannot read the counters of the steering rules: {source}")]
+    SteerCounters {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// There is no room for another flow.
+    #[error("the table of flows has its {capacity} entries in use: wait until some expire, or remove some")]
+    FlowsFull {
+        /// Most flows at a time.
+        capacity: u32,
+    },
+
+    /// A flow whose addresses are of different versions.
+    #[error("a flow goes from {src} to {dst}, which are not of the same IP version")]
+    MixedFlow {
+        /// Source address.
+        src: std::net::IpAddr,
+        /// Destination address.
+        dst: std::net::IpAddr,
+    },
+
+    /// The table of flows could not be read or changed.
+    #[error("cannot use the table of flows: {source}")]
+    Flows {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
+    /// A program could not be run on a packet by itself.
+    #[error("cannot run the BPF program on a packet of {bytes} bytes: {source}")]
+    Trial {
+        /// Length of the packet.
+        bytes: usize,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
     /// The kernel is older than what a program needs.
     #[error("the BPF program `{program}` needs Linux {needed}, and this is {release}")]
     OldKernel {
@@ -140,6 +188,22 @@ pub enum Error {
         /// What was found instead.
         found: String,
     },
+}
+
+/// How libbpf heads what the verifier said.
+const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
+
+impl Error {
+    /// Why a program was not loaded; `log` is what libbpf said meanwhile.
+    pub(crate) fn of_load(program: &'static str, error: &libbpf_rs::Error, log: String) -> Self {
+        match io_error(error) {
+            // The verifier refuses with the same kind of error, and says why.
+            source if source.kind() == io::ErrorKind::PermissionDenied && !log.contains(VERIFIER_LOG) => {
+                Self::NotPermitted { program, source }
+            }
+            source => Self::Load { program, source, log },
+        }
+    }
 }
 
 /// libbpf's errors are errno values with words around them.

@@ -10,6 +10,12 @@
 //! ```
 //!
 //! ```text
+//! XdpPort::attach_steered(tables) --> SteeredAttachment --replace(tables)--> each packet meets the old rules or the new ones
+//!                                          |
+//!                                          +--install_flow(flow, action, lifetime)--> goes before the rules until it expires
+//! ```
+//!
+//! ```text
 //! Skmsg::load --enter(key, socket)--> groups of descriptors sent on that socket are checked against the ledger
 //!      |                              and arrive at the socket of their destination
 //!      +--drop, or death of the process and of the sockets--> nothing is left
@@ -18,10 +24,13 @@
 //! **Invariant:** attachments are BPF links or belong to maps, and nothing is pinned, so the kernel detaches even when the
 //! process dies by SIGKILL.
 
+mod counters;
 mod error;
 mod log;
 mod skeletons;
 mod skmsg;
+mod steer;
+mod trial;
 mod xdp;
 
 pub use error::Error;
@@ -29,7 +38,11 @@ pub use skmsg::{
     Check, Filter, KeySet, SelfTest, SharedLedger, Skmsg, SkmsgCounters, entry, generation, holder, self_test,
     socket_pair,
 };
-pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpMode, XdpPort};
+pub use steer::{
+    FlowEntry, META_BYTES, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, Steering, take_tag,
+};
+pub use trial::{Run, Trial, Verdict};
+pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort};
 
 /// The outcome of this crate's operations.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -30,9 +30,6 @@ pub use self_test::{Check, SelfTest, self_test};
 const OLDEST: (u32, u32) = (5, 15);
 const OLDEST_NAME: &str = "5.15";
 
-/// How libbpf heads what the verifier said.
-const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
-
 /// What the program does with a group before it passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
@@ -101,13 +98,7 @@ impl Skmsg {
         let program = filter.program();
         check_release(program)?;
         let (loaded, log) = log::listen(|| load(buffers, filter));
-        let loaded = loaded.map_err(|error| match io_error(&error) {
-            // The verifier refuses with the same kind of error, and says why.
-            source if source.kind() == io::ErrorKind::PermissionDenied && !log.contains(VERIFIER_LOG) => {
-                Error::NotPermitted { program, source }
-            }
-            source => Error::Load { program, source, log },
-        })?;
+        let loaded = loaded.map_err(|error| Error::of_load(program, &error, log))?;
         let sink = fill_sink(&loaded.sink).map_err(|source| Error::Sink { source })?;
         let ledger =
             SharedLedger::map(loaded.ledger.as_fd(), buffers).map_err(|source| Error::Ledger { buffers, source })?;

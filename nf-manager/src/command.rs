@@ -1,7 +1,7 @@
 //! What the control thread asks of a worker. Each command is carried out between two bursts.
 
 use crate::port::Queue;
-use crate::steering::RuleSet;
+use crate::steering::{Diverted, RuleSet};
 use crossbeam_channel::Sender;
 use middlenet_sdk::{DynFunction, Init};
 use middlenet_shm::ControlRegion;
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Report { hop: u16, done: Sender<Value> },
     /// Steer the packets of a port by these rules from now on.
     Steer { port: u8, rules: Arc<RuleSet>, done: Sender<()> },
+    /// Send these flows, by port, elsewhere than the rules say.
+    Divert { flows: Arc<Vec<(u8, Diverted)>>, done: Sender<()> },
     /// Give up the queue at a port, for as long as the port is being restarted: what was to leave by it is dropped.
     TakeQueue { port: u8, done: Sender<Option<Queue>> },
     /// Use this queue at a port from now on.

@@ -5,10 +5,12 @@ use crate::running::Running;
 use middlenet_plan::{Reply, Request};
 use middlenet_sdk::{Channel, ChannelError, Registration};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How often a lockstep run is looked at for its end.
-const LOCKSTEP_LOOK: Duration = Duration::from_millis(2);
+/// How often a lockstep run is looked at for its end, and inline functions that may steer flows for some.
+const SHORT_LOOK: Duration = Duration::from_millis(2);
+/// How often flows whose time is over are cleared away.
+const SWEEP: Duration = Duration::from_secs(1);
 /// How often inline functions are looked at for one that panicked, and ports for one that went deaf.
 const MEND_LOOK: Duration = Duration::from_millis(100);
 
@@ -20,13 +22,20 @@ const MEND_LOOK: Duration = Duration::from_millis(100);
 pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ChannelError> {
     let mut running: Option<Running> = None;
     let mut told_finished = false;
+    let mut last_sweep = Instant::now();
     loop {
         if let Some(running) = &mut running {
             running.mend();
+            running.steer_asked();
+            if last_sweep.elapsed() >= SWEEP {
+                last_sweep = Instant::now();
+                running.sweep_flows();
+            }
             running.watch_ports();
         }
+        let steers = running.as_ref().is_some_and(Running::steers_inline);
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;
-        if !channel.readable(if lockstep { LOCKSTEP_LOOK } else { MEND_LOOK })? {
+        if !channel.readable(if lockstep || steers { SHORT_LOOK } else { MEND_LOOK })? {
             if lockstep && running.as_ref().is_some_and(Running::finished) {
                 told_finished = true;
                 channel.send(&Reply::Finished, &[])?;
@@ -98,7 +107,7 @@ fn carry_out(
         Request::Detach { hop, replica, drain } => at_work.detach(hop, replica, drain).map(|()| Reply::Done),
         Request::Reconfigure { hop, config } => at_work.reconfigure(hop, &config).map(|()| Reply::Done),
         Request::Steer { port, steering } => at_work.steer(port, steering).map(|()| Reply::Done),
-        Request::SteerFlows { hop, .. } => Err(ManagerError::new(format!("hop {hop} steers no flows here"))),
+        Request::SteerFlows { hop, flows } => at_work.steer_flows(hop, &flows).map(|()| Reply::Done),
         Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
         Request::Stop { drain_ms } => match running.take() {
             Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),

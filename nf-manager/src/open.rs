@@ -1,23 +1,30 @@
 //! Opens the plan's ports and deals their queues out to the workers.
 
-use crate::port::{Capture, Clock, Queue, SharedWriter, XdpQueue};
+mod xdp;
+
+pub(crate) use xdp::{OpenedXdp, XdpOpener};
+
+use crate::port::{Capture, Clock, Queue, SharedWriter};
 use crate::{ManagerError, sentence};
-use middlenet_bpf::{Mode, XdpAttachment, XdpPort};
+use middlenet_bpf::{SteeredAttachment, XdpAttachment, XdpHook};
 use middlenet_dpdk::{Eal, Pool, Port, PortConfig, Queues};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
 use middlenet_sdk::PortInfo;
-use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
+use middlenet_xsk::{Promiscuous, Umem};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Fewer posted buffers than two bursts lose packets at the first hiccup.
-const FILL_MIN: u32 = 128;
 
 /// A port's control side. Dropping it leaves the device as it was found.
 pub(crate) enum Opened {
     Dpdk(Port),
-    Xdp { attachment: XdpAttachment, _promiscuous: Promiscuous },
+    Xdp {
+        program: XdpProgram,
+        ifindex: u32,
+        _promiscuous: Promiscuous,
+    },
     Capture,
+    /// An interface that is gone.
+    Gone,
 }
 
 impl Opened {
@@ -25,8 +32,26 @@ impl Opened {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Dpdk(port) => format!("dpdk {}", port.capabilities().driver),
-            Self::Xdp { attachment, .. } => format!("xdp {}", attachment.mode()),
+            Self::Xdp { program, .. } => format!("xdp {}", program.hook().mode()),
             Self::Capture => "pcap".into(),
+            Self::Gone => "gone".into(),
+        }
+    }
+}
+
+/// What is attached to the interface of an AF_XDP port.
+pub(crate) enum XdpProgram {
+    /// It hands over every packet.
+    Plain(XdpAttachment),
+    /// It goes by rules.
+    Steered(Box<SteeredAttachment>),
+}
+
+impl XdpProgram {
+    fn hook(&self) -> &XdpHook {
+        match self {
+            Self::Plain(attachment) => attachment,
+            Self::Steered(attachment) => attachment,
         }
     }
 }
@@ -39,38 +64,29 @@ pub(crate) struct Ports {
     pub(crate) notes: Vec<String>,
     /// By worker, then by port.
     pub(crate) queues: Vec<Vec<Option<Queue>>>,
+    /// To open an AF_XDP port again.
+    pub(crate) xdp: XdpOpener,
 }
 
 /// What ports are opened with.
 pub(crate) struct Opener<'a> {
     pub(crate) eal: &'a Eal,
     pub(crate) pool: &'a Arc<Pool>,
-    pub(crate) umem: Arc<Umem>,
     pub(crate) clock: Clock,
     pub(crate) workers: usize,
-    /// Empty buffers that each AF_XDP queue keeps posted.
-    fill_slots: u32,
     writers: HashMap<String, SharedWriter>,
 }
 
 impl<'a> Opener<'a> {
     pub(crate) fn new(eal: &'a Eal, pool: &'a Arc<Pool>, workers: usize, clock: Clock) -> Self {
-        Self {
-            eal,
-            pool,
-            umem: Umem::new(pool.buffers().clone()),
-            clock,
-            workers,
-            fill_slots: 0,
-            writers: HashMap::new(),
-        }
+        Self { eal, pool, clock, workers, writers: HashMap::new() }
     }
 
     /// Opens every port, or none: what was opened before an error is closed again.
     pub(crate) fn open(mut self, plan: &ManagerPlan) -> Result<Ports, ManagerError> {
-        self.fill_slots = self.share_of_buffers(plan);
         let queues = (0..self.workers).map(|_| Vec::new()).collect();
-        let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues };
+        let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan);
+        let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues, xdp };
         for (id, port) in (0..).zip(&plan.ports) {
             match &port.kind {
                 PortKind::Dpdk { device } => self.open_dpdk(id, port, device, &mut ports)?,
@@ -81,17 +97,6 @@ impl<'a> Opener<'a> {
             }
         }
         Ok(ports)
-    }
-
-    /// AF_XDP queues hold back what is posted to them, so that together they may have half of all buffers.
-    fn share_of_buffers(&self, plan: &ManagerPlan) -> u32 {
-        let queues = plan.ports.iter().filter_map(|port| match &port.kind {
-            PortKind::Xdp { interface, .. } => Interface::lookup(interface).ok(),
-            _ => None,
-        });
-        let queues = queues.map(|interface| interface.queues).sum::<u32>().max(1);
-        let share = (plan.buffers / 2 / queues).clamp(FILL_MIN, XskConfig::default().fill_slots);
-        1 << share.ilog2()
     }
 
     fn open_dpdk(&self, id: u8, plan: &PortPlan, device: &str, ports: &mut Ports) -> Result<(), ManagerError> {
@@ -127,45 +132,14 @@ impl<'a> Opener<'a> {
         mode: XdpMode,
         ports: &mut Ports,
     ) -> Result<(), ManagerError> {
-        let interface = Interface::lookup(name).map_err(|e| sentence(&plan.name, &e))?;
-        if !interface.up {
-            let message = format!("port `{}`: interface `{name}` is down", plan.name);
-            return Err(ManagerError::new(message).hint(format!("ip link set {name} up")));
-        }
-        let queues = interface.queues as usize;
-        if queues < self.workers {
-            let message =
-                format!("port `{}`: interface `{name}` has {queues} queue(s) for {} workers", plan.name, self.workers);
-            return Err(ManagerError::new(message)
-                .hint(format!("ethtool -L {name} combined {}, or fewer cores for the manager", self.workers)));
-        }
-        let promiscuous = interface.promiscuous().map_err(|e| sentence(&plan.name, &e))?;
-        let mode = match mode {
-            XdpMode::Auto => Mode::Auto,
-            XdpMode::Native => Mode::Native,
-            XdpMode::Generic => Mode::Generic,
-        };
-        let attachment = XdpPort::attach(interface.ifindex, mode).map_err(|e| sentence(&plan.name, &e))?;
-        if let Some(refusal) = attachment.native_refusal() {
-            ports.notes.push(format!(
-                "port `{}`: the driver of `{name}` has no native XDP ({refusal}); generic mode costs about half the rate",
-                plan.name
-            ));
-        }
-        let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
-        let mut dealt: Vec<Vec<XdpQueue>> = (0..self.workers).map(|_| Vec::new()).collect();
-        for queue in 0..interface.queues {
-            let socket =
-                XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| sentence(&plan.name, &e))?;
-            attachment.set_socket(queue, socket.fd()).map_err(|e| sentence(&plan.name, &e))?;
-            dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
-        }
-        for (worker, queues) in ports.queues.iter_mut().zip(dealt) {
-            worker.push(Some(Queue::Xdp(queues)));
+        let OpenedXdp { program, promiscuous, interface, queues, note } = ports.xdp.open(plan, name, mode)?;
+        ports.notes.extend(note);
+        for (worker, queue) in ports.queues.iter_mut().zip(queues) {
+            worker.push(Some(queue));
         }
         let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
         ports.infos.push(PortInfo { id, name: plan.name.clone(), mac: interface.mac, mtu });
-        ports.opened.push(Opened::Xdp { attachment, _promiscuous: promiscuous });
+        ports.opened.push(Opened::Xdp { program, ifindex: interface.ifindex, _promiscuous: promiscuous });
         Ok(())
     }
 

@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub(crate) enum Steering {
     /// They do.
     None,
-    /// An XDP program has marked each with its destination.
-    Marked,
+    /// An XDP program has marked each with its destination; what it could not mark goes by the rules.
+    Marked(Arc<RuleSet>),
     /// By rules that the worker carries out.
     Rules(Arc<RuleSet>),
 }

@@ -3,13 +3,13 @@
 use crate::command::{Command, Made};
 use crate::counters::WorkerCounters;
 use crate::graph::Graph;
-use crate::open::{Opened, Opener, Ports};
+use crate::open::{Opened, Opener, Ports, XdpOpener};
 use crate::port::{Clock, Queue};
-use crate::steering::{RuleSet, Steered};
+use crate::steering::Steered;
 use crate::watch::Watch;
-use crate::worker::{HopParts, Parts, Shared, Worker};
+use crate::worker::{AskedFlows, HopParts, Parts, Shared, Worker};
 use crate::{ManagerError, sentence};
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use middlenet_dpdk::{Eal, EalConfig, Launched, LogLevel, Memory, Pool, PoolConfig, tsc};
 use middlenet_plan::{ManagerPlan, Placement, PortKind};
 use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration};
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 const NO_HUGE_MIB: u32 = 256;
 /// How long a worker may take for a command. It answers between two bursts; more means that it is stuck.
 pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bursts in which inline functions steered flows, waiting for the control thread.
+const STEERED_BURSTS: usize = 256;
 
 /// Pauses between restarts of an inline function that panics again and again.
 const MEND_MIN: Duration = Duration::from_millis(100);
@@ -50,6 +53,7 @@ pub(crate) struct Running {
     pub(crate) steered: Vec<Option<Steered>>,
     /// By port.
     pub(crate) watches: Vec<Watch>,
+    pub(crate) xdp: XdpOpener,
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
@@ -65,6 +69,8 @@ pub(crate) struct Running {
     /// When a hop whose inline function panicked may be mended next, and how long to wait after that.
     mending: Vec<(Instant, Duration)>,
     threads: Vec<Thread>,
+    /// Flows that inline functions steer.
+    asked: (Sender<AskedFlows>, Receiver<AskedFlows>),
     eal: Eal,
 }
 
@@ -83,18 +89,15 @@ impl Running {
         let pool = Pool::create(&eal, buffers, &PoolConfig::default())
             .map_err(|e| ManagerError::new(format!("the packet pool cannot be made: {e}")))?;
         let clock = Clock::default();
-        let Ports { opened, infos, mut notes, queues } =
+        let Ports { opened, infos, mut notes, queues, xdp } =
             Opener::new(&eal, &pool, plan.workers.len(), Arc::clone(&clock)).open(&plan)?;
         if !huge && !plan.unprivileged {
             notes
                 .push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
         }
-        let steered = plan.ports.iter().map(|port| {
-            let steering = port.steering.clone()?;
-            let rules = Arc::new(RuleSet::new(&steering, plan.workers.len()));
-            Some(Steered::new(steering, Some(rules)))
-        });
-        let steered = steered.collect();
+        let ports = plan.ports.iter().zip(&opened);
+        let steered =
+            ports.map(|(port, opened)| Steered::of(port, opened, plan.workers.len())).collect::<Result<_, _>>()?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(pool.count()),
             graph: Graph::new(&plan),
@@ -110,6 +113,7 @@ impl Running {
         let mut running = Self {
             started: Instant::now(),
             tsc_hz: shared.tsc_hz,
+            xdp,
             watches: opened.iter().map(|_| Watch::new()).collect(),
             opened,
             steered,
@@ -124,6 +128,7 @@ impl Running {
             registry,
             mending: plan.hops.iter().map(|_| (Instant::now(), MEND_MIN)).collect(),
             threads: Vec::new(),
+            asked: bounded(STEERED_BURSTS),
             eal,
             plan,
         };
@@ -171,6 +176,7 @@ impl Running {
             commands,
             called: Arc::clone(&called),
             event: event.as_fd().try_clone_to_owned().map_err(|e| system(&e))?,
+            steered: self.asked.0.clone(),
         };
         let lcore = self.eal.workers()[worker];
         let launched = self.eal.launch(lcore, move |token| Worker::new(token, parts).run()).map_err(|e| system(&e))?;
@@ -190,7 +196,9 @@ impl Running {
             .ok_or_else(|| ManagerError::new(format!("there is no built-in function `{}`", plan.function)))?;
         let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
         let ports = self.infos.iter().filter(of_chain).cloned().collect();
-        let mut init = Init::new(ports, plan.outputs.iter().map(|(name, _)| name.clone()).collect());
+        let names = plan.steering.iter().map(|target| target.name.clone()).collect();
+        let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
+        let mut init = Init::new(ports, outputs).with_steering(names);
         let function = registration.create(config, &mut init).map_err(|e| {
             let error = ManagerError::new(format!("function `{}`: {}", plan.name, e.message));
             match e.hint {
@@ -204,6 +212,11 @@ impl Running {
     /// The eventfds of the workers, for functions' doorbells.
     pub(crate) fn events(&self) -> Vec<BorrowedFd<'_>> {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
+    }
+
+    /// Returns buffers to the pool from the control thread.
+    pub(crate) fn free_from_control(&self, buffers: &[u32]) {
+        self.pool.free(&self.eal.main_worker(), buffers);
     }
 
     pub(crate) fn send(&self, worker: usize, command: Command) {
@@ -281,6 +294,20 @@ impl Running {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
             Ok(Command::Reconfigure { hop, made, done })
         })
+    }
+
+    /// Whether inline functions may steer flows.
+    pub(crate) fn steers_inline(&self) -> bool {
+        self.plan.hops.iter().any(|hop| hop.placement == Placement::Inline && !hop.steering.is_empty())
+    }
+
+    /// Steers what inline functions asked for since the last call.
+    pub(crate) fn steer_asked(&mut self) {
+        while let Ok((hop, flows)) = self.asked.1.try_recv() {
+            if let Err(e) = self.steer_flows(hop, &flows) {
+                eprintln!("middlenet-nf-manager: {e}");
+            }
+        }
     }
 
     /// Puts new instances in the place of inline functions that panicked, with growing pauses.

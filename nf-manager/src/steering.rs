@@ -1,86 +1,69 @@
-//! The steering rules of ports: carried out by an XDP program where a port has one, else by the workers.
+//! Steering: the rules of ports, and the flows that functions send elsewhere. Carried out by an XDP program where a port has
+//! one, else by the workers.
 
-use crate::ManagerError;
+mod flows;
+mod rules;
+
+pub(crate) use flows::{Diversion, Diverted};
+pub(crate) use rules::RuleSet;
+
 use crate::command::Command;
-use crate::counters::Count;
+use crate::open::{Opened, XdpProgram};
 use crate::port::Steering;
 use crate::running::Running;
-use crossbeam_utils::CachePadded;
-use middlenet_plan::{SteeredStats, SteeringPlan, SteeringStats};
-use middlenet_steer::{Action, Head, Rule};
+use crate::{ManagerError, sentence};
+use flows::{FLOWS, Ledger, Shown};
+use middlenet_bpf::SteeredAttachment;
+use middlenet_plan::{
+    PortPlan, SteerTargetPlan, SteeredFlow as SteeredFlowStats, SteeredStats, SteeringPlan, SteeringStats,
+};
+use middlenet_sdk::SteeredFlow;
+use middlenet_steer::Tables;
+use middlenet_wire::FlowKey;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// What a rule decided about.
-#[derive(Debug, Default)]
-struct Decided {
-    pkts: Count,
-    bytes: Count,
-}
-
-/// Rules that workers carry out.
-#[derive(Debug)]
-pub(crate) struct RuleSet {
-    rules: Vec<Rule>,
-    default: Action,
-    /// By worker, then by rule, the default last.
-    decided: Vec<CachePadded<Box<[Decided]>>>,
-}
-
-impl RuleSet {
-    pub(crate) fn new(plan: &SteeringPlan, workers: usize) -> Self {
-        let decided = || CachePadded::new((0..=plan.rules.len()).map(|_| Decided::default()).collect());
-        Self { rules: plan.rules.clone(), default: plan.default, decided: (0..workers).map(|_| decided()).collect() }
-    }
-
-    /// Decides about a packet, and counts it.
-    #[inline]
-    pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {
-        let head = Head::parse(packet).unwrap_or_default();
-        let rule = self.rules.iter().position(|rule| rule.matches.matches(&head));
-        if let Some(decided) = self.decided[usize::from(worker)].get(rule.unwrap_or(self.rules.len())) {
-            decided.pkts.add(1);
-            decided.bytes.add(packet.len() as u64);
-        }
-        rule.map_or(self.default, |rule| self.rules[rule].action)
-    }
-
-    /// Packets and bytes by rule, the default last.
-    fn counts(&self) -> Vec<(u64, u64)> {
-        let sum = |rule: usize, count: fn(&Decided) -> &Count| -> u64 {
-            self.decided.iter().map(|worker| count(&worker[rule]).get()).sum()
-        };
-        (0..=self.rules.len()).map(|rule| (sum(rule, |d| &d.pkts), sum(rule, |d| &d.bytes))).collect()
-    }
-}
-
-/// A port's rules, as the control thread holds them.
+/// A port's rules and flows, as the control thread holds them.
 #[derive(Debug)]
 pub(crate) struct Steered {
-    pub(crate) plan: SteeringPlan,
-    /// Where the workers carry them out.
-    pub(crate) rules: Option<Arc<RuleSet>>,
-    /// What the rules of the same name decided about before the last replacement.
+    plan: SteeringPlan,
+    /// As the workers carry them out, where no XDP program does or where it could not mark a packet.
+    rules: Arc<RuleSet>,
+    /// Whether an XDP program carries them out.
+    by_xdp: bool,
+    /// What the workers decided about by rules of the same name before the last replacement.
     before: Vec<(u64, u64)>,
+    flows: Ledger,
+}
+
+/// A port's rules as tables.
+pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerError> {
+    Tables::compile(&plan.rules, plan.default).map_err(|e| sentence(port, &e))
 }
 
 impl Steered {
-    pub(crate) fn new(plan: SteeringPlan, rules: Option<Arc<RuleSet>>) -> Self {
+    /// The steering of a port that is open; none without rules.
+    pub(crate) fn of(port: &PortPlan, opened: &Opened, workers: usize) -> Result<Option<Self>, ManagerError> {
+        let Some(plan) = port.steering.clone() else { return Ok(None) };
+        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers));
         let before = vec![(0, 0); plan.to.len()];
-        Self { plan, rules, before }
+        let by_xdp = matches!(opened, Opened::Xdp { .. });
+        Ok(Some(Self { plan, rules, by_xdp, before, flows: Ledger::default() }))
     }
 
     /// How a worker tells the packets of the port apart.
     pub(crate) fn of_worker(steered: Option<&Self>) -> Steering {
         match steered {
             None => Steering::None,
-            Some(Self { rules: Some(rules), .. }) => Steering::Rules(Arc::clone(rules)),
-            Some(Self { rules: None, .. }) => Steering::Marked,
+            Some(Self { rules, by_xdp: true, .. }) => Steering::Marked(Arc::clone(rules)),
+            Some(Self { rules, by_xdp: false, .. }) => Steering::Rules(Arc::clone(rules)),
         }
     }
 
-    /// Takes new rules; `counts` are those of the old ones, and stay with rules of the same name.
-    fn replace(&mut self, plan: SteeringPlan, rules: Option<Arc<RuleSet>>, counts: &[(u64, u64)]) {
-        let old = self.total(counts);
+    /// Takes new rules; what workers decided about by the old ones stays with rules of the same name.
+    fn replace(&mut self, plan: SteeringPlan, rules: Arc<RuleSet>) {
+        let old = self.decided();
         let names = |plan: &SteeringPlan| plan.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
         let (known, default) = (names(&self.plan), old.last().copied().unwrap_or_default());
         let kept = |name: &String| known.iter().position(|n| n == name).and_then(|at| old.get(at)).copied();
@@ -88,42 +71,196 @@ impl Steered {
         (self.plan, self.rules) = (plan, rules);
     }
 
-    fn total(&self, counts: &[(u64, u64)]) -> Vec<(u64, u64)> {
-        let sum = |(&(pkts, bytes), &(p, b)): (&(u64, u64), &(u64, u64))| (pkts + p, bytes + b);
-        counts.iter().zip(&self.before).map(sum).collect()
+    /// Packets and bytes that the workers decided about, by rule, the default last.
+    fn decided(&self) -> Vec<(u64, u64)> {
+        let sum = |((pkts, bytes), &(p, b)): ((u64, u64), &(u64, u64))| (pkts + p, bytes + b);
+        self.rules.counts().into_iter().zip(&self.before).map(sum).collect()
     }
 }
 
 impl Running {
+    /// The port has a new program, which knows no flows.
+    pub(crate) fn forget_flows(&mut self, port: usize) {
+        if let Some(Some(steered)) = self.steered.get_mut(port) {
+            steered.flows.clear();
+        }
+    }
+
+    fn xdp_mut(&mut self, port: u8) -> Option<&mut SteeredAttachment> {
+        match self.opened.get_mut(usize::from(port)) {
+            Some(Opened::Xdp { program: XdpProgram::Steered(attachment), .. }) => Some(attachment),
+            _ => None,
+        }
+    }
+
+    fn xdp(&self, port: usize) -> Option<&SteeredAttachment> {
+        match self.opened.get(port) {
+            Some(Opened::Xdp { program: XdpProgram::Steered(attachment), .. }) => Some(attachment),
+            _ => None,
+        }
+    }
+
     /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new.
     pub(crate) fn steer(&mut self, port: u8, plan: SteeringPlan) -> Result<(), ManagerError> {
         let at = usize::from(port);
-        let Some(steered) = self.steered.get_mut(at).and_then(Option::as_mut) else {
-            return Err(ManagerError::new(format!("port {port} has no steering rules to replace")));
+        let Some(name) = self.plan.ports.get(at).map(|p| p.name.clone()) else {
+            return Err(ManagerError::new(format!("there is no port {port}")));
         };
-        let Some(old) = steered.rules.clone() else {
-            return Err(ManagerError::new(format!("port {port} cannot change its rules")));
-        };
-        let rules = Arc::new(RuleSet::new(&plan, self.counters.len()));
+        if self.steered.get(at).is_none_or(Option::is_none) {
+            return Err(ManagerError::new(format!("port `{name}` has no steering rules to replace")));
+        }
+        let tables = tables(&name, &plan)?;
+        if let Some(attachment) = self.xdp_mut(port) {
+            attachment.steering_mut().replace(&tables).map_err(|e| sentence(&name, &e))?;
+        }
+        let rules = Arc::new(RuleSet::new(tables, self.counters.len()));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
         if let Some(Some(steered)) = self.steered.get_mut(at) {
             // No worker uses the old rules any more, so their counts are final.
-            steered.replace(plan, Some(rules), &old.counts());
+            steered.replace(plan, rules);
         }
         Ok(())
     }
 
+    /// Lets a function of this hop steer flows, as far as the manifest allows.
+    pub(crate) fn steer_flows(&mut self, hop: u16, flows: &[SteeredFlow]) -> Result<(), ManagerError> {
+        let Some(plan) = self.plan.hops.get(usize::from(hop)) else {
+            return Err(ManagerError::new(format!("there is no hop {hop}")));
+        };
+        let by = format!("{}/{}", self.plan.chains[usize::from(plan.chain)].name, plan.name);
+        let targets = plan.steering.clone();
+        let everywhere: Vec<u8> = targets.iter().flat_map(|target| target.ports.clone()).collect();
+        let mut diverted: Vec<(u8, Diverted)> = Vec::new();
+        for flow in flows {
+            let Some(key) = flows::key(flow) else { continue };
+            match flow.to {
+                None => everywhere.iter().for_each(|&port| diverted.extend(self.release(port, key))),
+                Some(to) => match targets.get(usize::from(to)) {
+                    Some(target) => {
+                        let lifetime = Duration::from_millis(flow.lifetime_ms);
+                        let ports = target.ports.iter();
+                        diverted.extend(ports.filter_map(|&port| self.divert(port, key, target, &by, lifetime)));
+                    }
+                    // Out of the manifest's bounds: a function's mistake, or malice.
+                    None => everywhere.first().into_iter().for_each(|&port| self.refuse(port)),
+                },
+            }
+        }
+        if diverted.is_empty() {
+            return Ok(());
+        }
+        let diverted = Arc::new(diverted);
+        self.all(|_, done| Ok(Command::Divert { flows: Arc::clone(&diverted), done }))
+    }
+
+    fn refuse(&mut self, port: u8) {
+        if let Some(Some(steered)) = self.steered.get_mut(usize::from(port)) {
+            steered.flows.refused += 1;
+        }
+    }
+
+    /// Steers a flow at one port. What is returned is for the workers, where they carry it out.
+    fn divert(
+        &mut self,
+        port: u8,
+        key: FlowKey,
+        target: &SteerTargetPlan,
+        by: &str,
+        lifetime: Duration,
+    ) -> Option<(u8, Diverted)> {
+        let steered = self.steered.get_mut(usize::from(port))?.as_mut()?;
+        if !steered.flows.has_room(&key, FLOWS) {
+            steered.flows.full += 1;
+            return None;
+        }
+        let pkts = steered.flows.note(key, &target.to, by, lifetime);
+        let Some(attachment) = self.xdp_mut(port) else {
+            let diversion = Diversion { action: target.action, expires: Instant::now() + lifetime, pkts };
+            return Some((port, (key, Some(diversion))));
+        };
+        let installed = attachment.steering_mut().install_flow(&flows::flow(&key), target.action, lifetime);
+        if installed.is_err()
+            && let Some(Some(steered)) = self.steered.get_mut(usize::from(port))
+        {
+            steered.flows.forget(&key);
+            steered.flows.full += 1;
+        }
+        None
+    }
+
+    /// Leaves a flow to the rules again.
+    fn release(&mut self, port: u8, key: FlowKey) -> Option<(u8, Diverted)> {
+        let steered = self.steered.get_mut(usize::from(port))?.as_mut()?;
+        steered.flows.forget(&key);
+        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (key, None))) };
+        // One that has expired and been swept is gone already.
+        let _ = attachment.steering_mut().remove_flow(&flows::flow(&key));
+        None
+    }
+
+    /// Makes room in the tables of flows. Now and then, not per packet.
+    pub(crate) fn sweep_flows(&mut self) {
+        for port in 0..self.steered.len() {
+            if let Some(steered) = &mut self.steered[port] {
+                if steered.flows.is_empty() {
+                    continue;
+                }
+                steered.flows.sweep();
+            }
+            if let Some(attachment) = u8::try_from(port).ok().and_then(|port| self.xdp_mut(port)) {
+                // Those not swept now are swept next time; packets do not meet them meanwhile.
+                let _ = attachment.steering_mut().sweep_flows();
+            }
+        }
+    }
+
     pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
         let steered = self.steered.get(port)?.as_ref()?;
-        let (by, counts) = match &steered.rules {
-            Some(rules) => ("manager", rules.counts()),
-            None => ("xdp", Vec::new()),
-        };
+        let mut decided = steered.decided();
+        let mut irregular = vec![("refused-flows", steered.flows.refused), ("flows-without-room", steered.flows.full)];
+        let mut of_xdp = None;
+        if let Some(attachment) = self.xdp(port) {
+            let steering = attachment.steering();
+            if let Ok(counters) = steering.counters() {
+                let rules = counters.rules.iter().chain([&counters.default]);
+                for (sum, rule) in decided.iter_mut().zip(rules) {
+                    // The workers counted again what bore no mark.
+                    *sum = (rule.packets, rule.bytes);
+                }
+                let totals = counters.totals;
+                irregular.extend([
+                    ("rules-gone", counters.retired.packets),
+                    ("queue-without-socket", totals.missing_pkts),
+                    ("unmarked", totals.untagged_pkts),
+                    ("runts", totals.short_pkts),
+                    ("without-rules", totals.unruled_pkts),
+                ]);
+            }
+            let flows = steering.flows().unwrap_or_default();
+            of_xdp = Some(flows.into_iter().map(|entry| (entry.flow, entry.packets)).collect::<HashMap<_, _>>());
+        }
+        let flows = steered.flows.alive().map(|(key, entry)| SteeredFlowStats {
+            flow: Shown(key).to_string(),
+            to: entry.to.clone(),
+            by: entry.by.clone(),
+            remaining_s: entry.expires.saturating_duration_since(Instant::now()).as_secs_f64(),
+            pkts: match &of_xdp {
+                Some(flows) => flows.get(&flows::flow(key)).copied().unwrap_or_default(),
+                None => entry.pkts(),
+            },
+        });
         let names = steered.plan.rules.iter().map(|rule| rule.name.as_str()).chain(["else"]);
-        let rules = names
-            .zip(&steered.plan.to)
-            .zip(steered.total(&counts))
-            .map(|((name, to), (pkts, bytes))| SteeredStats { name: name.into(), to: to.clone(), pkts, bytes });
-        Some(SteeringStats { by: by.into(), rules: rules.collect(), ..SteeringStats::default() })
+        let rules = names.zip(&steered.plan.to).zip(decided).map(|((name, to), (pkts, bytes))| SteeredStats {
+            name: name.into(),
+            to: to.clone(),
+            pkts,
+            bytes,
+        });
+        Some(SteeringStats {
+            by: if steered.by_xdp { "xdp" } else { "manager" }.into(),
+            rules: rules.collect(),
+            flows: flows.collect(),
+            irregular: irregular.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| (what.into(), n)).collect(),
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Ports that go deaf: found out and restarted.
+//! Ports that go deaf, or go: found out, and restarted or taken up again.
 //!
 //! The queues of a virtual function end with a reset of its physical one (`ip link set PF down` and up again, a change of its
 //! MTU or rings): from then on it neither receives nor sends until its driver has stopped and started it. Two signs tell: the
@@ -9,12 +9,14 @@
 //! restarted on which nothing comes harms nobody.
 
 use crate::command::Command;
-use crate::open::{self, Opened};
+use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
 use crate::running::Running;
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
+use middlenet_plan::PortKind;
+use middlenet_xsk::Interface;
 use std::time::{Duration, Instant};
 
 /// How often links are looked at.
@@ -104,10 +106,14 @@ impl Watch {
 }
 
 impl Running {
-    /// Looks at the DPDK ports, and restarts those that have gone deaf.
+    /// Looks at the ports: restarts devices that have gone deaf, lets go of interfaces that are gone, and takes them up again.
     pub(crate) fn watch_ports(&mut self) {
         for id in 0..self.opened.len() {
             let now = Instant::now();
+            if matches!(self.opened[id], Opened::Xdp { .. } | Opened::Gone) && self.watches[id].next_look <= now {
+                self.watches[id].next_look = now + LOOK;
+                self.look_at_interface(id);
+            }
             let Opened::Dpdk(port) = &self.opened[id] else { continue };
             let received_pkts = self.counters.iter().map(|worker| worker.ports[id].received_pkts.get()).sum();
             if self.watches[id].hears(received_pkts) {
@@ -129,6 +135,50 @@ impl Running {
                 Err(e) => eprintln!("middlenet-nf-manager: port `{name}` cannot be restarted ({why}): {e}"),
             }
         }
+    }
+
+    /// Lets go of an interface that is gone, so that nobody waits for it, or takes it up again when it is back.
+    fn look_at_interface(&mut self, id: usize) {
+        let plan = self.plan.ports[id].clone();
+        let PortKind::Xdp { interface, mode } = &plan.kind else { return };
+        let found = Interface::lookup(interface).ok();
+        match (&self.opened[id], found) {
+            (Opened::Xdp { ifindex, .. }, found) if found.as_ref().is_none_or(|f| f.ifindex != *ifindex) => {
+                let trouble = format!("its interface `{interface}` is gone");
+                eprintln!("middlenet-nf-manager: port `{}`: {trouble}", plan.name);
+                self.watches[id].trouble = Some(trouble);
+                self.let_go(id);
+            }
+            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode) {
+                Ok(OpenedXdp { program, promiscuous, interface: found, queues, .. }) => {
+                    self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
+                    for (worker, queue) in queues.into_iter().enumerate() {
+                        self.send(worker, Command::GiveQueue { port: id as u8, queue });
+                    }
+                    self.watches[id].restarts += 1;
+                    eprintln!("middlenet-nf-manager: port `{}`: its interface `{interface}` is back", plan.name);
+                }
+                // It may be half made yet; the next look comes soon.
+                Err(e) => self.watches[id].trouble = Some(e.to_string()),
+            },
+            _ => {}
+        }
+    }
+
+    /// Closes what an interface left behind: its sockets, whose buffers come back, and its program.
+    fn let_go(&mut self, id: usize) {
+        for worker in 0..self.counters.len() {
+            let (done, answer) = bounded(1);
+            self.send(worker, Command::TakeQueue { port: id as u8, done });
+            if let Ok(Some(Queue::Xdp(queues))) = answer.recv_timeout(crate::running::COMMAND_LIMIT) {
+                for queue in queues {
+                    self.free_from_control(&queue.close());
+                }
+                self.counters[worker].ports[id].buffers.set(0);
+            }
+        }
+        self.opened[id] = Opened::Gone;
+        self.forget_flows(id);
     }
 
     /// Takes the workers' queues, stops and starts the device, and deals out its queues again.

@@ -10,11 +10,14 @@ use crate::counters::{HopDrop, WorkerCounters};
 use crate::graph::{Entry, Graph};
 use crate::lane::{Lane, Spread};
 use crate::port::{Clock, Queue, Steering};
-use crossbeam_channel::Receiver;
+use crate::steering::Diversion;
+use crossbeam_channel::{Receiver, Sender};
 use middlenet_dpdk::{Pool, tsc};
 use middlenet_plan::{OnFailure, Target, Wait};
-use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init};
+use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init, SteeredFlow};
 use middlenet_shm::{Buffers, Descriptor, Ledger};
+use middlenet_wire::FlowKey;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,6 +34,9 @@ const COLLECTS: u32 = 2;
 const SAMPLE_TURNS: u64 = 64;
 /// Empty buffers that an inline function has at hand.
 const INLINE_SPARE: usize = 16;
+
+/// Flows that an inline function steers, with its hop.
+pub(crate) type AskedFlows = (u16, Vec<SteeredFlow>);
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -62,6 +68,8 @@ pub(crate) struct Parts {
     /// Set when a command waits.
     pub(crate) called: Arc<AtomicBool>,
     pub(crate) event: OwnedFd,
+    /// To the control thread: flows that inline functions steer, with their hop.
+    pub(crate) steered: Sender<AskedFlows>,
 }
 
 /// What one hop is made of on one worker.
@@ -100,6 +108,8 @@ struct Source {
     /// By chain; never empty.
     entries: Vec<Entry>,
     steering: Steering,
+    /// Flows that go elsewhere than the rules say, where the worker carries them out.
+    diverted: HashMap<FlowKey, Diversion>,
 }
 
 impl Source {
@@ -139,17 +149,18 @@ pub(crate) struct Worker<'t> {
     commands: Receiver<Command>,
     called: Arc<AtomicBool>,
     event: OwnedFd,
+    steered: Sender<AskedFlows>,
 }
 
 impl<'t> Worker<'t> {
     pub(crate) fn new(token: &'t middlenet_dpdk::Worker, parts: Parts) -> Self {
-        let Parts { shared, id, counters, queues, steering, hops, chains, commands, called, event } = parts;
+        let Parts { shared, id, counters, queues, steering, hops, chains, commands, called, event, steered } = parts;
         let sources = (0..)
             .zip(queues.iter().zip(steering))
             .filter(|(_, (queue, _))| queue.is_some())
             .map(|(port, (_, steering))| {
                 let entries = shared.graph.entries(port).collect();
-                Source { port, open: false, bursts: 1, entries, steering }
+                Source { port, open: false, bursts: 1, entries, steering, diverted: HashMap::new() }
             })
             .filter(|source| !source.entries.is_empty())
             .collect();
@@ -189,6 +200,7 @@ impl<'t> Worker<'t> {
             commands,
             called,
             event,
+            steered,
         };
         worker.open_chains();
         worker
@@ -358,6 +370,7 @@ impl<'t> Worker<'t> {
         }
         self.supply_lanes();
         self.end_drained_lanes();
+        self.forget_diverted();
         self.count_queues();
         let at_end = self.queues.iter().flatten().all(Queue::at_end);
         if self.shared.lockstep && at_end && self.awaited.is_empty() && self.is_still() {
@@ -408,8 +421,14 @@ impl<'t> Worker<'t> {
                 }
                 Command::Steer { port, rules, done } => {
                     for source in self.sources.iter_mut().filter(|source| source.port == port) {
-                        source.steering = Steering::Rules(Arc::clone(&rules));
+                        if let Steering::Rules(old) | Steering::Marked(old) = &mut source.steering {
+                            *old = Arc::clone(&rules);
+                        }
                     }
+                    let _ = done.send(());
+                }
+                Command::Divert { flows, done } => {
+                    self.divert(&flows);
                     let _ = done.send(());
                 }
                 Command::TakeQueue { port, done } => {

@@ -170,6 +170,13 @@ pub struct FunctionStatus {
     pub process: ProcessStatus,
     /// Cores it may use.
     pub cores: Vec<usize>,
+    /// The user that its process runs under: a name, or a number that has none. Nothing for an inline function.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// How far its process is confined: all of `no-capabilities`, `no-new-privileges`, `seccomp` that the kernel shows. Landlock, the kernel
+    /// does not show.
+    #[serde(default)]
+    pub confined: Vec<String>,
     /// Packets or messages that it holds now.
     pub held_pkts: u64,
     /// Its counters.

@@ -13,6 +13,8 @@ mod resources;
 mod steering;
 #[cfg(test)]
 mod tests;
+mod user;
+mod vfs;
 
 pub(crate) use cores::ranges;
 
@@ -88,8 +90,10 @@ impl<'a> Checker<'a> {
         let mut notes = Vec::new();
         let (of_packets, of_messages) = self.layers(&mut notes);
         let cores = self.cores(of_packets, of_messages);
+        let user = self.user();
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
+        let vfs = self.vfs(&mut notes);
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
@@ -108,7 +112,10 @@ impl<'a> Checker<'a> {
         let runtime = RuntimePlan {
             processes,
             kernel_ports: if lockstep { Vec::new() } else { kernel_ports },
+            vf_ports: if vfs.is_empty() { Vec::new() } else { self.vf_ports() },
+            vfs,
             hugepages,
+            user,
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,

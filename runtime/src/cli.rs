@@ -3,15 +3,18 @@
 mod ask;
 mod binaries;
 mod check;
+mod devices;
 mod functions;
+mod ports;
 mod run;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::doctor;
+use crate::{confine, doctor};
 
 /// One runtime for network functions on a Linux host.
 #[derive(Debug, Parser)]
@@ -43,6 +46,12 @@ enum Command {
         write: Vec<String>,
         /// With --pcap: print the summary as JSON
         #[arg(long, requires = "pcap")]
+        json: bool,
+    },
+    /// List the network devices of this host, what each can be used for, and why not
+    Ports {
+        /// Print JSON
+        #[arg(long)]
         json: bool,
     },
     /// Show ports, functions, processes and counters of a run
@@ -95,6 +104,19 @@ enum Command {
     Fn {
         /// The function
         name: String,
+        /// How it is confined
+        confinement: Option<String>,
+    },
+    /// Confine this process and make it a function's program; started by `run`
+    #[command(hide = true)]
+    Confine {
+        /// How
+        confinement: String,
+        /// The program
+        program: PathBuf,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
 }
 
@@ -141,6 +163,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { manifest, json } => check::check(&manifest, json),
         Command::Run { manifest, pcap, write, json } => run::run(&manifest, &pcap, &write, json),
+        Command::Ports { json } => ports::ports(json),
         Command::Status(watch) => ask::watch(&watch, ask::View::Status),
         Command::Drops(watch) => ask::watch(&watch, ask::View::Drops),
         Command::Stop { name } => ask::stop(name.as_deref()),
@@ -164,7 +187,10 @@ pub fn main() -> ExitCode {
             print_data(&String::from_utf8_lossy(&out));
             Ok(())
         }
-        Command::Fn { name } => return function_process(&name),
+        Command::Fn { name, confinement } => return function_process(&name, confinement.as_deref()),
+        Command::Confine { confinement, program, arguments } => {
+            return confined_program(&confinement, &program, &arguments);
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -179,7 +205,10 @@ pub fn main() -> ExitCode {
 }
 
 /// The `main` of a built-in function's process.
-pub fn function_process(name: &str) -> ExitCode {
+pub fn function_process(name: &str, confinement: Option<&str>) -> ExitCode {
+    if let Some(Err(error)) = confinement.map(confine::enter) {
+        return not_confined(&error);
+    }
     match middlenet_functions::registry().iter().find(|r| r.name == name) {
         Some(registration) => middlenet_sdk::host::main(registration),
         None => {
@@ -187,6 +216,19 @@ pub fn function_process(name: &str) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The `main` of the process of another's function, until it is that.
+pub fn confined_program(confinement: &str, program: &Path, arguments: &[OsString]) -> ExitCode {
+    match confine::execute(confinement, program, arguments) {
+        Ok(never) => match never {},
+        Err(error) => not_confined(&error),
+    }
+}
+
+fn not_confined(error: &confine::ConfineError) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "middlenet: the function is not started: {error}");
+    ExitCode::from(1)
 }
 
 /// Writes to standard output; whoever closed it does not want the rest.

@@ -1,5 +1,6 @@
 //! What the host lacks, what that costs, and the command that mends it.
 
+mod confinement;
 mod host;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ impl Finding {
 pub fn examine(host: &Host) -> Vec<Finding> {
     let mut findings = vec![privileges(host), cores(host), huge_pages(host), manager(host), broker(host)];
     findings.extend([bpf(host), xdp_sockets(host), skmsg(host), low_ports(host), memlock(host)]);
+    findings.extend(confinement::findings(host));
     findings.extend(host.tools.iter().map(|&(name, there)| tool(name, there)));
     findings.extend(host.interfaces.iter().map(|i| interface(i, host)));
     findings

@@ -12,9 +12,12 @@
 
 pub mod api;
 pub mod check;
+pub mod claim;
 pub mod cli;
+pub mod confine;
 pub mod diagnostic;
 pub mod doctor;
+pub mod domain;
 pub mod kernel_port;
 pub mod machine;
 pub mod manifest;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::domain::Ids;
 use middlenet_sdk::Layer;
+use middlenet_sriov::Inventory;
 use serde_json::Value;
 
 /// The host's means.
@@ -48,11 +50,17 @@ fn free_huge_pages() -> u64 {
 pub trait Surroundings {
     /// The folder of the manifest.
     fn folder(&self) -> &Path;
+    /// A user by name or number, with its group; nothing if this host has none.
+    fn user(&self, user: &str) -> Option<Ids>;
     /// What an external function says of itself.
     ///
     /// # Errors
     /// Why it cannot be asked: a sentence and a remedy.
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)>;
+    /// The host's network devices, if they may be looked at.
+    fn network(&self) -> Option<Inventory> {
+        None
+    }
 }
 
 /// What an external function answers to `--describe`.
@@ -64,6 +72,16 @@ pub struct Description {
     pub layer: Option<Layer>,
     /// JSON schema of its configuration.
     pub schema: Value,
+}
+
+/// A user of this host, by name or number.
+pub fn user(user: &str) -> Option<Ids> {
+    use nix::unistd::{Uid, User};
+    let found = match user.parse() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+        Err(_) => User::from_name(user),
+    };
+    found.ok().flatten().map(|u| Ids { uid: u.uid.as_raw(), gid: u.gid.as_raw() })
 }
 
 /// Absolute path of a file that a manifest names.

@@ -3,11 +3,13 @@
 mod entry;
 mod messages;
 mod read;
+mod sriov;
 mod steering;
 
 pub use entry::{FunctionEntry, FunctionOptions};
 pub use messages::{HopForm, Listen, MessageChainForm};
-pub use read::{Chain, ChainOptions, Manifest, Port, SteeredPort};
+pub use read::{Chain, ChainOptions, Manifest, Pf, Port, SteeredPort};
+pub use sriov::{PfForm, VfForm, VfPortForm, VfPortOptions, VfUse};
 pub use steering::{OneOrMany, SteeringRule, Term};
 
 pub use middlenet_plan::{OnFailure as PlanOnFailure, OnLoss, Placement as PlanPlacement, XdpMode as PlanXdpMode};
@@ -34,6 +36,9 @@ pub struct Form {
     /// go to the port's chain.
     #[serde(default)]
     pub steering: BTreeMap<String, Vec<SteeringRule>>,
+    /// Virtual functions of NICs with SR-IOV, by the PF's interface or PCI address.
+    #[serde(default)]
+    pub sriov: BTreeMap<String, PfForm>,
     /// Which cores do what. Default: manager and broker on the first core, functions on the others; on one core they share it.
     #[serde(default)]
     pub cores: Cores,
@@ -43,6 +48,9 @@ pub struct Form {
     /// Descriptors that fit a ring between the manager and a function: a power of two from 64 to 65536.
     #[serde(default = "ring_slots")]
     pub ring_slots: u32,
+    /// The user that function processes run under when root starts the run: a name or a number, not root. No other run may have it.
+    /// Default: a number of the run's own, from 1879048193 on, that stays the same for the same `name`.
+    pub user: Option<UserForm>,
     /// How threads wait for packets: `poll` spins, `auto` spins for a short time and then sleeps, `event` sleeps at once.
     #[serde(default)]
     pub wait: Wait,
@@ -72,12 +80,33 @@ fn drain_ms() -> u64 {
     500
 }
 
-/// A port: exactly one of `dpdk`, `xdp`, `kernel` and `pcap`.
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum UserForm {
+    /// By number; it needs no entry in `/etc/passwd`.
+    Number(u32),
+    /// By name.
+    Name(String),
+}
+
+impl std::fmt::Display for UserForm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A port: exactly one of `dpdk`, `vf`, `xdp`, `kernel` and `pcap`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortForm {
     /// A device that DPDK drives: a PCI address (`0000:01:00.0`) or a virtual device (`net_null0,size=64`).
     pub dpdk: Option<DpdkForm>,
+    /// A virtual function of a NIC, by its name under `sriov:`; DPDK drives it.
+    pub vf: Option<VfPortForm>,
     /// A kernel interface through AF_XDP; its packets no longer reach the kernel's stack.
     pub xdp: Option<XdpForm>,
     /// A new interface of the host, through which packets reach the host's own stack.

@@ -10,10 +10,13 @@ pub use lines::DrawnChain;
 
 use middlenet_plan::{BrokerPlan, ManagerPlan};
 use middlenet_sdk::protocol::Wait;
+use middlenet_sriov::PfWish;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::confine::Files;
+use crate::domain::Ids;
 use crate::manifest::Hugepages;
 
 /// Everything `run` does, decided. Only [`crate::check::plan`] makes one, so it is valid by construction.
@@ -36,8 +39,14 @@ pub struct RuntimePlan {
     pub processes: Vec<ProcessPlan>,
     /// Interfaces to make.
     pub kernel_ports: Vec<KernelPort>,
+    /// Virtual functions to make, by PF.
+    pub vfs: Vec<PfWish>,
+    /// Ports whose device is one of them.
+    pub vf_ports: Vec<VfPort>,
     /// Pages behind the regions of buffers.
     pub hugepages: Hugepages,
+    /// Who the functions run as.
+    pub user: DomainUser,
     /// A function silent for this long while attached is killed.
     pub heartbeat: Duration,
     /// Time for packets in flight at the end.
@@ -112,6 +121,19 @@ pub struct ProcessPlan {
     pub cores: Vec<usize>,
     /// Whether others poll on these cores.
     pub shares_core: bool,
+    /// The files it may open.
+    pub files: Files,
+}
+
+/// The user that functions run under, when root starts the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DomainUser {
+    /// One that no other run has, made of the run's name.
+    #[default]
+    Own,
+    /// The manifest's.
+    Given(Ids),
 }
 
 /// What a function process runs.
@@ -135,4 +157,13 @@ pub struct KernelPort {
     pub interface: String,
     /// Addresses of the host's end, with prefix length.
     pub addresses: Vec<String>,
+}
+
+/// A port whose device is a virtual function; its PCI address is known when that has been made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VfPort {
+    /// Port id.
+    pub port: u8,
+    /// Name of the virtual function.
+    pub vf: String,
 }

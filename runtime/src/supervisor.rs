@@ -25,6 +25,7 @@ mod process;
 mod server;
 mod signals;
 mod snapshot;
+mod standing;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -32,9 +33,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::{BrokerStats, Stats};
+use middlenet_sriov::Vfs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::api::Status;
+use crate::claim::Claims;
+use crate::domain::Ids;
 use crate::kernel_port::KernelPorts;
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
@@ -89,10 +93,31 @@ pub struct Setup {
     pub broker: PathBuf,
     /// What the host had when the plan was made.
     pub machine: Machine,
-    /// The name, taken; nothing for a run over captures, which needs none.
-    pub folder: Option<RunFolder>,
+    /// What was taken of the host.
+    pub taken: Taken,
+    /// Who the functions run as; nothing: as this process.
+    pub user: Option<Ids>,
+}
+
+/// What a run has taken of the host; nothing for a run over captures. It is given back from the first to the last.
+#[derive(Debug, Default)]
+pub struct Taken {
     /// Interfaces that were made.
     pub kernel_ports: KernelPorts,
+    /// Virtual functions that were made.
+    pub vfs: Option<Vfs>,
+    /// Devices that no other run may have.
+    pub claims: Claims,
+    /// The name.
+    pub folder: Option<RunFolder>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        for problem in self.vfs.take().into_iter().flat_map(Vfs::release) {
+            log(format_args!("not undone, but left for the next run of this name: {problem}"));
+        }
+    }
 }
 
 /// How a run ended.
@@ -164,7 +189,7 @@ impl Supervisor {
     pub fn new(plan: Plan, setup: Setup) -> Result<Self, RunError> {
         let fail = |what: &str, e: io::Error| RunError::new(format!("cannot {what}: {e}"));
         let signals = Signals::catch().map_err(|e| fail("catch signals", e))?;
-        let server = match &setup.folder {
+        let server = match &setup.taken.folder {
             Some(folder) => Some(Server::listen(&folder.socket()).map_err(|e| fail("make the control socket", e))?),
             None => None,
         };

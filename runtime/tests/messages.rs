@@ -76,8 +76,8 @@ impl MiddleboxFunction for Tag {
     }
 }
 
-const TWO: &str = "[{ tag: { run: ./tag, config: { to: \"10.2.0.10:80\" } } }, \
-                   { ringed: { run: ./tag, config: { to: \"10.2.0.11:80\", mark: 1 }, hop: ring } }]";
+const TWO: &str = "[{ tag: { run: ./tag, reads: [./program], config: { to: \"10.2.0.10:80\" } } }, \
+                   { ringed: { run: ./tag, reads: [./program], config: { to: \"10.2.0.11:80\", mark: 1 }, hop: ring } }]";
 
 fn manifest(functions: &str) -> String {
     format!(

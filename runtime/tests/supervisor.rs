@@ -13,9 +13,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runs::{FAKE, Run, command, is_alive, pids, send, write_script};
+use runs::{FAKE, Run, command, copy_program, is_alive, pids, send, write_script};
 
 /// Not a test of anything by itself: what the script runs.
 #[test]
@@ -248,7 +249,7 @@ fn hostile_clients_harm_nobody() {
 
 #[test]
 fn an_external_function_runs_and_one_that_dies_at_start_ends_the_run() {
-    let functions = "[{ own: { run: ./own, config: { top: 2 } } }]";
+    let functions = "[{ own: { run: ./own, reads: [./program], config: { top: 2 } } }]";
     let name = "external";
     let folder = std::env::temp_dir().join(format!("middlenet-t{}-{name}", std::process::id()));
     // The script is written after the folder has been made, so check fails first.
@@ -256,11 +257,11 @@ fn an_external_function_runs_and_one_that_dies_at_start_ends_the_run() {
     assert_eq!(missing.end().code(), Some(2));
     assert!(missing.log().contains("/own is not there"), "{}", missing.log());
     let own = folder.join("own");
-    let middlenet = env!("CARGO_BIN_EXE_middlenet");
     let describe = r#"{"name":"own","schema":{"type":"object","properties":{"top":{"type":"integer"}}}}"#;
     let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = --describe ]; then echo '{describe}'; exit 0; fi\nexec {middlenet} fn monitor\n"
+        "#!/bin/sh\nif [ \"$1\" = --describe ]; then echo '{describe}'; exit 0; fi\nexec ./program fn monitor\n"
     );
+    copy_program(Path::new(env!("CARGO_BIN_EXE_middlenet")), &folder.join("program"));
     write_script(&own, &script);
     let again =
         || command(&folder).args(["run", "m.yaml"]).stderr(fs::File::create(folder.join("log")).unwrap()).spawn();

@@ -1,6 +1,6 @@
 //! The trait, and its type-erased form.
 
-use crate::middlebox::{DynMiddlebox, MiddleboxFunction};
+use crate::middlebox::{DynMiddlebox, Interests, MiddleboxFunction};
 use crate::{Burst, ConfigError, Init, middlebox};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -221,13 +221,13 @@ impl Registration {
         }
     }
 
-    /// Makes an instance of either layer and lets it go: whether it takes the configuration. The instance knows that it is
-    /// on [trial](Init::is_trial).
-    pub fn try_config(&self, config: Value, init: &mut Init) -> Result<(), ConfigError> {
+    /// Makes an instance of either layer and lets it go: whether it takes the configuration, and the messages that it wants then. The
+    /// instance knows that it is on [trial](Init::is_trial).
+    pub fn try_config(&self, config: Value, init: &mut Init) -> Result<Interests, ConfigError> {
         init.set_trial();
         match self.create {
-            Create::Packets(create) => create(config, init).map(drop),
-            Create::Messages(create) => create(config, init).map(drop),
+            Create::Packets(create) => create(config, init).map(|_| Interests::NONE),
+            Create::Messages(create) => create(config, init).map(|function| function.interests()),
         }
     }
 

@@ -295,7 +295,9 @@ fn named(name: &str, manifest: &str) -> String {
 
 /// `stopped: 4 received + 0 made = 3 sent + 1 dropped + 0 held`.
 fn balance_line(log: &str) -> Option<Conservation> {
-    let line = log.lines().rev().find_map(|line| line.split_once("stopped: ").map(|(_, rest)| rest))?;
+    // A run of both layers has a line for requests, too.
+    let mut lines = log.lines().rev().filter_map(|line| line.split_once("stopped: ").map(|(_, rest)| rest));
+    let line = lines.find(|line| line.ends_with(" held"))?;
     let count = |word: &str| {
         let before = line.split_once(&format!(" {word}"))?.0;
         before.rsplit(' ').next()?.parse().ok()

@@ -65,6 +65,7 @@ pub struct Config {
     #[serde(default)]
     pub format: Format,
     /// The file to append to; `stdout` and `stderr` (the default) are the process's own.
+    #[schemars(extend("x-middlenet-file" = "write"))]
     pub file: Option<String>,
     /// Milliseconds until a line is handed to the writer, 100 at least.
     #[serde(default = "flush_ms")]

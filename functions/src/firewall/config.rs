@@ -41,6 +41,9 @@ pub struct Config {
     /// Connections not answered yet (TCP handshakes, unanswered UDP and pings) at once; beyond, the oldest is given up.
     #[serde(default = "half_open")]
     pub half_open: usize,
+    /// For how long a rule with `steer` sends a flow elsewhere, in seconds.
+    #[serde(default = "steer_s")]
+    pub steer_s: u64,
     /// How long idle connections are remembered.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -158,6 +161,10 @@ pub struct RuleConfig {
     /// TCP flags that must be set, or with `!` must not be: `syn,!ack`.
     #[serde(default)]
     pub tcp_flags: Option<String>,
+    /// Where further packets of the flow, and answers to them, go past this chain: a name under `steer` in the function's
+    /// entry. The connection is then not tracked.
+    #[serde(default)]
+    pub steer: Option<String>,
     /// `true`: the packet passes. `false`: it is dropped.
     #[serde(default)]
     pub allow: Option<bool>,
@@ -225,6 +232,10 @@ const fn yes() -> bool {
 
 const fn allow() -> Permission {
     Permission::Allow
+}
+
+const fn steer_s() -> u64 {
+    60
 }
 
 const fn connections() -> usize {

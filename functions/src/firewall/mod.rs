@@ -20,6 +20,11 @@
 //! inside passes, and only an exact one ends the connection. A packet of a tracked connection that comes in by another port
 //! than before must be allowed by the rules again. Fragments after the first follow the first one's fate (`fragments`).
 //!
+//! **Steering.** A rule with `steer: NAME` decides about a flow's first packet; later ones, and answers, go where the manifest
+//! says under that name, past this function, for `steer_s`: a suspicious flow through a chain that looks closer, a wanted one
+//! straight out of a port, an unwanted one nowhere at all. Such a flow is not tracked. When its time is over its next packet is
+//! judged as a first one, so that a TCP connection needs `tcp_loose` to go on.
+//!
 //! **Change of configuration.** Tracked connections stay, also those that the new rules would not let begin: they end by
 //! themselves or by their time-out. To cut them, restart the function.
 //!
@@ -48,10 +53,11 @@ use classifier::Classifier;
 use connection::{Connection, Lifetimes};
 use middlenet_sdk::BURST;
 use middlenet_sdk::prelude::*;
-use middlenet_sdk::wire::{Layers, protocol};
+use middlenet_sdk::wire::{FlowKey, Layers, protocol};
 use reject::Rejecter;
 use rule::{Action, Subject};
 use serde_json::{Value, json};
+use std::time::Duration;
 use tracking::segment;
 
 /// Packets that may be under way in fragments at once.
@@ -72,6 +78,9 @@ pub struct Firewall {
     connections: FlowTable<Connection>,
     fragments: FragmentTable<bool>,
     rejecter: Rejecter,
+    steer_for: Duration,
+    /// The flow of the packet at hand is to go elsewhere.
+    steered: Option<(FlowKey, SteerTarget)>,
     /// What the first passes over a burst found.
     probed: Vec<Probed>,
     counters: Counters,
@@ -95,21 +104,24 @@ struct Rules {
     classifier: Classifier,
     actions: Vec<Action>,
     names: Vec<Option<String>>,
+    /// Where flows go on that a rule decided about.
+    steering: Vec<Option<SteerTarget>>,
     hits: Vec<u64>,
     default: Action,
     default_hits: u64,
 }
 
 impl Rules {
-    fn decide(&mut self, subject: &Subject) -> Action {
+    fn decide(&mut self, subject: &Subject) -> (Action, Option<SteerTarget>) {
         let Some(place) = self.classifier.first_match(subject) else {
             self.default_hits += 1;
-            return self.default;
+            return (self.default, None);
         };
         if let Some(hits) = self.hits.get_mut(place) {
             *hits += 1;
         }
-        self.actions.get(place).copied().unwrap_or(Action::Drop)
+        let action = self.actions.get(place).copied().unwrap_or(Action::Drop);
+        (action, self.steering.get(place).copied().flatten())
     }
 }
 
@@ -121,6 +133,7 @@ struct Counters {
     rejected: Counter,
     invalid: Counter,
     evicted: Counter,
+    steered: Counter,
     connections: Counter,
     half_open: Counter,
 }
@@ -158,6 +171,11 @@ impl NetworkFunction for Firewall {
         let rules = Rules {
             actions: compiled.iter().map(|rule| rule.action).collect(),
             names: config.rules.iter().map(|rule| rule.name.clone()).collect(),
+            steering: config
+                .rules
+                .iter()
+                .map(|rule| rule.steer.as_deref().map(|name| init.steering(name)).transpose())
+                .collect::<Result<_, _>>()?,
             hits: vec![0; compiled.len()],
             classifier: Classifier::new(compiled),
             default: match config.default {
@@ -175,6 +193,7 @@ impl NetworkFunction for Firewall {
             rejected: init.counter("rejected", "packets answered with a reset or an ICMP error"),
             invalid: init.counter("invalid", "malformed packets, and those that fit no connection"),
             evicted: init.counter("evicted", "unanswered connections given up to make room"),
+            steered: init.counter("steered", "flows sent elsewhere for a time, by a rule"),
             connections: init.gauge("connections", "connections tracked"),
             half_open: init.gauge("half-open", "connections not answered yet"),
         };
@@ -195,6 +214,8 @@ impl NetworkFunction for Firewall {
             connections: FlowTable::new(if config.stateful { config.connections } else { 1 }),
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             rejecter: Rejecter::new(),
+            steer_for: Duration::from_secs(config.steer_s),
+            steered: None,
             probed: vec![Probed::default(); BURST],
             counters,
             reasons,
@@ -231,6 +252,11 @@ impl NetworkFunction for Firewall {
                             packet.drop(DropReason::DENIED);
                         }
                     }
+                }
+                if let Some((flow, target)) = self.steered.take() {
+                    self.counters.steered.inc();
+                    burst.steer(&flow, target, self.steer_for);
+                    burst.steer(&flow.reverse(), target, self.steer_for);
                 }
             }
         }
@@ -395,7 +421,9 @@ impl Firewall {
 
     fn by_rules(&mut self, packet: &Packet<'_>, probe: &Probe) -> Decision {
         let subject = Subject::of(probe, packet.data(), packet.ingress().0);
-        match self.rules.decide(&subject) {
+        let (action, target) = self.rules.decide(&subject);
+        self.steered = target.and_then(|target| Some((FlowKey::parse(packet.data())?, target)));
+        match action {
             Action::Allow => {
                 self.counters.allowed.inc();
                 Decision::Pass

@@ -470,3 +470,40 @@ proptest! {
         kit.run("left", &[udp(true), packet]);
     }
 }
+
+#[test]
+fn a_rule_steers_both_directions_of_a_flow_and_does_not_track_it() {
+    let config = json!({
+        "steer_s": 5,
+        "rules": [
+            { "src": "192.0.2.0/24", "steer": "inspect", "allow": true },
+            { "src": "198.51.100.0/24", "steer": "nowhere", "allow": false },
+            { "allow": true },
+        ],
+    });
+    let mut kit = Testkit::<Firewall>::with_steering(config.clone(), &["inspect", "nowhere"]).unwrap();
+    let syn = |src: &str| {
+        PacketBuilder::new()
+            .ipv4(src.parse().unwrap(), "10.0.0.2".parse().unwrap())
+            .tcp(1000, 80, TcpFlags::SYN)
+            .build()
+    };
+    let outcomes = kit.run("left", &[syn("192.0.2.1"), syn("198.51.100.1"), syn("203.0.113.1")]);
+    let passed: Vec<_> = outcomes.iter().map(|outcome| outcome.verdict == Verdict::Next).collect();
+    assert_eq!(passed, [true, false, true]);
+    let steered = kit.steered();
+    let flows: Vec<_> = steered.iter().map(|f| (f.src.to_string(), f.dst_port, f.to, f.lifetime_ms)).collect();
+    assert_eq!(
+        flows,
+        [
+            ("192.0.2.1".to_owned(), 80, Some(0), 5000),
+            ("10.0.0.2".to_owned(), 1000, Some(0), 5000),
+            ("198.51.100.1".to_owned(), 80, Some(1), 5000),
+            ("10.0.0.2".to_owned(), 1000, Some(1), 5000),
+        ]
+    );
+    kit.tick();
+    assert_eq!((kit.counter("steered"), kit.counter("connections")), (2, 1), "only the last one is tracked");
+    let refused = Testkit::<Firewall>::with_steering(config, &["inspect"]).err().unwrap();
+    assert!(refused.message.contains("`nowhere`"), "{refused}");
+}

@@ -94,7 +94,7 @@ pub struct RouteFields {
 #[serde(untagged)]
 pub enum RoutesFile {
     /// The path.
-    Path(String),
+    Path(#[schemars(extend("x-middlenet-file" = "read"))] String),
     /// The path, and what lines that name no `via` or port use.
     WithDefaults(RoutesFileFields),
 }
@@ -104,6 +104,7 @@ pub enum RoutesFile {
 #[serde(deny_unknown_fields)]
 pub struct RoutesFileFields {
     /// The path.
+    #[schemars(extend("x-middlenet-file" = "read"))]
     pub path: String,
     /// The next router of lines that name none.
     pub via: Option<IpAddr>,
@@ -333,7 +334,7 @@ fn read_routes(
     };
     let unreadable = |e: std::io::Error| {
         ConfigError::new(format!("the routes file {path} cannot be read: {e}"))
-            .with_hint("a function in a process of its own sees no files; write the lines under `routes` there")
+            .with_hint("the run's user needs the right to read it, and to enter its folder")
     };
     if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
         return Err(ConfigError::new(format!("the routes file {path} is over {} MiB", MAX_FILE_BYTES >> 20)));

@@ -49,6 +49,10 @@ impl Worker<'_> {
             counters.latency.record(tsc::now() - began);
         }
         let emitted = !inline.state.emitted.is_empty();
+        if !inline.state.steered.is_empty() {
+            // The control thread is there to take it; while it is busy, flows stay where they are.
+            let _ = self.steered.try_send((hop, std::mem::take(&mut inline.state.steered)));
+        }
         if inline.state.spare.len() < INLINE_SPARE / 2 {
             self.top_up(hop);
         }

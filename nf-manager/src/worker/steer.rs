@@ -1,12 +1,17 @@
 //! The first step of a steered packet: which chain, or which port, or out of the data plane.
 
-use super::{RECEIVE_BURST, Worker, is_full};
+use super::{RECEIVE_BURST, Source, Worker, is_full};
 use crate::counters::PortLoss;
 use crate::graph::{Entry, Journey, NO_PORT};
 use crate::port::Steering;
+use crate::steering::Diverted;
+use middlenet_bpf::{META_BYTES, take_tag};
 use middlenet_plan::Destination;
 use middlenet_shm::Descriptor;
 use middlenet_steer::Action;
+use middlenet_wire::FlowKey;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,18 +58,14 @@ impl Worker<'_> {
     fn way(&self, at: usize, descriptor: &Descriptor) -> Way {
         let source = &self.sources[at];
         let action = match &source.steering {
-            Steering::Marked => {
-                let before = Descriptor {
-                    offset: descriptor.offset.wrapping_sub(middlenet_steer::MARK_BYTES),
-                    length: middlenet_steer::MARK_BYTES,
-                    ..*descriptor
-                };
-                match middlenet_steer::read_mark(self.buffers.bytes(&before)) {
-                    Some(tag) => Action::Tag(tag),
-                    None => return Way::Lost(PortLoss::NoDestination),
-                }
-            }
-            Steering::Rules(rules) => rules.decide(self.id, self.buffers.bytes(descriptor)),
+            Steering::Marked(rules) => match self.tag(descriptor) {
+                Some(tag) => Action::Tag(tag),
+                None => rules.decide(self.id, self.buffers.bytes(descriptor)),
+            },
+            Steering::Rules(rules) => match source.diversion(self.buffers.bytes(descriptor)) {
+                Some(action) => action,
+                None => rules.decide(self.id, self.buffers.bytes(descriptor)),
+            },
             // A port of several chains has rules; see `check`.
             Steering::None => return Way::Lost(PortLoss::NoDestination),
         };
@@ -78,10 +79,51 @@ impl Worker<'_> {
         }
     }
 
+    /// What the XDP program put in front of a packet.
+    #[inline]
+    fn tag(&self, descriptor: &Descriptor) -> Option<u16> {
+        let length = META_BYTES as u16;
+        let mut before = Descriptor { offset: descriptor.offset.checked_sub(length)?, length, ..*descriptor };
+        take_tag(self.buffers.bytes_mut(&mut before).try_into().ok()?)
+    }
+
+    /// Takes flows that functions have steered.
+    #[cold]
+    pub(super) fn divert(&mut self, flows: &[(u8, Diverted)]) {
+        for (port, (key, diversion)) in flows {
+            let Some(source) = self.sources.iter_mut().find(|source| source.port == *port) else { continue };
+            match diversion {
+                Some(diversion) => drop(source.diverted.insert(*key, diversion.clone())),
+                None => drop(source.diverted.remove(key)),
+            }
+        }
+    }
+
+    /// Forgets flows whose time is over.
+    pub(super) fn forget_diverted(&mut self) {
+        for source in self.sources.iter_mut().filter(|source| !source.diverted.is_empty()) {
+            let now = Instant::now();
+            source.diverted.retain(|_, diversion| diversion.expires > now);
+        }
+    }
+
     #[cold]
     fn lose(&mut self, at: usize, loss: PortLoss, burst: &mut [Descriptor]) {
         let port = usize::from(self.sources[at].port);
         self.counters.ports[port].lost[loss as usize].add(burst.len() as u64);
         self.free(burst);
+    }
+}
+
+impl Source {
+    /// What a function has made of a packet's flow, if anything; looked for only while there are such flows.
+    #[inline]
+    fn diversion(&self, packet: &[u8]) -> Option<Action> {
+        if self.diverted.is_empty() {
+            return None;
+        }
+        let diversion = self.diverted.get(&FlowKey::parse(packet)?)?;
+        diversion.pkts.fetch_add(1, Ordering::Relaxed);
+        Some(diversion.action)
     }
 }

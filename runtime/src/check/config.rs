@@ -1,7 +1,6 @@
 //! Configurations of functions: against their schemas, then by the functions themselves.
 
 use middlenet_plan::Declared;
-use middlenet_sdk::middlebox::Interests;
 use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
 
@@ -13,7 +12,8 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 7] = ["placement", "replicas", "on_failure", "cores", "outputs", "steer", "hop"];
+const OPTIONS: [&str; 9] =
+    ["placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "steer", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 
@@ -59,11 +59,7 @@ impl Checker<'_> {
             registration.try_config(value.clone(), &mut init()).err()
         };
         let mut init = init();
-        let made = match layer {
-            Layer::L2l3 => registration.create(entry.config_json(), &mut init).map(|_| Interests::NONE),
-            Layer::L4l7 => registration.create_middlebox(entry.config_json(), &mut init).map(|f| f.interests()),
-        };
-        match made {
+        match registration.try_config(entry.config_json(), &mut init) {
             Ok(interests) => {
                 Some(Declared { interests, upstreams: init.upstreams().to_vec(), alike: init.are_upstreams_alike() })
             }

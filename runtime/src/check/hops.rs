@@ -200,6 +200,7 @@ impl<'a> Checker<'a> {
                     ports: wired.ports.clone(),
                     wait: wired.chain.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait),
                     cores: self.entry_cores(entry),
+                    files: self.files(entry),
                 });
             }
         }

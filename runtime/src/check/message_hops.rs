@@ -43,6 +43,7 @@ impl Checker<'_> {
                     ports: Vec::new(),
                     wait: chain.form.as_ref().and_then(|f| f.wait).unwrap_or(self.manifest.wait),
                     cores: self.entry_cores(entry),
+                    files: self.files(entry),
                 });
             }
             hops.push(MessageHopPlan {

@@ -55,7 +55,7 @@ impl<'a> Checker<'a> {
         kernel_ports: &mut Vec<KernelPort>,
     ) -> Option<(String, PortKind, u16)> {
         match form {
-            PortForm { dpdk: Some(dpdk), xdp: None, kernel: None, pcap: None } => {
+            PortForm { dpdk: Some(dpdk), vf: None, xdp: None, kernel: None, pcap: None } => {
                 let (device, queues) = match dpdk {
                     DpdkForm::Device(device) => (device, 0),
                     DpdkForm::Options(options) => (&options.device, options.queues),
@@ -73,7 +73,8 @@ impl<'a> Checker<'a> {
                     queues,
                 ))
             }
-            PortForm { dpdk: None, xdp: Some(xdp), kernel: None, pcap: None } => {
+            PortForm { dpdk: None, vf: Some(vf), xdp: None, kernel: None, pcap: None } => self.vf_port(port, vf),
+            PortForm { dpdk: None, vf: None, xdp: Some(xdp), kernel: None, pcap: None } => {
                 let (interface, mode, queues) = match xdp {
                     XdpForm::Interface(interface) => (interface, Default::default(), 0),
                     XdpForm::Options(options) => (&options.interface, options.mode, options.queues),
@@ -82,7 +83,7 @@ impl<'a> Checker<'a> {
                 let kind = PortKind::Xdp { interface: interface.clone(), mode: mode.into() };
                 Some((interface.clone(), kind, queues))
             }
-            PortForm { dpdk: None, xdp: None, kernel: Some(kernel), pcap: None } => {
+            PortForm { dpdk: None, vf: None, xdp: None, kernel: Some(kernel), pcap: None } => {
                 self.check_interface(&kernel.interface, port);
                 for address in kernel.address.as_slice() {
                     if !is_cidr(address) {
@@ -102,7 +103,7 @@ impl<'a> Checker<'a> {
                 });
                 Some((kernel.interface.clone(), PortKind::Xdp { interface: inner, mode: Default::default() }, 0))
             }
-            PortForm { dpdk: None, xdp: None, kernel: None, pcap: Some(pcap) } => {
+            PortForm { dpdk: None, vf: None, xdp: None, kernel: None, pcap: Some(pcap) } => {
                 if pcap.read.is_none() && pcap.write.is_none() {
                     let hint = "add `read: in.pcap`, `write: out.pcap`, or both";
                     self.problem(
@@ -116,7 +117,7 @@ impl<'a> Checker<'a> {
                     PortKind::Pcap { read: pcap.read.as_deref().map(path), write: pcap.write.as_deref().map(path) };
                 Some((String::new(), kind, 1))
             }
-            PortForm { dpdk: None, xdp: None, kernel: None, pcap: None } => {
+            PortForm { dpdk: None, vf: None, xdp: None, kernel: None, pcap: None } => {
                 let hint = "write `{ xdp: eth0 }`, `{ dpdk: \"0000:01:00.0\" }`, `{ kernel: { interface: mn0 } }` or `{ pcap: { read: in.pcap } }`";
                 self.problem(
                     port.name_span.clone(),
@@ -128,7 +129,7 @@ impl<'a> Checker<'a> {
             _ => {
                 let second = port.node.entries().get(1).map_or(port.name_span.clone(), |e| e.key_span.clone());
                 let message = format!("the port `{}` is two things at once", port.name);
-                self.problem(second, message, Some("keep one of `dpdk`, `xdp`, `kernel` and `pcap`".into()));
+                self.problem(second, message, Some("keep one of `dpdk`, `vf`, `xdp`, `kernel` and `pcap`".into()));
                 None
             }
         }
@@ -255,7 +256,7 @@ fn inner_interface(interface: &str) -> String {
     format!("mn-{:012x}", hash & 0xffff_ffff_ffff)
 }
 
-fn is_cidr(text: &str) -> bool {
+pub(super) fn is_cidr(text: &str) -> bool {
     let Some((address, prefix)) = text.split_once('/') else { return false };
     let Ok(prefix) = prefix.parse::<u8>() else { return false };
     match address.parse::<std::net::IpAddr>() {

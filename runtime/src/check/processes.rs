@@ -4,6 +4,7 @@ use middlenet_sdk::protocol::Wait;
 
 use super::Checker;
 use super::cores::CorePlan;
+use crate::confine::Files;
 use crate::manifest::FunctionEntry;
 use crate::plan::{HopId, Plane, ProcessPlan, Program};
 
@@ -18,6 +19,7 @@ pub(super) struct ProcessDraft {
     pub(super) wait: Wait,
     /// Cores that the manifest names for it.
     pub(super) cores: Option<Vec<usize>>,
+    pub(super) files: Files,
 }
 
 /// What a function's process runs.
@@ -54,6 +56,7 @@ impl Checker<'_> {
                     wait: draft.wait,
                     cores: draft.cores.clone().unwrap_or_else(|| pool.next().copied().into_iter().collect()),
                     shares_core: false,
+                    files: draft.files.clone(),
                 });
             }
         }

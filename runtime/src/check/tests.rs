@@ -2,10 +2,13 @@
 
 mod messages;
 mod steering;
+mod users;
+mod vfs;
 
 use super::ports::INTERFACE_CHARACTERS;
 use super::*;
 use crate::diagnostic::Refusal;
+use crate::domain::Ids;
 use crate::machine::Description;
 use crate::plan::{Difference, Piece, Plane};
 use middlenet_plan::{Placement, PortKind, Target};
@@ -72,6 +75,14 @@ struct Nowhere;
 impl Surroundings for Nowhere {
     fn folder(&self) -> &Path {
         Path::new("/etc/middlenet")
+    }
+
+    fn user(&self, user: &str) -> Option<Ids> {
+        match user {
+            "root" | "0" => Some(Ids::alike(0)),
+            "middlenet" | "990" => Some(Ids { uid: 990, gid: 991 }),
+            _ => None,
+        }
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
@@ -229,7 +240,7 @@ cores: { manager: [7] }
     let expected = [
         "1:7 `Edge!` cannot be the name of a run|use lower-case letters, digits and `-`, at most 32",
         "2:1 unknown key `portz`|did you mean `ports`?",
-        "4:25 the port `wan` is two things at once|keep one of `dpdk`, `xdp`, `kernel` and `pcap`",
+        "4:25 the port `wan` is two things at once|keep one of `dpdk`, `vf`, `xdp`, `kernel` and `pcap`",
         "5:10 unknown key `xdpp` in `lan`|did you mean `xdp`?",
         "7:3 the port `bak` does not say what it is|write `bak: { xdp: eth0 }`, or `dpdk`, `kernel` or `pcap`",
         "10:18 there is no port `lna`|did you mean `lan`?",

@@ -4,13 +4,16 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::confine::{self, Confinement};
+use crate::domain::{self, Ids};
 use crate::machine::{Description, Surroundings};
-use crate::plan::Plane;
+use crate::plan::{Plane, Program};
 use middlenet_sdk::Layer;
+use middlenet_sriov::Inventory;
 
 /// The manager's binary, and what names it if it is not beside ours.
 const MANAGER: (&str, &str) = ("middlenet-nf-manager", "MIDDLENET_NF_MANAGER");
@@ -69,6 +72,10 @@ impl Surroundings for Here {
         &self.0
     }
 
+    fn user(&self, user: &str) -> Option<Ids> {
+        crate::machine::user(user)
+    }
+
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
         let shown = program.display();
         let Ok(metadata) = std::fs::metadata(program) else {
@@ -92,10 +99,17 @@ impl Surroundings for Here {
         let layer = answer["layer"].as_str().map_or(Some(Layer::L2l3), Layer::named);
         Ok(Description { name, layer, schema: answer["schema"].clone() })
     }
+
+    fn network(&self) -> Option<Inventory> {
+        middlenet_sriov::discover(&middlenet_sriov::Linux).ok()
+    }
 }
 
 fn describe(program: &Path) -> Result<serde_json::Value, String> {
-    let mut child = Command::new(program)
+    // What it does then, it does as confined as later.
+    let confinement = Confinement { user: domain::of_descriptions(), ..Confinement::default() };
+    let mut child = confine::command(&middlenet(), &Program::External(program.into()), &confinement)
+        .map_err(|e| e.to_string())?
         .arg("--describe")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,18 +4,20 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use middlenet_plan::PortKind;
+use middlenet_sriov::PciAddress;
 
 use super::check::{plan_source, read, report};
-use super::{Failure, binaries, print_data};
+use super::{Failure, binaries, devices, print_data};
 use crate::api::Status;
 use crate::check::{Captures, Traffic};
 use crate::doctor::{LOW_PORTS, first_free_port};
+use crate::domain;
 use crate::kernel_port::{KernelPorts, exists};
 use crate::machine::Machine;
 use crate::plan::{Plan, Plane};
 use crate::render::{Rates, requests_line, status_json, summary_text};
 use crate::run_folder::{RunFolder, Traces};
-use crate::supervisor::{Setup, Supervisor, log};
+use crate::supervisor::{Setup, Supervisor, Taken, log};
 
 pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) -> Result<(), Failure> {
     let source = read(path)?;
@@ -35,14 +37,15 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         }
     }
     let over_captures = traffic != Traffic::Ports;
-    let (folder, kernel_ports) = if over_captures {
+    // Its user is the run's until this function returns.
+    let domain = domain::settle(&mut plan).map_err(|e| Failure::new(e.to_string(), Some(e.hint())))?;
+    let taken = if over_captures {
         check_files(&plan)?;
-        (None, KernelPorts::default())
+        Taken::default()
     } else {
         check_files(&plan)?;
         check_privileges(&mut plan)?;
-        let (folder, kernel_ports) = take_host(&plan, &manifest)?;
-        (Some(folder), kernel_ports)
+        take_host(&plan, &manifest)?
     };
     for note in &plan.runtime.notes {
         log(format_args!("note: {note}"));
@@ -53,8 +56,8 @@ pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) ->
         manager: binaries::of(Plane::Packets),
         broker: binaries::of(Plane::Messages),
         machine,
-        folder,
-        kernel_ports,
+        taken,
+        user: domain.user,
     };
     let outcome =
         Supervisor::new(plan, setup).and_then(Supervisor::run).map_err(|e| Failure::new(e.message, e.hint))?;
@@ -115,13 +118,14 @@ fn check_files(plan: &Plan) -> Result<(), Failure> {
             }
             PortKind::Xdp { interface, .. } if !made(interface) && !exists(interface) => {
                 let message = format!("port `{name}`: this host has no interface `{interface}`");
-                return Err(Failure::new(message, Some("`ip link` lists those it has".into())));
+                return Err(Failure::new(message, Some("`middlenet ports` lists those it has".into())));
             }
-            PortKind::Dpdk { device } if is_pci(device) => {
-                let address = if device.matches(':').count() == 1 { format!("0000:{device}") } else { device.clone() };
-                if !Path::new("/sys/bus/pci/devices").join(&address).exists() {
+            PortKind::Dpdk { device } => {
+                let missing =
+                    |address: &PciAddress| !Path::new("/sys/bus/pci/devices").join(address.to_string()).exists();
+                if let Some(address) = devices::pci(device).filter(missing) {
                     let message = format!("port `{name}`: this host has no PCI device {address}");
-                    return Err(Failure::new(message, Some("`lspci -D` lists those it has".into())));
+                    return Err(Failure::new(message, Some("`middlenet ports` lists those it has".into())));
                 }
             }
             _ => {}
@@ -130,22 +134,21 @@ fn check_files(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a DPDK device is a PCI address, not a virtual device.
-fn is_pci(device: &str) -> bool {
-    let address = device.split(',').next().unwrap_or_default();
-    address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
-}
-
 /// Root may do everything; others run what needs nothing of the kernel.
 fn check_privileges(plan: &mut Plan) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     check_low_ports(plan)?;
+    if !plan.runtime.vfs.is_empty() {
+        let hint =
+            "run it with sudo, or try its chains on a capture: `middlenet run --pcap in.pcap --write out.pcap ...`";
+        return Err(Failure::new("making virtual functions needs root", Some(hint.into())));
+    }
     for port in plan.manager.iter().flat_map(|m| &m.ports) {
         let needs = match &port.kind {
             PortKind::Xdp { .. } => "AF_XDP",
-            PortKind::Dpdk { device } if is_pci(device) => "a PCI device",
+            PortKind::Dpdk { device } if devices::pci(device).is_some() => "a PCI device",
             _ => continue,
         };
         let message = format!("port `{}` needs root: it is {needs}", port.name);
@@ -173,8 +176,8 @@ fn check_low_ports(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the run's name, cleans up after a crash, and makes interfaces: the first things that change the host.
-fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Failure> {
+/// Takes the run's name and devices, cleans up after a crash, and makes VFs and interfaces: the first things that change the host.
+fn take_host(plan: &Plan, manifest: &str) -> Result<Taken, Failure> {
     let name = &plan.name;
     let (folder, stale) = RunFolder::take(name).map_err(|e| {
         let hint = match &e {
@@ -189,6 +192,9 @@ fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Fa
         log(format_args!("removing what process {} left: {}", stale.pid, stale.interfaces.join(", ")));
         KernelPorts::remove_stale(&stale.interfaces);
     }
+    let mut taken = Taken::default();
+    taken.folder = Some(folder);
+    taken.claims = devices::claim(plan, &devices::record(name))?;
     for port in &plan.runtime.kernel_ports {
         for interface in [&port.interface, &port.inner] {
             if exists(interface) {
@@ -199,13 +205,15 @@ fn take_host(plan: &Plan, manifest: &str) -> Result<(RunFolder, KernelPorts), Fa
     }
     let interfaces = plan.runtime.kernel_ports.iter().map(|k| k.inner.clone()).collect();
     let traces = Traces { pid: std::process::id(), manifest: manifest.into(), interfaces };
-    folder.record(&traces).map_err(|e| Failure::new(format!("cannot record the run: {e}"), None))?;
-    let kernel_ports = KernelPorts::create(&plan.runtime.kernel_ports).map_err(|e| {
+    let recorded = taken.folder.as_ref().map_or(Ok(()), |folder| folder.record(&traces));
+    recorded.map_err(|e| Failure::new(format!("cannot record the run: {e}"), None))?;
+    taken.vfs = devices::make_vfs(plan, &devices::record(name))?;
+    taken.kernel_ports = KernelPorts::create(&plan.runtime.kernel_ports).map_err(|e| {
         let hint = match &e {
             crate::kernel_port::KernelPortError::Missing { package, .. } => Some(format!("apt install {package}")),
             crate::kernel_port::KernelPortError::Refused { .. } => None,
         };
         Failure::new(e.to_string(), hint)
     })?;
-    Ok((folder, kernel_ports))
+    Ok(taken)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::machine::Machine;
+use crate::{confine, domain};
 
 /// The kernel's setting of the first port that is not root's.
 pub const LOW_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
@@ -46,6 +47,12 @@ pub struct Host {
     pub may_load_bpf: bool,
     /// The first port that others than root may listen on.
     pub first_free_port: u16,
+    /// The version of landlock, 0 for none.
+    pub landlock: i32,
+    /// Whether the kernel filters system calls.
+    pub has_seccomp: bool,
+    /// Whether there are numbers for users that only one run has.
+    pub has_run_users: bool,
     /// Tools that `kernel` ports need, and whether they are there.
     pub tools: Vec<(&'static str, bool)>,
     /// Interfaces: name, MTU, receive queues, whether up.
@@ -74,6 +81,9 @@ impl Host {
             kernel: kernel(),
             may_load_bpf: may_load_bpf(),
             first_free_port: first_free_port(),
+            landlock: confine::landlock_version(),
+            has_seccomp: confine::has_seccomp(),
+            has_run_users: domain::has_numbers(),
             tools: ["ip", "ethtool"].map(|tool| (tool, is_on_path(tool))).to_vec(),
             interfaces: interfaces(),
         }

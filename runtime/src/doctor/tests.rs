@@ -17,6 +17,9 @@ fn host() -> Host {
         kernel: (6, 12),
         may_load_bpf: true,
         first_free_port: 1024,
+        landlock: 7,
+        has_seccomp: true,
+        has_run_users: true,
         tools: vec![("ip", true), ("ethtool", true)],
         interfaces: vec![("eth0".into(), 1500, 2, true)],
     }
@@ -40,6 +43,9 @@ fn every_complaint_has_its_cost_and_remedy() {
         broker_version: Err("not found".into()),
         kernel: (5, 10),
         may_load_bpf: false,
+        landlock: 3,
+        has_seccomp: false,
+        has_run_users: false,
         tools: vec![("ip", false), ("ethtool", false)],
         interfaces: vec![("eth0".into(), 9000, 1, true), ("eth1".into(), 1500, 1, false)],
         ..host()

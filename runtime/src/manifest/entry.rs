@@ -35,6 +35,11 @@ pub struct FunctionOptions {
     pub on_failure: Option<OnFailure>,
     /// Cores its processes run on; default: one of `cores.functions` each.
     pub cores: Option<Vec<usize>>,
+    /// Files and folders that its process may read and execute, beside its program and the system's libraries; for a file, others in its
+    /// folder as well. Files that configurations of built-in functions name need no mention.
+    pub reads: Option<Vec<PathBuf>>,
+    /// The same to write: files that are not there are made, and belong to the run's user.
+    pub writes: Option<Vec<PathBuf>>,
     /// Where its named outputs lead: to another function of the chain, to a port of the chain, or to `drop`; in `l4l7`, to a
     /// later function of the chain.
     pub outputs: Option<BTreeMap<String, String>>,

@@ -4,7 +4,10 @@ use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, Placement, PortForm, SteeringRule};
+use super::{
+    ChainForm, Cores, Form, FunctionEntry, Memory, MessageChainForm, PfForm, Placement, PortForm, SteeringRule,
+    UserForm,
+};
 use crate::diagnostic::Diagnostic;
 use crate::validate::validate;
 use crate::yaml::{self, Entry, Node, Span, Step};
@@ -23,12 +26,16 @@ pub struct Manifest {
     pub message_chains: Vec<Chain<MessageChainForm>>,
     /// The steering rules by port, in the order of the file.
     pub steering: Vec<SteeredPort>,
+    /// The PFs whose virtual functions are wanted, in the order of the file.
+    pub sriov: Vec<Pf>,
     /// Which cores do what.
     pub cores: Cores,
     /// The packet buffers.
     pub memory: Memory,
     /// Slots per ring.
     pub ring_slots: u32,
+    /// The user of function processes.
+    pub user: Option<UserForm>,
     /// How threads wait.
     pub wait: Wait,
     /// Where functions run.
@@ -80,6 +87,19 @@ pub struct SteeredPort {
     pub rules: Vec<(Option<SteeringRule>, Node)>,
 }
 
+/// A PF whose virtual functions are wanted.
+#[derive(Debug, Clone)]
+pub struct Pf {
+    /// Interface or PCI address.
+    pub name: String,
+    /// Where the name stands.
+    pub name_span: Span,
+    /// What is wanted of it; nothing if that could not be read.
+    pub form: Option<PfForm>,
+    /// Its part of the file.
+    pub node: Node,
+}
+
 /// What chains of both layers say about their functions.
 pub trait ChainOptions {
     /// How its functions wait.
@@ -126,6 +146,7 @@ impl Manifest {
         let chains: Vec<Chain> = packets.into_iter().map(|e| read_packet_chain(e, &mut problems)).collect();
         let message_chains: Vec<_> = messages.into_iter().map(|e| read_message_chain(e, &mut problems)).collect();
         let steering = entries(&root, "steering").iter().map(|e| read_steering(e, &mut problems)).collect();
+        let sriov = entries(&root, "sriov").iter().map(|e| read_pf(e, &mut problems)).collect();
         if root.get("ports").is_none() && (!chains.is_empty() || message_chains.is_empty()) {
             problems.push(Diagnostic::new(root.span.clone(), "the key `ports` is missing"));
         }
@@ -136,9 +157,11 @@ impl Manifest {
             chains,
             message_chains,
             steering,
+            sriov,
             cores: field(&root, "cores").unwrap_or_default(),
             memory: field(&root, "memory").unwrap_or_default(),
             ring_slots: field(&root, "ring_slots").unwrap_or_else(super::ring_slots),
+            user: field(&root, "user"),
             wait: field(&root, "wait").unwrap_or_default(),
             placement: field(&root, "placement").unwrap_or_default(),
             heartbeat_ms: field(&root, "heartbeat_ms").unwrap_or_else(super::heartbeat_ms),
@@ -167,7 +190,7 @@ impl Manifest {
 /// The schema of the top level without what is read piece by piece.
 fn outer_schema() -> Value {
     let mut schema = schema_for!(Form).to_value();
-    for pieces in ["ports", "chains", "steering"] {
+    for pieces in ["ports", "chains", "steering", "sriov"] {
         schema["properties"][pieces] = json!({ "type": "object" });
     }
     schema["properties"]["steering"]["additionalProperties"] = json!({ "type": "array" });
@@ -245,6 +268,11 @@ fn read_steering(entry: &Entry, problems: &mut Vec<Diagnostic>) -> SteeredPort {
         span: entry.key_span.clone(),
         rules: (1..).zip(entry.value.items()).map(&mut read).collect(),
     }
+}
+
+fn read_pf(entry: &Entry, problems: &mut Vec<Diagnostic>) -> Pf {
+    let (name, name_span) = (entry.key.clone(), entry.key_span.clone());
+    Pf { form: decode(&entry.value, &name, problems), name, name_span, node: entry.value.clone() }
 }
 
 fn is_of_messages(entry: &Entry) -> bool {

@@ -82,6 +82,10 @@ impl Difference {
         self.note("name", &old.name, &new.name);
         let (a, b) = (&old.runtime, &new.runtime);
         self.note("memory.hugepages", format!("{:?}", a.hugepages), format!("{:?}", b.hugepages));
+        self.note("user", format!("{:?}", a.user), format!("{:?}", b.user));
+        if a.vfs != b.vfs {
+            self.structural.push("the virtual functions under `sriov` would be others".into());
+        }
         self.note("heartbeat_ms", a.heartbeat.as_millis(), b.heartbeat.as_millis());
         self.note("drain_ms", a.drain.as_millis(), b.drain.as_millis());
     }
@@ -170,7 +174,7 @@ impl Difference {
         compare_lists("function", &before, &after, &mut self.structural, |o, n| {
             let processes = |plan: &Plan, id: usize| {
                 let of_hop = plan.runtime.processes.iter().filter(|p| p.hop == HopId::new(plane, id));
-                of_hop.map(|p| (p.program.clone(), p.cores.clone(), p.wait)).collect::<Vec<_>>()
+                of_hop.map(|p| (p.program.clone(), p.cores.clone(), p.wait, p.files.clone())).collect::<Vec<_>>()
             };
             let same = same(o, n) && processes(old, o) == processes(new, n);
             let hop = HopId::new(plane, o);

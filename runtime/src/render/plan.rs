@@ -8,12 +8,15 @@ use super::Table;
 use crate::check::ranges;
 use crate::machine::Machine;
 use crate::manifest::Hugepages;
-use crate::plan::{Plan, Plane, Program};
+use crate::plan::{DomainUser, Plan, Plane, Program};
 
 fn device(plan: &Plan, id: usize, port: &PortPlan) -> (&'static str, String) {
     if let Some(kernel) = plan.runtime.kernel_ports.iter().find(|k| usize::from(k.port) == id) {
         let addresses = kernel.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
         return ("kernel", format!("{}{addresses}", kernel.interface));
+    }
+    if let Some(device) = super::sriov::device(plan, id) {
+        return ("vf", device);
     }
     match &port.kind {
         PortKind::Dpdk { device } => ("dpdk", device.clone()),
@@ -49,13 +52,19 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
-    for table in [ports(plan), super::steering::of_plan(plan), listeners(plan), functions(plan), processes_table(plan)]
-        .iter()
-        .filter(|t| !t.is_empty())
-    {
+    let of_ports = [super::sriov::of_plan(plan), ports(plan), super::steering::of_plan(plan)];
+    let rest = [listeners(plan), functions(plan), processes_table(plan)];
+    for table in of_ports.iter().chain(&rest).filter(|t| !t.is_empty()) {
         let _ = write!(out, "\n{}", table.render());
     }
     out.push('\n');
+    if !plan.runtime.processes.is_empty() {
+        let user = match plan.runtime.user {
+            DomainUser::Own => "a user of the run's own".to_owned(),
+            DomainUser::Given(ids) => format!("the user {}", ids.uid),
+        };
+        let _ = writeln!(out, "functions: under {user}, if root starts the run");
+    }
     for plane in plan.planes() {
         let (pages, size) = pages(plan, plane, machine);
         let what = match plane {
@@ -163,7 +172,7 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
     let processes = plan.runtime.processes.iter().map(|p| {
         json!({
             "layer": p.hop.plane.layer().name(), "hop": p.hop.hop, "replica": p.replica, "label": p.label,
-            "program": p.program, "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core,
+            "program": p.program, "cores": p.cores, "wait": p.wait, "shares_core": p.shares_core, "files": p.files,
         })
     });
     let memory = |plane| {
@@ -175,9 +184,12 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
     json!({
         "ok": true,
         "name": plan.name,
+        "user": plan.runtime.user,
         "chains": chains.collect::<Vec<_>>(),
         "processes": processes.collect::<Vec<_>>(),
         "kernel_ports": plan.runtime.kernel_ports,
+        "sriov": plan.runtime.vfs,
+        "vf_ports": plan.runtime.vf_ports,
         "memory": plan.manager.as_ref().map(|_| memory(Plane::Packets)),
         "message_memory": plan.broker.as_ref().map(|_| memory(Plane::Messages)),
         "heartbeat_ms": plan.runtime.heartbeat.as_millis(),

@@ -116,29 +116,31 @@ fn label(f: &FunctionStatus, all: &[FunctionStatus]) -> String {
 }
 
 fn instances(status: &Status) -> Table {
-    let mut table = Table::new(["PROCESS", ">PID", "STATE", ">RESTARTS", "CORES", ">HELD", "LAST END"]);
+    let mut table = Table::new(["PROCESS", ">PID", "STATE", ">RESTARTS", "CORES", "USER", ">HELD", "LAST END"]);
     let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let mut row = |name: String, process: &crate::api::ProcessStatus, cores: String, held: String| {
+    let mut row = |name: String, process: &crate::api::ProcessStatus, cores: String, user: String, held: String| {
         table.row([
             name,
             process.pid.map_or("-".into(), |p| p.to_string()),
             process.state.clone(),
             process.restarts.to_string(),
             cores,
+            user,
             held,
             process.last_exit.clone().unwrap_or_default(),
         ]);
     };
     let workers = status.data_plane.iter().flat_map(|d| &d.workers).map(|w| w.core).collect::<Vec<_>>();
     if status.manager.state != "unused" {
-        row("nf-manager".into(), &status.manager, list(&workers), "-".into());
+        row("nf-manager".into(), &status.manager, list(&workers), "-".into(), "-".into());
     }
     if let Some(broker) = &status.broker {
         let workers = status.messages.iter().flat_map(|d| &d.workers).map(|w| w.core).collect::<Vec<_>>();
-        row("message broker".into(), broker, list(&workers), "-".into());
+        row("message broker".into(), broker, list(&workers), "-".into(), "-".into());
     }
     for f in status.functions.iter().filter(|f| f.placement == "process") {
-        row(label(f, &status.functions), &f.process, list(&f.cores), grouped(f.held_pkts));
+        let user = f.user.clone().unwrap_or_else(|| "-".into());
+        row(label(f, &status.functions), &f.process, list(&f.cores), user, grouped(f.held_pkts));
     }
     table
 }

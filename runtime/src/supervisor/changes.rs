@@ -13,6 +13,7 @@ use super::{Phase, Supervisor, log};
 use crate::api::Response;
 use crate::check::{self, Traffic};
 use crate::diagnostic::Refusal;
+use crate::domain::Ids;
 use crate::machine::{Description, Surroundings};
 use crate::manifest::Manifest;
 use crate::plan::{Change, Difference, HopId, Piece, Plane};
@@ -60,6 +61,10 @@ struct Live(PathBuf);
 impl Surroundings for Live {
     fn folder(&self) -> &Path {
         &self.0
+    }
+
+    fn user(&self, user: &str) -> Option<Ids> {
+        crate::machine::user(user)
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {

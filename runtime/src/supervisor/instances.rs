@@ -1,7 +1,6 @@
 //! Function processes: their way to the data plane, their deaths, their successors.
 
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,8 @@ use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
 use super::{Phase, RunError, Supervisor, log};
-use crate::plan::{Hop, Plane, Program};
+use crate::confine::{self, Confinement};
+use crate::plan::{Hop, Plane};
 
 /// Messages of an instance that are taken in a row.
 const MESSAGES_PER_TURN: usize = 64;
@@ -48,16 +48,12 @@ impl Supervisor {
 
     pub(super) fn spawn(&mut self, at: usize) -> Result<Instance, RunError> {
         let slot = &self.slots[at];
-        let command = match &slot.plan.program {
-            Program::BuiltIn(name) => {
-                let mut command = Command::new(&self.setup.middlenet);
-                command.args(["fn", name]);
-                command
-            }
-            Program::External(path) => Command::new(path),
-        };
-        let process = Process::spawn(command)
-            .map_err(|e| RunError::new(format!("cannot start the function `{}`: {e}", slot.plan.label)))?;
+        let fail =
+            |e: &dyn std::fmt::Display| RunError::new(format!("cannot start the function `{}`: {e}", slot.plan.label));
+        let confinement = Confinement { user: self.setup.user, files: slot.plan.files.clone() };
+        let command =
+            confine::command(&self.setup.middlenet, &slot.plan.program, &confinement).map_err(|e| fail(&e))?;
+        let process = Process::spawn(command).map_err(|e| fail(&e))?;
         self.next_instance += 1;
         Ok(Instance::new(self.next_instance, process))
     }

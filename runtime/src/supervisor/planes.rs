@@ -4,9 +4,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use middlenet_plan::{BrokerStats, Reply, Request, Stats};
+use middlenet_plan::{BrokerStats, ManagerPlan, PortKind, Reply, Request, Stats};
 use middlenet_sdk::{ChannelError, PortInfo};
 use middlenet_shm::{Pages, Region, ShmError};
+use middlenet_sriov::Vfs;
 
 use super::plane::{End, Expected, Up};
 use super::process::{Process, describe_exit};
@@ -48,7 +49,7 @@ impl Supervisor {
             RunError::new(format!("cannot start {}: {e}", path.display()))
                 .with_hint(format!("install it beside `middlenet`, or name it in {variable}"))
         })?;
-        let packets = self.plan.manager.clone().map(|plan| Request::Start { plan });
+        let packets = self.manager_plan().map(|plan| Request::Start { plan });
         let messages = self.plan.broker.clone().map(|plan| Request::StartBroker { plan });
         let request = match plane {
             Plane::Packets => packets,
@@ -64,6 +65,19 @@ impl Supervisor {
             data.expected.push_back((Expected::Started, Instant::now()));
         }
         Ok(())
+    }
+
+    /// The manager's plan, with the PCI addresses of virtual functions.
+    fn manager_plan(&self) -> Option<ManagerPlan> {
+        let mut plan = self.plan.manager.clone()?;
+        let ready = self.setup.taken.vfs.as_ref().map(Vfs::ready).unwrap_or_default();
+        for of_port in &self.plan.runtime.vf_ports {
+            let vf = ready.iter().find(|vf| vf.name == of_port.vf);
+            if let (Some(vf), Some(port)) = (vf, plan.ports.get_mut(usize::from(of_port.port))) {
+                port.kind = PortKind::Dpdk { device: vf.pci.to_string() };
+            }
+        }
+        Some(plan)
     }
 
     /// The memory of a data plane.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::instance::{Instance, Slot, Stage};
 use super::plane::Expected;
+use super::standing;
 use super::{Phase, Supervisor};
 use crate::api::{ChainStatus, CounterStatus, FunctionStatus, ProcessStatus, Response, Status};
 use crate::plan::{HopId, Plane};
@@ -155,11 +156,14 @@ impl Supervisor {
         let slots = self.slots.iter().filter(|s| s.plan.hop == id);
         let status = |slot: &Slot| {
             let current = slot.current.as_ref();
+            let seen = current.map(|i| standing::of(i.process.pid())).unwrap_or_default();
             FunctionStatus {
                 placement: "process".into(),
                 replica: slot.plan.replica,
                 process: process_status(slot),
                 cores: slot.plan.cores.clone(),
+                user: seen.user,
+                confined: seen.confined,
                 counters: current.map(counters).unwrap_or_default(),
                 report: current.map(|i| i.report.clone()).unwrap_or(Value::Null),
                 held_pkts: instances.get(usize::from(slot.plan.replica)).map_or(0, |i| i.held),

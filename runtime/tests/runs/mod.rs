@@ -29,6 +29,15 @@ pub(crate) fn write_script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Puts a program where the user of a run finds it: the folders on the way to where it was built may be closed to others.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    // A copy onto a link would write into what is linked.
+    assert!(!to.exists(), "{} is there", to.display());
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).unwrap();
+    }
+}
+
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_middlenet"));
     // Root's runs are in /run, others' below this folder.
@@ -59,9 +68,11 @@ impl Run {
         let describe = r#"{"name":"tag","layer":"l4l7","schema":{"type":"object"}}"#;
         let text = format!(
             "#!/bin/sh\nif [ \"$1\" = --describe ]; then echo '{describe}'; exit 0; fi\n\
-             exec '{}' --exact message_function_main --nocapture --quiet\n",
-            own.display()
+             exec ./program --exact message_function_main --nocapture --quiet\n"
         );
+        if manifest.contains("./tag") {
+            copy_program(&own, &folder.join("program"));
+        }
         write_script(&folder.join("tag"), &text);
         fs::write(folder.join("m.yaml"), manifest.replace("NAME", &name)).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();

@@ -8,7 +8,6 @@
 mod covers;
 mod flow;
 mod head;
-mod mark;
 mod prefix;
 mod rule;
 mod tables;
@@ -18,7 +17,6 @@ pub mod testkit;
 pub use covers::{Dead, dead_rules};
 pub use flow::Flow;
 pub use head::Head;
-pub use mark::{MARK_BYTES, MARK_MAGIC, read_mark};
 pub use prefix::{BadPrefix, Prefix};
 pub use rule::{Action, Match, PortRange, Rule};
 pub use tables::{

@@ -1,7 +1,14 @@
 //! Rules and frames for tests, drawn from few values so that they meet often, with malformed frames among them.
 
+mod mix;
+
 use crate::{Action, Match, PortRange, Prefix, Rule, ethertype};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use mix::Mix;
+
+/// The longest frame: one that a kernel keeps in one page.
+pub const MOST_BYTES: usize = 3000;
 
 /// A source of choices: bytes that are given, then an endless row of numbers that follow from a seed (SplitMix64).
 #[derive(Clone, Debug)]
@@ -174,7 +181,7 @@ impl<'a> Draw<'a> {
         rules
     }
 
-    /// A frame of 14 bytes at least, which may end anywhere and have any byte changed.
+    /// A frame of 14 to [`MOST_BYTES`] bytes, which may end anywhere and have any byte changed.
     pub fn frame(&mut self) -> Vec<u8> {
         let mut frame = [self.mac(), self.mac()].concat();
         for _ in 0..self.of(&[0, 0, 0, 1, 1, 2, 3]) {
@@ -199,7 +206,7 @@ impl<'a> Draw<'a> {
         if self.one_in(4) {
             frame.truncate(14 + self.below(frame.len()));
         }
-        frame.resize(frame.len().max(14), 0);
+        frame.resize(frame.len().clamp(14, MOST_BYTES), 0);
         frame
     }
 

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, May)] = &[
     ("middlenet-steer", May::Use(&[])),
     ("middlenet-bpf", May::Use(&["middlenet-steer"])),
     ("dpdk-sys", May::Use(&[])),
+    ("middlenet-sriov", May::Use(&[])),
     ("xtask", May::Use(&[])),
     ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-http", "middlenet-shm"])),
     (
@@ -26,7 +27,7 @@ const LAYERS: &[(&str, May)] = &[
         May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-steer"]),
     ),
     ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
-    ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm"])),
+    ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm", "middlenet-steer"])),
     (
         "middlenet-functions",
         May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-bpf"]),

@@ -77,6 +77,32 @@ impl Peer {
         assert_eq!(sent, packet.len() as isize, "{}", io::Error::last_os_error());
     }
 
+    /// Sends packets by as few calls as the kernel takes.
+    pub(crate) fn send_burst(&self, packets: &[Vec<u8>]) {
+        let mut parts: Vec<libc::iovec> = packets
+            .iter()
+            .map(|packet| libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = parts
+            .iter_mut()
+            .map(|part| {
+                // SAFETY: the struct is made of integers and pointers, for which zero is a value.
+                let mut message: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+                (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (part, 1);
+                message
+            })
+            .collect();
+        let mut sent = 0;
+        while sent < messages.len() {
+            let rest = &mut messages[sent..];
+            // SAFETY: the messages, their parts and the packets outlive the call, which only reads the packets.
+            let taken =
+                unsafe { libc::sendmmsg(self.socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0) };
+            assert!(taken > 0, "{}", io::Error::last_os_error());
+            sent += taken as usize;
+        }
+    }
+
     /// The next packet that arrived from outside, if one is there.
     pub(crate) fn receive(&self) -> Option<Vec<u8>> {
         loop {

@@ -1,0 +1,228 @@
+//! One rule set in the kernel: its program and its tables.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenMapMut};
+use middlenet_steer::{Action, Image, MacTable, PortTable, Rule, Tables};
+
+use super::{RuleCounters, Shared};
+use crate::counters::per_cpu_sums;
+use crate::error::io_error;
+use crate::skeletons::steer_rules::{OpenSteerRulesSkel, SteerRulesSkelBuilder};
+use crate::{Error, Result, log};
+
+/// The name of the program, as `bpftool prog` shows it.
+const PROGRAM: &str = "steer_rules";
+
+/// `STEER_KERNEL` and `STEER_DROP` in `steer.h`.
+const KERNEL: u32 = 0x1_0000;
+const DROP: u32 = 0x2_0000;
+
+/// Bytes of tables given to the kernel by one call.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// A rule set in the kernel.
+#[derive(Debug)]
+pub(super) struct RuleSet {
+    program: OwnedFd,
+    counters: MapHandle,
+    rules: Vec<Rule>,
+}
+
+impl RuleSet {
+    pub(super) fn load(tables: &Tables, shared: &Shared) -> Result<Self> {
+        let (loaded, log) = log::listen(|| load(tables, shared));
+        let loaded = loaded.map_err(|error| Error::of_load(PROGRAM, &error, log))?;
+        fill(&loaded, tables)
+            .map_err(|error| Error::Tables { rules: tables.rules().len(), source: io_error(&error) })?;
+        Ok(Self { program: loaded.program, counters: loaded.rule_counters, rules: tables.rules().to_vec() })
+    }
+
+    pub(super) fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What each rule counted, and the default behind them.
+    pub(super) fn counters(&self) -> io::Result<Vec<RuleCounters>> {
+        let of = |slot| per_cpu_sums(&self.counters, slot).map(|[packets, bytes]| RuleCounters { packets, bytes });
+        (0..=self.rules.len() as u32).map(of).collect()
+    }
+}
+
+/// An action as the programs know it.
+pub(super) fn action_number(action: Action) -> u32 {
+    match action {
+        Action::Tag(tag) => tag.into(),
+        Action::Kernel => KERNEL,
+        Action::Drop => DROP,
+    }
+}
+
+/// The action of such a number.
+pub(super) fn action_of(number: u32) -> Action {
+    match u16::try_from(number) {
+        Ok(tag) => Action::Tag(tag),
+        Err(_) if number == DROP => Action::Drop,
+        Err(_) => Action::Kernel,
+    }
+}
+
+/// What is left of the skeleton once the kernel holds program and maps.
+struct Loaded {
+    program: OwnedFd,
+    rule_counters: MapHandle,
+    actions: MapHandle,
+    vectors: MapHandle,
+    kinds: MapHandle,
+    vlans: MapHandle,
+    src_macs: MapHandle,
+    dst_macs: MapHandle,
+    blocks: MapHandle,
+    chains: MapHandle,
+    src_ports: MapHandle,
+    dst_ports: MapHandle,
+}
+
+fn load(tables: &Tables, shared: &Shared) -> libbpf_rs::Result<Loaded> {
+    let mut object = MaybeUninit::uninit();
+    let mut open = SteerRulesSkelBuilder::default().open(&mut object)?;
+    set_constants(&mut open, tables)?;
+    set_sizes(&mut open, tables)?;
+    open.maps.xsks.reuse_fd(shared.sockets.as_fd())?;
+    open.maps.counters.reuse_fd(shared.counters.as_fd())?;
+    open.maps.heads.reuse_fd(shared.heads.as_fd())?;
+    open.maps.flows.reuse_fd(shared.flows.as_fd())?;
+    open.maps.control.reuse_fd(shared.control.as_fd())?;
+    let skeleton = open.load()?;
+    let maps = &skeleton.maps;
+    Ok(Loaded {
+        program: skeleton.progs.steer_rules.as_fd().try_clone_to_owned()?,
+        rule_counters: MapHandle::try_from(&maps.rule_counters)?,
+        actions: MapHandle::try_from(&maps.actions)?,
+        vectors: MapHandle::try_from(&maps.vectors)?,
+        kinds: MapHandle::try_from(&maps.kinds)?,
+        vlans: MapHandle::try_from(&maps.vlans)?,
+        src_macs: MapHandle::try_from(&maps.src_macs)?,
+        dst_macs: MapHandle::try_from(&maps.dst_macs)?,
+        blocks: MapHandle::try_from(&maps.blocks)?,
+        chains: MapHandle::try_from(&maps.chains)?,
+        src_ports: MapHandle::try_from(&maps.src_ports)?,
+        dst_ports: MapHandle::try_from(&maps.dst_ports)?,
+    })
+}
+
+/// The constants that the program is verified with.
+fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_rs::Result<()> {
+    let image = tables.image();
+    let constants = open
+        .maps
+        .rodata_data
+        .as_deref_mut()
+        .ok_or_else(|| libbpf_rs::Error::from(io::Error::from(io::ErrorKind::InvalidData)))?;
+    constants.words = image.words as u32;
+    constants.rules = tables.rules().len() as u32;
+    constants.with_kinds = image.kinds.is_some().into();
+    constants.with_vlans = image.vlans.is_some().into();
+    constants.with_src_macs = image.src_macs.is_some().into();
+    constants.with_dst_macs = image.dst_macs.is_some().into();
+    constants.with_src = image.src.is_some().into();
+    constants.with_dst = image.dst.is_some().into();
+    constants.with_src_ports = image.src_ports.is_some().into();
+    constants.with_dst_ports = image.dst_ports.is_some().into();
+    if let Some(src) = &image.src {
+        constants.src_none = src.none.into();
+        (constants.src_v4, constants.src_v6) = (src.v4, src.v6);
+    }
+    if let Some(dst) = &image.dst {
+        constants.dst_none = dst.none.into();
+        (constants.dst_v4, constants.dst_v6, constants.dst_arp) = (dst.v4, dst.v6, dst.arp);
+    }
+    let none = |ports: &Option<PortTable>| ports.as_ref().map_or(0, |ports| ports.none.into());
+    (constants.src_port_none, constants.dst_port_none) = (none(&image.src_ports), none(&image.dst_ports));
+    if let Some(macs) = &image.src_macs {
+        constants.src_mac_none = macs.none.into();
+        (constants.src_mac_factor, constants.src_mac_shift) = (macs.factor, macs.shift);
+    }
+    if let Some(macs) = &image.dst_macs {
+        constants.dst_mac_none = macs.none.into();
+        (constants.dst_mac_factor, constants.dst_mac_shift) = (macs.factor, macs.shift);
+    }
+    Ok(())
+}
+
+fn set_sizes(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_rs::Result<()> {
+    let image = tables.image();
+    let maps = &mut open.maps;
+    let and_default = tables.rules().len() as u32 + 1;
+    maps.actions.set_max_entries(and_default)?;
+    maps.rule_counters.set_max_entries(and_default)?;
+    let vector_words = 1 + image.words;
+    maps.vectors.set_value_size((vector_words * size_of::<u64>()) as u32)?;
+    let count = |map: &mut OpenMapMut<'_>, count: usize| map.set_max_entries(count.max(1) as u32);
+    count(&mut maps.vectors, image.vectors.len() / vector_words)?;
+    count(&mut maps.blocks, image.blocks.len())?;
+    count(&mut maps.chains, image.chains.len())?;
+    let buckets = |macs: &Option<MacTable>| macs.as_ref().map_or(0, |macs| macs.slots.len());
+    count(&mut maps.src_macs, buckets(&image.src_macs))?;
+    count(&mut maps.dst_macs, buckets(&image.dst_macs))?;
+    // Tables that are not asked for are not looked at.
+    let unused = [
+        (&mut maps.kinds, image.kinds.is_none()),
+        (&mut maps.vlans, image.vlans.is_none()),
+        (&mut maps.src_ports, image.src_ports.is_none()),
+        (&mut maps.dst_ports, image.dst_ports.is_none()),
+    ];
+    for (map, _) in unused.into_iter().filter(|&(_, unused)| unused) {
+        map.set_value_size(size_of::<u64>() as u32)?;
+    }
+    Ok(())
+}
+
+fn fill(maps: &Loaded, tables: &Tables) -> libbpf_rs::Result<()> {
+    let image: &Image = tables.image();
+    let actions = tables.rules().iter().map(|rule| rule.action).chain([tables.default_action()]);
+    put(&maps.actions, &actions.flat_map(|action| action_number(action).to_ne_bytes()).collect::<Vec<u8>>())?;
+    put(&maps.vectors, &image.vectors.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>())?;
+    put(&maps.blocks, &image.blocks.iter().flatten().flat_map(|entry| entry.to_ne_bytes()).collect::<Vec<u8>>())?;
+    let mut chains = Vec::with_capacity(image.chains.len() * 40);
+    for chain in &image.chains {
+        chain.value.iter().chain(&chain.mask).for_each(|word| chains.extend(word.to_ne_bytes()));
+        chains.extend(chain.hit.to_ne_bytes());
+        chains.extend(chain.miss.to_ne_bytes());
+    }
+    put(&maps.chains, &chains)?;
+    let one = |map: &MapHandle, classes: Option<&Vec<u16>>| match classes {
+        Some(classes) => put(map, &classes.iter().flat_map(|class| class.to_ne_bytes()).collect::<Vec<u8>>()),
+        None => Ok(()),
+    };
+    one(&maps.kinds, image.kinds.as_ref())?;
+    one(&maps.vlans, image.vlans.as_ref())?;
+    one(&maps.src_ports, image.src_ports.as_ref().map(|ports| &ports.classes))?;
+    one(&maps.dst_ports, image.dst_ports.as_ref().map(|ports| &ports.classes))?;
+    for (map, macs) in [(&maps.src_macs, &image.src_macs), (&maps.dst_macs, &image.dst_macs)] {
+        let Some(macs) = macs else { continue };
+        put(map, &macs.slots.iter().flatten().flat_map(|slot| slot.to_ne_bytes()).collect::<Vec<u8>>())?;
+    }
+    Ok(())
+}
+
+/// Writes all values of an array from the first on.
+fn put(map: &MapHandle, bytes: &[u8]) -> libbpf_rs::Result<()> {
+    let value_bytes = map.value_size() as usize;
+    let at_once = (BATCH_BYTES / value_bytes).max(1) * value_bytes;
+    let mut first = 0_u32;
+    for values in bytes.chunks(at_once) {
+        let count = (values.len() / value_bytes) as u32;
+        let keys: Vec<u8> = (first..first + count).flat_map(u32::to_ne_bytes).collect();
+        map.update_batch(&keys, values, count, MapFlags::ANY, MapFlags::ANY)?;
+        first += count;
+    }
+    Ok(())
+}

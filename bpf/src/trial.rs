@@ -1,0 +1,136 @@
+//! Runs of a program on one packet, without an interface: for tests and measurements.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::{MapCore, MapFlags};
+use middlenet_steer::Tables;
+
+use crate::steer::{META_BYTES, Steering, take_tag};
+use crate::xdp::Redirect;
+use crate::{Error, Result};
+
+/// What a program decides about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is dropped (`XDP_DROP`).
+    Drop,
+    /// The kernel's own stack gets it (`XDP_PASS`).
+    Pass,
+    /// An AF_XDP socket gets it (`XDP_REDIRECT`).
+    Redirect,
+    /// Another number: the program failed, `XDP_ABORTED` being 0.
+    Other(u32),
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The program's decision, in the last repetition.
+    pub verdict: Verdict,
+    /// The tag in front of the packet.
+    pub tag: Option<u16>,
+    /// Nanoseconds that a run took, the mean over the repetitions.
+    pub mean_ns: u32,
+}
+
+/// A program in the kernel and on no interface, with a socket for its one receive queue.
+///
+/// What runs here runs as it would on an interface, and counts as there (`BPF_PROG_TEST_RUN`).
+#[derive(Debug)]
+pub struct Trial {
+    program: OwnedFd,
+    steering: Option<Steering>,
+    _socket: OwnedFd,
+}
+
+impl Trial {
+    /// The program of [`XdpPort::attach`](crate::XdpPort::attach).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::Trial`] when there is no socket to be had.
+    pub fn redirect() -> Result<Self> {
+        let loaded = Redirect::load()?;
+        let socket = with_socket(&loaded.sockets).map_err(|source| Error::Trial { bytes: 0, source })?;
+        Ok(Self { program: loaded.program, steering: None, _socket: socket })
+    }
+
+    /// The programs of [`XdpPort::attach_steered`](crate::XdpPort::attach_steered).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::Trial`] when there is no socket to be had.
+    pub fn steering(tables: &Tables) -> Result<Self> {
+        let steering = Steering::load(tables)?;
+        let failed = |source| Error::Trial { bytes: 0, source };
+        let socket = with_socket(steering.sockets()).map_err(failed)?;
+        let program = steering.program().try_clone_to_owned().map_err(failed)?;
+        Ok(Self { program, steering: Some(steering), _socket: socket })
+    }
+
+    /// The steering programs, if it is those that are tried.
+    pub fn steering_mut(&mut self) -> Option<&mut Steering> {
+        self.steering.as_mut()
+    }
+
+    /// Runs the program on a packet as often as asked, once at least.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Trial`] when the kernel refuses: it takes no packet shorter than 14 bytes, nor longer than a page.
+    pub fn run(&self, packet: &[u8], repeat: u32) -> Result<Run> {
+        run(self.program.as_fd(), packet, repeat).map_err(|source| Error::Trial { bytes: packet.len(), source })
+    }
+}
+
+/// Enters a socket for queue 0. It is bound to nothing, so nothing is ever handed to it.
+fn with_socket(sockets: &impl MapCore) -> io::Result<OwnedFd> {
+    // SAFETY: socket(2) takes no pointers.
+    let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is an open descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let entered = sockets.update(&0_u32.to_ne_bytes(), &raw.to_ne_bytes(), MapFlags::ANY);
+    entered.map_err(|error| crate::error::io_error(&error))?;
+    Ok(socket)
+}
+
+fn run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<Run> {
+    let context_bytes = size_of::<libbpf_sys::xdp_md>() as u32;
+    let mut context_in = libbpf_sys::xdp_md { data_end: packet.len() as u32, ..Default::default() };
+    let mut context_out = libbpf_sys::xdp_md::default();
+    let mut out = vec![0_u8; packet.len() + META_BYTES];
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: packet.len() as u32,
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: out.len() as u32,
+        ctx_in: (&raw mut context_in).cast(),
+        ctx_size_in: context_bytes,
+        ctx_out: (&raw mut context_out).cast(),
+        ctx_size_out: context_bytes,
+        repeat: repeat.max(1) as i32,
+        ..Default::default()
+    };
+    // SAFETY: packet, `out` and both contexts outlive the call, and their sizes are given; the program's descriptor is
+    // borrowed, hence open.
+    let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    // What did not fit into `out` is of no interest: repetitions put ever more in front of the packet.
+    if result < 0 && result != -libc::ENOSPC {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    let verdict = match options.retval {
+        1 => Verdict::Drop,
+        2 => Verdict::Pass,
+        4 => Verdict::Redirect,
+        other => Verdict::Other(other),
+    };
+    let has_meta = context_out.data as usize >= META_BYTES;
+    let tag = out.first_chunk_mut().filter(|_| has_meta).and_then(take_tag);
+    Ok(Run { verdict, tag, mean_ns: options.duration })
+}

@@ -1,0 +1,95 @@
+//! Opens AF_XDP ports, at the start and again when an interface that was gone is back.
+
+use super::XdpProgram;
+use crate::port::{Queue, XdpQueue};
+use crate::steering::tables;
+use crate::{ManagerError, sentence};
+use middlenet_bpf::{Mode, XdpPort};
+use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
+use std::sync::Arc;
+
+/// Fewer posted buffers than two bursts lose packets at the first hiccup.
+const FILL_MIN: u32 = 128;
+
+/// What AF_XDP ports are opened with.
+pub(crate) struct XdpOpener {
+    umem: Arc<Umem>,
+    workers: usize,
+    /// Empty buffers that each queue keeps posted.
+    fill_slots: u32,
+}
+
+/// An AF_XDP port, open.
+pub(crate) struct OpenedXdp {
+    pub(crate) program: XdpProgram,
+    pub(crate) promiscuous: Promiscuous,
+    pub(crate) interface: Interface,
+    /// By worker.
+    pub(crate) queues: Vec<Queue>,
+    /// What a person should know.
+    pub(crate) note: Option<String>,
+}
+
+impl XdpOpener {
+    pub(super) fn new(umem: Arc<Umem>, plan: &ManagerPlan) -> Self {
+        Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan) }
+    }
+
+    /// Attaches the program and binds a socket to each queue; on an error nothing is left.
+    pub(crate) fn open(&self, plan: &PortPlan, name: &str, mode: XdpMode) -> Result<OpenedXdp, ManagerError> {
+        let refuse = |e: &dyn std::error::Error| sentence(&plan.name, e);
+        let interface = Interface::lookup(name).map_err(|e| refuse(&e))?;
+        if !interface.up {
+            let message = format!("port `{}`: interface `{name}` is down", plan.name);
+            return Err(ManagerError::new(message).hint(format!("ip link set {name} up")));
+        }
+        let queues = interface.queues as usize;
+        if queues < self.workers {
+            let message =
+                format!("port `{}`: interface `{name}` has {queues} queue(s) for {} workers", plan.name, self.workers);
+            return Err(ManagerError::new(message)
+                .hint(format!("ethtool -L {name} combined {}, or fewer cores for the manager", self.workers)));
+        }
+        let promiscuous = interface.promiscuous().map_err(|e| refuse(&e))?;
+        let mode = match mode {
+            XdpMode::Auto => Mode::Auto,
+            XdpMode::Native => Mode::Native,
+            XdpMode::Generic => Mode::Generic,
+        };
+        let program = match &plan.steering {
+            None => XdpPort::attach(interface.ifindex, mode).map(XdpProgram::Plain),
+            Some(steering) => {
+                let tables = tables(&plan.name, steering)?;
+                XdpPort::attach_steered(interface.ifindex, mode, &tables).map(|a| XdpProgram::Steered(Box::new(a)))
+            }
+        };
+        let program = program.map_err(|e| refuse(&e))?;
+        let note = program.hook().native_refusal().map(|refusal| {
+            format!(
+                "port `{}`: the driver of `{name}` has no native XDP ({refusal}); generic mode costs about half the rate",
+                plan.name
+            )
+        });
+        let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
+        let mut dealt: Vec<Vec<XdpQueue>> = (0..self.workers).map(|_| Vec::new()).collect();
+        for queue in 0..interface.queues {
+            let socket = XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| refuse(&e))?;
+            program.hook().set_socket(queue, socket.fd()).map_err(|e| refuse(&e))?;
+            dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
+        }
+        let queues = dealt.into_iter().map(Queue::Xdp).collect();
+        Ok(OpenedXdp { program, promiscuous, interface, queues, note })
+    }
+}
+
+/// Queues hold back what is posted to them, so that together they may have half of all buffers.
+fn share_of_buffers(plan: &ManagerPlan) -> u32 {
+    let queues = plan.ports.iter().filter_map(|port| match &port.kind {
+        PortKind::Xdp { interface, .. } => Interface::lookup(interface).ok(),
+        _ => None,
+    });
+    let queues = queues.map(|interface| interface.queues).sum::<u32>().max(1);
+    let share = (plan.buffers / 2 / queues).clamp(FILL_MIN, XskConfig::default().fill_slots);
+    1 << share.ilog2()
+}

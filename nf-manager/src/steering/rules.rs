@@ -1,0 +1,50 @@
+//! Rules that workers carry out.
+
+use crate::counters::Count;
+use crossbeam_utils::CachePadded;
+use middlenet_steer::{Action, Head, Tables};
+
+/// What a rule decided about.
+#[derive(Debug, Default)]
+struct Decided {
+    pkts: Count,
+    bytes: Count,
+}
+
+/// A rule set and what each worker did by it.
+#[derive(Debug)]
+pub(crate) struct RuleSet {
+    tables: Tables,
+    /// By worker, then by rule, the default last.
+    decided: Vec<CachePadded<Box<[Decided]>>>,
+}
+
+impl RuleSet {
+    pub(crate) fn new(tables: Tables, workers: usize) -> Self {
+        let rules = tables.rules().len();
+        let decided = || CachePadded::new((0..=rules).map(|_| Decided::default()).collect());
+        Self { decided: (0..workers).map(|_| decided()).collect(), tables }
+    }
+
+    /// Decides about a packet, and counts it.
+    #[inline]
+    pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {
+        // As in XDP: what is no Ethernet frame goes nowhere.
+        let Some(head) = Head::parse(packet) else { return Action::Drop };
+        let rules = self.tables.rules();
+        let rule = self.tables.first_match(&head);
+        if let Some(decided) = self.decided[usize::from(worker)].get(rule.unwrap_or(rules.len())) {
+            decided.pkts.add(1);
+            decided.bytes.add(packet.len() as u64);
+        }
+        rule.map_or(self.tables.default_action(), |rule| rules[rule].action)
+    }
+
+    /// Packets and bytes by rule, the default last.
+    pub(super) fn counts(&self) -> Vec<(u64, u64)> {
+        let sum = |rule: usize, count: fn(&Decided) -> &Count| -> u64 {
+            self.decided.iter().map(|worker| count(&worker[rule]).get()).sum()
+        };
+        (0..=self.tables.rules().len()).map(|rule| (sum(rule, |d| &d.pkts), sum(rule, |d| &d.bytes))).collect()
+    }
+}

@@ -1,0 +1,207 @@
+//! Virtual functions.
+
+use super::*;
+use middlenet_sriov::{Inventory, Nic, Sriov, VfDriver};
+
+fn of_sriov(sriov: &str, ports: &str) -> String {
+    format!(
+        "name: edge\nports:\n  wan: {ports}\nchains:\n  transit: {{ ports: [wan], functions: [monitor] }}\nsriov:\n  eth1:\n{sriov}"
+    )
+}
+
+const GOOD: &str = "    vfs:
+      - { name: fast, use: dpdk, mac: \"52:54:00:aa:00:10\", vlan: 10, trust: true, spoof_check: false, max_rate_mbps: 1000 }
+      - { name: web, use: kernel, mac: \"52:54:00:aa:00:11\", address: [10.0.0.11/24, \"fd00::11/64\"] }
+";
+
+/// A host whose eth1 is an 82576.
+struct WithIgb {
+    inventory: Inventory,
+}
+
+impl WithIgb {
+    fn new() -> Self {
+        let sriov = Sriov { total: 7, present: 0, offset_stride: (128, 2), autoprobe: true, vfs: Vec::new() };
+        let nic = Nic {
+            interface: Some("eth1".into()),
+            pci: "01:00.0".parse().ok(),
+            driver: Some("igb".into()),
+            up: true,
+            sriov: Some(sriov),
+            ..Nic::default()
+        };
+        Self { inventory: Inventory { nics: vec![nic], iommu: true, vfio: true } }
+    }
+
+    fn plan(&self, source: &str) -> Result<Plan, Vec<Diagnostic>> {
+        let manifest = Manifest::parse(source).map_err(|d| vec![d])?;
+        plan(&manifest, &registry(), &host(2), self, &Traffic::Ports)
+    }
+
+    fn problems(&self, source: &str) -> Vec<String> {
+        let problems = self.plan(source).err().unwrap_or_default();
+        problems.into_iter().map(|p| format!("{}|{}", p.message, p.hint.unwrap_or_default())).collect()
+    }
+}
+
+impl Surroundings for WithIgb {
+    fn folder(&self) -> &Path {
+        Path::new("/etc/middlenet")
+    }
+
+    fn user(&self, user: &str) -> Option<Ids> {
+        Nowhere.user(user)
+    }
+
+    fn describe(&self, _: &Path) -> Result<Description, (String, Option<String>)> {
+        Err(("nothing is there".into(), None))
+    }
+
+    fn network(&self) -> Option<Inventory> {
+        Some(self.inventory.clone())
+    }
+}
+
+#[test]
+fn virtual_functions_are_planned() {
+    let plan = WithIgb::new().plan(&of_sriov(GOOD, "{ vf: fast }")).unwrap();
+    let [pf] = plan.runtime.vfs.as_slice() else { panic!("{:?}", plan.runtime.vfs) };
+    assert_eq!((pf.pf.as_str(), pf.create, pf.vfs.len()), ("eth1", 2, 2));
+    let fast = &pf.vfs[0];
+    assert_eq!((fast.name.as_str(), fast.index, fast.driver), ("fast", 0, VfDriver::Dpdk));
+    assert_eq!(fast.mac.map(|m| m.to_string()).as_deref(), Some("52:54:00:aa:00:10"));
+    let settings = (fast.vlan, fast.trust, fast.spoof_check, fast.max_rate_mbps);
+    assert_eq!(settings, (Some(10), Some(true), Some(false), Some(1000)));
+    assert_eq!(pf.vfs[1].addresses, [("10.0.0.11".parse().unwrap(), 24), ("fd00::11".parse().unwrap(), 64)]);
+    assert_eq!((plan.runtime.vf_ports[0].port, plan.runtime.vf_ports[0].vf.as_str()), (0, "fast"));
+    let notes: Vec<_> = plan.runtime.notes.iter().filter(|n| n.contains("virtual function")).collect();
+    assert!(notes.is_empty(), "{notes:?}");
+    let text = crate::render::plan_text(&plan, &host(2));
+    let rows = [
+        "VF    OF               NUMBER  DRIVEN BY  MAC                SETTINGS                                            ADDRESSES",
+        "fast  eth1 (2 in all)       0  dpdk       52:54:00:aa:00:10  VLAN 10, trust on, spoof check off, at most 1000 Mb/s  -",
+        "web   eth1 (2 in all)       1  kernel     52:54:00:aa:00:11  -                                                   10.0.0.11/24 fd00::11/64",
+        "wan   vf    fast, number 0 of eth1    auto",
+    ];
+    let squeezed = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for row in rows {
+        assert!(text.lines().any(|line| squeezed(line) == squeezed(row)), "{row}\n{text}");
+    }
+}
+
+#[test]
+fn a_run_over_captures_makes_none() {
+    let captures = Traffic::Captures(Captures { read: vec![(None, "in.pcap".into())], write: Vec::new() });
+    let plan = plan_on(&of_sriov(GOOD, "{ vf: { name: fast, queues: 2 } }"), &host(2), &captures).unwrap();
+    assert!(plan.runtime.vfs.is_empty() && plan.runtime.vf_ports.is_empty());
+    assert!(matches!(packets(&plan).ports[0].kind, PortKind::Pcap { .. }));
+}
+
+#[test]
+fn everything_wrong_about_virtual_functions_is_told() {
+    let host = WithIgb::new();
+    let cases = [
+        (
+            "    vfs: []\n",
+            "{ vf: fast }",
+            vec!["`eth1` has no virtual function|", "there is no virtual function `fast`|define it: `sriov:"],
+        ),
+        (
+            "    vfs: [{ name: fast, use: dpdk }, { name: fast, use: kernel, address: 10.0.0.1/24 }]\n",
+            "{ vf: fast }",
+            vec!["there is a virtual function `fast` already, of `eth1`|give each a name of its own"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk, mac: \"02:00:00:00:00:01\" }, { name: b, use: dpdk, mac: \"02-00-00-00-00-01\" }]\n",
+            "{ vf: a }",
+            vec!["`b` has the MAC address of `a`|the NIC finds them by it: give each its own"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk, index: 1 }, { name: b, use: dpdk }]\n",
+            "{ vf: a }",
+            vec!["`a` and `b` are both virtual function 1|give each its own `index`"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk, mac: \"01:00:00:00:00:01\" }]\n",
+            "{ vf: a }",
+            vec!["`01:00:00:00:00:01` is no MAC address of a device|"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk, address: 10.0.0.1 }]\n",
+            "{ vf: a }",
+            vec!["`a` is driven by DPDK, which has no addresses|", "`10.0.0.1` is no address with a prefix length|"],
+        ),
+        (
+            "    vfs: [{ name: web, use: kernel, address: 10.0.0.1/24 }]\n",
+            "{ vf: web }",
+            vec!["the virtual function `web` is the kernel's: it cannot be a port|say `use: dpdk`"],
+        ),
+        (GOOD, "{ vf: fats }", vec!["there is no virtual function `fats`|did you mean `fast`?"]),
+        (
+            "    create: 1\n    vfs: [{ name: a, use: dpdk, index: 3 }]\n",
+            "{ vf: a }",
+            vec!["`create: 1` makes fewer than the 4 that are used of `eth1`|remove it, or raise it"],
+        ),
+        (
+            "    create: 9\n    vfs: [{ name: a, use: dpdk }]\n",
+            "{ vf: a }",
+            vec!["`eth1` has at most 7 virtual functions, but 9 are asked for|ask for at most 7"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk, vlan: 4095 }, { name: b, use: nobody }]\n",
+            "{ vf: a }",
+            vec!["`vlan`", "`use`", "there is no virtual function `a`|"],
+        ),
+        (
+            "    vfs: [{ name: a, use: dpdk }]\n",
+            "{ vf: a, xdp: eth9 }",
+            vec!["the port `wan` is two things at once|keep one of"],
+        ),
+    ];
+    for (sriov, port, expected) in cases {
+        let found = host.problems(&of_sriov(sriov, port));
+        assert_eq!(found.len(), expected.len(), "{sriov}: {found:#?}");
+        for line in expected {
+            assert!(found.iter().any(|f| f.contains(line)), "{line}\n{found:#?}");
+        }
+    }
+}
+
+#[test]
+fn one_virtual_function_is_one_port() {
+    let source = of_sriov(GOOD, "{ vf: fast }").replace("chains:", "  lan: { vf: fast }\nchains:");
+    let found = WithIgb::new().problems(&source);
+    assert!(found.contains(&"`vf:fast` is port `wan` already|give each port a device of its own".into()), "{found:?}");
+}
+
+#[test]
+fn what_stands_in_the_way_now_is_a_note() {
+    let mut host = WithIgb::new();
+    let notes = |host: &WithIgb, sriov: &str| host.plan(&of_sriov(sriov, "{ vf: fast }")).unwrap().runtime.notes;
+    host.inventory.vfio = false;
+    let note = "as this host is now, the run would not start: the driver vfio-pci is not loaded: the virtual function `fast` cannot be given to DPDK (modprobe vfio-pci)";
+    assert!(notes(&host, GOOD).iter().any(|n| n == note));
+    host.inventory.nics.clear();
+    let note = "as this host is now, the run would not start: this host has no network interface `eth1`";
+    assert!(notes(&host, GOOD).iter().any(|n| n.starts_with(note)));
+    let spare = "    vfs: [{ name: fast, use: dpdk }, { name: spare, use: dpdk }, { name: bare, use: kernel }]\n";
+    let notes = notes(&host, spare);
+    assert!(
+        notes.contains(&"the virtual function `spare` is made, but no port uses it: `{ vf: spare }`".into()),
+        "{notes:?}"
+    );
+    assert!(
+        notes.contains(&"the virtual function `bare` has no address: it is up, and nothing more".into()),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn other_virtual_functions_need_a_restart() {
+    let host = WithIgb::new();
+    let old = host.plan(&of_sriov(GOOD, "{ vf: fast }")).unwrap();
+    let new = host.plan(&of_sriov(&GOOD.replace("vlan: 10", "vlan: 11"), "{ vf: fast }")).unwrap();
+    assert_eq!(Difference::between(&old, &old).structural, Vec::<String>::new());
+    let line = "the virtual functions under `sriov` would be others";
+    assert_eq!(Difference::between(&old, &new).structural, [line]);
+}
