@@ -7,7 +7,9 @@ use middlenet_tests::vm::{Outside, Vm};
 use middlenet_tests::{Backend, Error, RunStatus, binary, wait_until};
 
 use crate::run::Run;
-use crate::site::{self, BACKEND, Card, DIRECT, ROUTED, ROUTER, TRANSIT, TRANSIT_MAC};
+use crate::site::{
+    self, BACKEND, Card, DIRECT, KERNEL, KERNEL_MAC, ROUTED, ROUTER, ROUTER_MAC, SERVICE, TRANSIT, TRANSIT_MAC,
+};
 use crate::{Failure, Report, fail};
 
 /// Packets of one round of transit.
@@ -26,19 +28,23 @@ pub(crate) fn play(image: &Path, report: &mut Report) -> Result<(), Failure> {
         Ok((vm, format!("Linux {kernel}")))
     })?;
     let vm = &mut vm;
-    let card = report.step("virtual functions", || {
-        let card = site::make_functions(vm)?;
-        site::raise_kernel_function(vm, &card)?;
-        let seen = format!("{} for DPDK, {} for the kernel", card.dpdk, card.kernel);
+    let card = report.step("a card with a physical function", || {
+        let card = site::find_card(vm)?;
+        let functions = site::functions(vm, &card)?;
+        if functions != "0" {
+            return fail(format!("there are virtual functions already: {functions}"));
+        }
+        let seen = format!("{} at {}", card.device, card.address);
         Ok((card, seen))
     })?;
-    let run = report.step("middlenet runs", || {
+    let run = report.step("middlenet makes virtual functions and runs", || {
         let run = Run::start(vm, &manifest(&card))?;
         let status = run.wait_for(vm, "both data planes", Duration::from_secs(20), |status| {
             status.is_running() && status.serves_requests()
         })?;
+        let kernel = site::kernel_function(vm, &card)?;
         let kind = status.port("vf0")["kind"].as_str().unwrap_or_default().to_owned();
-        Ok((run, kind))
+        Ok((run, format!("VF 0: {kind}; VF 1: {kernel}")))
     })?;
     report.step("requests by VF 1", || requests(&outside, DIRECT, 20, PATIENCE))?;
     report.step("transit by VF 0", || transit(vm, &outside, &run))?;
@@ -69,14 +75,26 @@ pub(crate) fn play(image: &Path, report: &mut Report) -> Result<(), Failure> {
         Ok(((), format!("restarted {times} times because {why}; {seen}")))
     })?;
     report.step("accounts after it", || accounts(vm, &run, &backend))?;
-    report.step("end", || Ok(((), run.stop(vm)?.lines().last().unwrap_or_default().to_owned())))?;
+    report.step("the end, and no virtual function left", || {
+        let log = run.stop(vm)?;
+        let functions = site::functions(vm, &card)?;
+        if functions != "0" {
+            return fail(format!("virtual functions stay: {functions}; log: {log}"));
+        }
+        Ok(((), log.lines().last().unwrap_or_default().to_owned()))
+    })?;
     Ok(())
 }
 
 fn manifest(card: &Card) -> String {
     format!(
-        "ports:
-  vf0: {{ dpdk: '{dpdk}' }}
+        "sriov:
+  {device}:
+    vfs:
+      - {{ name: packets, use: dpdk, mac: '{ROUTER_MAC}' }}
+      - {{ name: requests, use: kernel, mac: '{KERNEL_MAC}', address: ['{KERNEL}/24', '{SERVICE}/32'] }}
+ports:
+  vf0: {{ vf: packets }}
 placement: inline
 memory: {{ buffers: 4096 }}
 chains:
@@ -87,7 +105,7 @@ chains:
       - firewall: {{ default: allow, rules: [{{ proto: udp, dst_port: 666, allow: false }}] }}
       - l3-router:
           addresses: [{{ port: vf0, address: {ROUTER}/24 }}]
-          routes: ['10.8.0.0/16 vf0', '10.7.0.0/16 10.9.0.11 vf0']
+          routes: ['10.8.0.0/16 vf0', '10.7.0.0/16 {KERNEL} vf0']
           neighbours: [{{ ip: {TRANSIT}, mac: '{transit}', port: vf0 }}]
   web:
     layer: l4l7
@@ -96,7 +114,7 @@ chains:
       - reverse-proxy: {{ upstreams: ['{BACKEND}'] }}
       - url-rewrite: {{ rules: [{{ match: '^/old/(.*)$', to: '/new/$1' }}] }}
 ",
-        dpdk = card.dpdk,
+        device = card.device,
         transit = TRANSIT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
     )
 }
