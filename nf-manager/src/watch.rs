@@ -1,9 +1,12 @@
 //! Ports that go deaf, or go: found out, and restarted or taken up again.
 //!
 //! The queues of a virtual function end with a reset of its physical one (`ip link set PF down` and up again, a change of its
-//! MTU or rings): from then on it neither receives nor sends until its driver has stopped and started it. Its link may stay
-//! up all the while, so the driver's word is what counts ([`middlenet_dpdk::Events`]); a link that comes back is the second
-//! sign.
+//! MTU or rings): from then on it neither receives nor sends until its driver has stopped and started it. Two signs tell: the
+//! driver's word ([`middlenet_dpdk::Events`]), and a link that was gone and is back.
+//!
+//! A start that comes too early, while the physical function is still down, succeeds and mends nothing, and no driver says
+//! so. Mended is therefore a port that receives again; until then it is restarted at growing intervals. That a port is
+//! restarted on which nothing comes harms nobody.
 
 use crate::command::Command;
 use crate::open::{self, Opened, OpenedXdp};
@@ -20,8 +23,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(500);
 /// From a sign of trouble to the restart: one reset may give several, and the physical function needs a moment.
 const SETTLE: Duration = Duration::from_millis(300);
-/// Pauses between attempts that fail.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// From one restart to the next, as long as nothing is received.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What is known of one port.
@@ -32,13 +35,32 @@ pub(crate) struct Watch {
     pub(crate) trouble: Option<String>,
     /// When it is to be restarted.
     due: Option<Instant>,
+    /// Packets that had been received when it was restarted last; nothing once it has received more.
+    deaf_since: Option<u64>,
     pause: Duration,
     next_look: Instant,
 }
 
 impl Watch {
     pub(crate) fn new() -> Self {
-        Self { link_up: None, restarts: 0, trouble: None, due: None, pause: PAUSE_MIN, next_look: Instant::now() }
+        Self {
+            link_up: None,
+            restarts: 0,
+            trouble: None,
+            due: None,
+            deaf_since: None,
+            pause: PAUSE_MIN,
+            next_look: Instant::now(),
+        }
+    }
+
+    /// Notes how many packets have been received; true: it was deaf, and hears again.
+    fn hears(&mut self, received_pkts: u64) -> bool {
+        let mended = self.deaf_since.is_some_and(|before| received_pkts > before);
+        if mended {
+            (self.due, self.deaf_since, self.pause) = (None, None, PAUSE_MIN);
+        }
+        mended
     }
 
     /// Looks at the port; notes when it is to be restarted.
@@ -72,18 +94,14 @@ impl Watch {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// The restart has been tried.
-    fn tried(&mut self, result: &Result<(), ManagerError>, now: Instant) {
-        match result {
-            Ok(()) => {
-                self.restarts += 1;
-                (self.due, self.pause) = (None, PAUSE_MIN);
-            }
-            Err(_) => {
-                self.due = Some(now + self.pause);
-                self.pause = (self.pause * 2).min(PAUSE_MAX);
-            }
+    /// It has been restarted, or that was tried in vain. `received_pkts` had been received before.
+    fn tried(&mut self, restarted: bool, received_pkts: u64, now: Instant) {
+        if restarted {
+            self.restarts += 1;
+            self.deaf_since = Some(received_pkts);
         }
+        self.due = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -97,18 +115,24 @@ impl Running {
                 self.look_at_interface(id);
             }
             let Opened::Dpdk(port) = &self.opened[id] else { continue };
+            let received_pkts = self.counters.iter().map(|worker| worker.ports[id].received_pkts.get()).sum();
+            if self.watches[id].hears(received_pkts) {
+                eprintln!("middlenet-nf-manager: port `{}` receives again", self.plan.ports[id].name);
+            }
             self.watches[id].look(port, now);
             if !self.watches[id].is_due(now) {
                 continue;
             }
+            let first = self.watches[id].deaf_since.is_none();
             let result = self.restart_port(id);
             let name = &self.plan.ports[id].name;
             let watch = &mut self.watches[id];
-            watch.tried(&result, Instant::now());
-            let why = watch.trouble.as_deref().unwrap_or("no reason known");
+            watch.tried(result.is_ok(), received_pkts, Instant::now());
+            let why = watch.trouble.as_deref().unwrap_or_default();
             match result {
-                Ok(()) => eprintln!("middlenet-nf-manager: port `{name}` restarted: {why}"),
-                Err(e) => eprintln!("middlenet-nf-manager: port `{name}` cannot be restarted after {why}: {e}"),
+                Ok(()) if first => eprintln!("middlenet-nf-manager: port `{name}` restarted: {why}"),
+                Ok(()) => {}
+                Err(e) => eprintln!("middlenet-nf-manager: port `{name}` cannot be restarted ({why}): {e}"),
             }
         }
     }
@@ -193,25 +217,30 @@ mod tests {
         watch.suspect("first", now);
         watch.suspect("second", now + SETTLE / 2);
         assert!(!watch.is_due(now) && watch.is_due(now + SETTLE));
-        watch.tried(&Ok(()), now + SETTLE);
+        watch.tried(true, 7, now + SETTLE);
+        assert!(!watch.is_due(now + SETTLE) && !watch.hears(7));
+        assert!(watch.hears(8) && !watch.hears(9));
         assert!(!watch.is_due(now + SETTLE * 100));
         assert_eq!((watch.restarts, watch.trouble.as_deref()), (1, Some("second")));
     }
 
     #[test]
-    fn a_restart_that_fails_is_tried_again_more_and_more_seldom() {
+    fn a_port_that_stays_deaf_is_restarted_more_and_more_seldom() {
         let mut now = Instant::now();
         let mut watch = Watch::new();
         watch.suspect("reset", now);
         let mut pauses = Vec::new();
-        for _ in 0..8 {
+        for attempt in 0..8 {
             let due = watch.due.unwrap();
             pauses.push(due - now);
             now = due;
-            watch.tried(&Err(ManagerError::new("no")), now);
+            watch.tried(attempt != 3, 0, now);
         }
         assert!(pauses[1..].is_sorted() && pauses[1] == PAUSE_MIN && watch.due.unwrap() - now == PAUSE_MAX);
-        watch.tried(&Ok(()), now);
-        assert_eq!((watch.restarts, watch.due), (1, None));
+        assert_eq!(watch.restarts, 7);
+        assert!(watch.hears(1) && watch.due.is_none());
+        watch.suspect("again", now);
+        watch.tried(true, 1, now);
+        assert_eq!(watch.due, Some(now + PAUSE_MIN));
     }
 }

@@ -20,8 +20,10 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   setup [--dry-run]    install missing packages, reserve hugepages, mount bpffs; safe to repeat
+        [--sriov]      also an emulator and a small system for the test of virtual functions
   demo [ARGUMENTS]     set up, build, and show real traffic through the runtime
   test [NAME...]       set up and run every check and test; with names, only the tests whose name contains one
+  test --sriov         only the test of virtual functions, in a virtual machine
   test --fast          formatting, tidy, clippy and the unit tests: no set-up, no root
   bench NAME [--quick] [--json FILE] [ARGUMENTS]
                        set up, build the release profile and measure

@@ -28,7 +28,14 @@ impl Profile {
 /// The command that builds all programs. Always the same selection of packages: another one would give the dependencies
 /// other features, and cargo would build them again.
 pub(crate) fn build_command(profile: Profile) -> Command {
-    let packages = ["middlenet-runtime", "middlenet-nf-manager", "middlenet-message-broker", "middlenet-bench"];
+    let packages = [
+        "middlenet-runtime",
+        "middlenet-nf-manager",
+        "middlenet-message-broker",
+        "middlenet-bench",
+        // The test of virtual functions is a program: it runs here and in a virtual machine.
+        "middlenet-tests",
+    ];
     let mut command = process::cargo(["build", "--profile", profile.name()]);
     command.args(packages.iter().flat_map(|package| ["-p", package]));
     command

@@ -89,6 +89,19 @@ pub enum DpdkError {
         room: u32,
     },
 
+    /// The device does not take a flow rule.
+    #[error("port {port} refuses {what}: {message}")]
+    Flow {
+        /// The port's name.
+        port: String,
+        /// What it was asked to do.
+        what: &'static str,
+        /// The driver's words.
+        message: String,
+        /// Its error number, positive; `ENOSYS` when it knows no rules at all.
+        errno: i32,
+    },
+
     /// A device that does DMA without an IOMMU needs memory that stays where it is.
     #[error("device {0} addresses physical memory, which needs packet memory on huge pages")]
     PhysicalAddresses(String),

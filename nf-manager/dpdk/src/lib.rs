@@ -23,6 +23,7 @@
 mod eal;
 mod error;
 mod event;
+mod flow;
 mod launch;
 mod mbuf;
 mod pool;
@@ -34,6 +35,7 @@ pub mod tsc;
 pub use eal::{Eal, EalConfig, Lcore, LogLevel, Memory};
 pub use error::DpdkError;
 pub use event::Events;
+pub use flow::{Flow, FlowAction, FlowItem, FlowRule, Ip, Ports};
 pub use launch::{Launched, Worker};
 pub use pool::{Pool, PoolConfig};
 pub use port::{Capabilities, Link, Port, PortConfig, Queues};

@@ -188,6 +188,10 @@ impl Port {
         self.shared.port
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// DPDK's name of the port.
     pub fn name(&self) -> &str {
         &self.name

@@ -98,6 +98,14 @@ pub(crate) fn run(options: Options) -> Result<(), Error> {
     if lacking.is_empty() || options.dry_run { Ok(()) } else { Err(Error::HostLacks(lacking)) }
 }
 
+/// Sets up what the test of virtual functions needs; false if that cannot be had.
+pub(crate) fn machine_for_tests() -> Result<bool, Error> {
+    for (step, outcome) in machine::prepare(Options::default(), Privilege::detect())? {
+        report(step, &outcome);
+    }
+    machine::is_ready()
+}
+
 fn test_runner() -> Outcome {
     Outcome::Ok(String::from(if has_nextest() {
         "cargo-nextest is there and will be used"

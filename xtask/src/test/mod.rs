@@ -5,6 +5,7 @@
 //! the demo runs.
 
 mod runner;
+mod sriov;
 mod tally;
 
 use std::fs;
@@ -25,6 +26,8 @@ use crate::{process, setup, tidy};
 pub(crate) struct Options {
     /// Only what needs no set-up and no root.
     fast: bool,
+    /// Only the test of virtual functions, in a virtual machine.
+    sriov: bool,
     /// Only the tests whose name contains one of these.
     names: Vec<String>,
 }
@@ -35,8 +38,9 @@ impl Options {
         for argument in arguments {
             match argument.as_str() {
                 "--fast" => options.fast = true,
+                "--sriov" => options.sriov = true,
                 name if !name.starts_with('-') => options.names.push(name.to_owned()),
-                _ => return Err(Error::Usage(String::from("usage: cargo xtask test [--fast] [NAME...]"))),
+                _ => return Err(Error::Usage(String::from("usage: cargo xtask test [--fast | --sriov] [NAME...]"))),
             }
         }
         Ok(options)
@@ -54,6 +58,7 @@ impl Options {
             UNIT,
             PROGRAMS,
             END_TO_END,
+            SRIOV,
             ("tests in the documentation", |session| {
                 session.watch(&mut process::cargo(["test", "--doc", "--workspace"]))
             }),
@@ -64,6 +69,9 @@ impl Options {
             ("examples", Session::examples),
             ("fuzz targets build", |_| fuzz_targets()),
         ];
+        if self.sriov {
+            return vec![all[0], PROGRAMS, SRIOV];
+        }
         let named = !self.names.is_empty();
         let wanted = |step: &&Step| match step.0 {
             "set-up" => !self.fast,
@@ -81,6 +89,7 @@ type Step = (&'static str, fn(&mut Session) -> Result<(), Error>);
 const UNIT: Step = ("unit tests", |session| session.tests(Part::Unit));
 const PROGRAMS: Step =
     ("programs for the end-to-end tests", |_| process::run(&mut programs::build_command(Profile::Fast)));
+const SRIOV: Step = ("virtual functions, in a virtual machine", Session::sriov);
 const END_TO_END: Step = ("end-to-end tests", |session| session.tests(Part::EndToEnd));
 
 /// Runs the steps up to the first that fails. The last line it prints is the sum of all tests, alone.
@@ -139,6 +148,11 @@ impl Session {
 
     fn watch(&mut self, command: &mut std::process::Command) -> Result<(), Error> {
         self.runner.watch(command, &mut self.sum)
+    }
+
+    /// Skipped, with its reason, where the emulator cannot be had.
+    fn sriov(&mut self) -> Result<(), Error> {
+        sriov::run(&mut self.runner, &mut self.sum)
     }
 
     /// What an author of functions would do, in the examples' own workspaces but with what is built already.
@@ -231,8 +245,8 @@ mod tests {
     #[test]
     fn everything_is_the_default() {
         let all = steps(&[]);
-        assert_eq!(all.len(), 12);
-        assert_eq!((all[0], all[11]), ("set-up", "fuzz targets build"));
+        assert_eq!(all.len(), 13);
+        assert_eq!((all[0], all[12]), ("set-up", "fuzz targets build"));
     }
 
     #[test]
@@ -245,6 +259,11 @@ mod tests {
         let expected = ["set-up", "unit tests", "programs for the end-to-end tests", "end-to-end tests"];
         assert_eq!(steps(&["ledger"]), expected);
         assert_eq!(steps(&["--fast", "ledger"]), ["unit tests"]);
+    }
+
+    #[test]
+    fn virtual_functions_alone_need_set_up_and_programs() {
+        assert_eq!(steps(&["--sriov"]), ["set-up", PROGRAMS.0, SRIOV.0]);
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl Runner {
         result
     }
 
+    /// Notes a test that this host cannot run.
+    pub(crate) fn skip(&mut self, what: &str) {
+        self.skipped.push(what.to_owned());
+    }
+
     /// The tests that this host could not run, each with its reason.
     pub(crate) fn skipped(&self) -> &[String] {
         &self.skipped

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use middlenet_tests::vm::{Outside, Vm};
-use middlenet_tests::{Backend, Error, binary, wait_until};
+use middlenet_tests::{Backend, Error, RunStatus, binary, wait_until};
 
 use crate::run::Run;
-use crate::site::{self, BACKEND, Card, DIRECT, ROUTED, ROUTER, TRANSIT, TRANSIT_MAC};
+use crate::site::{
+    self, BACKEND, Card, DIRECT, KERNEL, KERNEL_MAC, ROUTED, ROUTER, ROUTER_MAC, SERVICE, TRANSIT, TRANSIT_MAC,
+};
 use crate::{Failure, Report, fail};
 
 /// Packets of one round of transit.
@@ -15,7 +17,7 @@ const ROUND: u64 = 200;
 /// Seconds that a request may take.
 const PATIENCE: u32 = 20;
 /// How long a mended path may take.
-const MENDED: Duration = Duration::from_secs(20);
+const MENDED: Duration = Duration::from_secs(60);
 
 pub(crate) fn play(image: &Path, report: &mut Report) -> Result<(), Failure> {
     let outside = report.step("a host outside", || Ok((site::outside()?, "one end of the wire".into())))?;
@@ -26,55 +28,73 @@ pub(crate) fn play(image: &Path, report: &mut Report) -> Result<(), Failure> {
         Ok((vm, format!("Linux {kernel}")))
     })?;
     let vm = &mut vm;
-    let card = report.step("virtual functions", || {
-        let card = site::make_functions(vm)?;
-        site::raise_kernel_function(vm, &card)?;
-        let seen = format!("{} for DPDK, {} for the kernel", card.dpdk, card.kernel);
+    let card = report.step("a card with a physical function", || {
+        let card = site::find_card(vm)?;
+        let functions = site::functions(vm, &card)?;
+        if functions != "0" {
+            return fail(format!("there are virtual functions already: {functions}"));
+        }
+        let seen = format!("{} at {}", card.device, card.address);
         Ok((card, seen))
     })?;
-    let run = report.step("middlenet runs", || {
+    let run = report.step("middlenet makes virtual functions and runs", || {
         let run = Run::start(vm, &manifest(&card))?;
         let status = run.wait_for(vm, "both data planes", Duration::from_secs(20), |status| {
             status.is_running() && status.serves_requests()
         })?;
+        let kernel = site::kernel_function(vm, &card)?;
         let kind = status.port("vf0")["kind"].as_str().unwrap_or_default().to_owned();
-        Ok((run, kind))
+        Ok((run, format!("VF 0: {kind}; VF 1: {kernel}")))
     })?;
     report.step("requests by VF 1", || requests(&outside, DIRECT, 20, PATIENCE))?;
     report.step("transit by VF 0", || transit(vm, &outside, &run))?;
     report.step("requests by VF 0, the card's switch and VF 1", || requests(&outside, ROUTED, 20, PATIENCE))?;
     report.step("accounts", || accounts(vm, &run, &backend))?;
     report.step("the wire is pulled, and plugged in again", || {
+        let before = restarts(vm, &run)?;
         vm.set_wire(false)?;
         wire_is(vm, &card, false)?;
-        let before = outside.frames_to(TRANSIT_MAC);
+        let none = outside.frames_to(TRANSIT_MAC);
         send(&outside, ROUND / 10)?;
-        if outside.frames_to(TRANSIT_MAC) != before {
+        run.wait_for(vm, "the port's notice", MENDED, |status| status.port("vf0")["link_up"] == false)?;
+        if outside.frames_to(TRANSIT_MAC) != none {
             return fail("packets pass without a wire");
         }
         vm.set_wire(true)?;
         wire_is(vm, &card, true)?;
+        restarted(vm, &run, before)?;
         both_paths(vm, &outside, &run)
     })?;
     report.step("the physical function goes down and up", || {
-        let restarts = run.status(vm)?.port("vf0")["restarts"].as_u64().unwrap_or_default();
+        let before = restarts(vm, &run)?;
         vm.sh(&format!("ip link set {0} down; sleep 1; ip link set {0} up", card.device))?;
-        let status = run.wait_for(vm, "a restart of the port", MENDED, |status| {
-            status.port("vf0")["restarts"].as_u64().is_some_and(|now| now > restarts)
-        })?;
         wire_is(vm, &card, true)?;
+        let why = restarted(vm, &run, before)?;
         let ((), seen) = both_paths(vm, &outside, &run)?;
-        Ok(((), format!("restarted because {}; {seen}", status.port("vf0")["trouble"])))
+        let times = restarts(vm, &run)? - before;
+        Ok(((), format!("restarted {times} times because {why}; {seen}")))
     })?;
     report.step("accounts after it", || accounts(vm, &run, &backend))?;
-    report.step("end", || Ok(((), run.stop(vm)?.lines().last().unwrap_or_default().to_owned())))?;
+    report.step("the end, and no virtual function left", || {
+        let log = run.stop(vm)?;
+        let functions = site::functions(vm, &card)?;
+        if functions != "0" {
+            return fail(format!("virtual functions stay: {functions}; log: {log}"));
+        }
+        Ok(((), log.lines().last().unwrap_or_default().to_owned()))
+    })?;
     Ok(())
 }
 
 fn manifest(card: &Card) -> String {
     format!(
-        "ports:
-  vf0: {{ dpdk: '{dpdk}' }}
+        "sriov:
+  {device}:
+    vfs:
+      - {{ name: packets, use: dpdk, mac: '{ROUTER_MAC}' }}
+      - {{ name: requests, use: kernel, mac: '{KERNEL_MAC}', address: ['{KERNEL}/24', '{SERVICE}/32'] }}
+ports:
+  vf0: {{ vf: packets }}
 placement: inline
 memory: {{ buffers: 4096 }}
 chains:
@@ -85,7 +105,7 @@ chains:
       - firewall: {{ default: allow, rules: [{{ proto: udp, dst_port: 666, allow: false }}] }}
       - l3-router:
           addresses: [{{ port: vf0, address: {ROUTER}/24 }}]
-          routes: ['10.8.0.0/16 vf0', '10.7.0.0/16 10.9.0.11 vf0']
+          routes: ['10.8.0.0/16 vf0', '10.7.0.0/16 {KERNEL} vf0']
           neighbours: [{{ ip: {TRANSIT}, mac: '{transit}', port: vf0 }}]
   web:
     layer: l4l7
@@ -94,7 +114,7 @@ chains:
       - reverse-proxy: {{ upstreams: ['{BACKEND}'] }}
       - url-rewrite: {{ rules: [{{ match: '^/old/(.*)$', to: '/new/$1' }}] }}
 ",
-        dpdk = card.dpdk,
+        device = card.device,
         transit = TRANSIT_MAC.map(|byte| format!("{byte:02x}")).join(":"),
     )
 }
@@ -128,6 +148,18 @@ fn transit(vm: &mut Vm, outside: &Outside, run: &Run) -> Result<((), String), Er
 fn wire_is(vm: &mut Vm, card: &Card, plugged: bool) -> Result<(), Error> {
     let (wanted, script) = (u8::from(plugged).to_string(), format!("cat /sys/class/net/{}/carrier", card.device));
     wait_until("the change of the carrier", MENDED, || vm.sh(&script).is_ok_and(|text| text == wanted))
+}
+
+/// How often the port of VF 0 was restarted.
+fn restarts(vm: &mut Vm, run: &Run) -> Result<u64, Error> {
+    Ok(run.status(vm)?.port_count("vf0", "restarts"))
+}
+
+/// Waits until the port of VF 0 was restarted more often than `before`; returns why it was.
+fn restarted(vm: &mut Vm, run: &Run, before: u64) -> Result<String, Error> {
+    let more = |status: &RunStatus| status.port_count("vf0", "restarts") > before;
+    let status = run.wait_for(vm, "a restart of the port", MENDED, more)?;
+    Ok(status.port("vf0")["trouble"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Waits until both layers work again, and looks closely then.
