@@ -21,11 +21,14 @@
 //!      +--drop, or death of the process and of the sockets--> nothing is left
 //! ```
 //!
+//! For measurements there are [`Trial`], a program on one packet without an interface, and [`Flood`], packets as fast as a core makes them.
+//!
 //! **Invariant:** attachments are BPF links or belong to maps, and nothing is pinned, so the kernel detaches even when the
 //! process dies by SIGKILL.
 
 mod counters;
 mod error;
+mod flood;
 mod log;
 mod skeletons;
 mod skmsg;
@@ -34,6 +37,7 @@ mod trial;
 mod xdp;
 
 pub use error::Error;
+pub use flood::Flood;
 pub use skmsg::{
     Check, Filter, KeySet, SelfTest, SharedLedger, Skmsg, SkmsgCounters, entry, generation, holder, self_test,
     socket_pair,
