@@ -1,8 +1,9 @@
-//! `middlenet-bench demo`: the runtime at work, in two acts. Packets go through three functions between a client and a server;
-//! requests go through two functions between clients and two servers.
+//! `middlenet-bench demo`: the runtime at work, in three acts. Packets go through three functions between a client and a server;
+//! requests go through two functions between clients and two servers; then both share one interface.
 //!
 //! All hosts are network namespaces on this one; nothing leaves it, and nothing is left of them.
 
+mod both;
 mod packets;
 mod requests;
 
@@ -26,10 +27,11 @@ pub fn run(json: Option<&Path>) -> Result<(), BenchError> {
     for tool in packets::TOOLS.into_iter().chain(requests::TOOLS) {
         tool.path()?;
     }
-    println!("MiddleNet, in two acts: packets, then requests");
+    println!("MiddleNet, in three acts: packets, requests, and both on one interface");
     let mut seen = json!({});
     packets::run(&programs, &mut seen)?;
     requests::run(&programs, &mut seen["requests"])?;
+    both::run(&programs, &mut seen["both"])?;
     println!("\ndone in {:.0} s", started.elapsed().as_secs_f64());
     match json {
         Some(path) => {

@@ -1,7 +1,7 @@
 //! The first act: three functions between a client and a server, and what they do with packets.
 
-mod account;
-mod traffic;
+pub(super) mod account;
+pub(super) mod traffic;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(super) const TOOLS: [Tool; 4] = [
 const CLIENT: &str = "10.1.0.2";
 const SERVER: &str = "10.2.0.2";
 /// What iperf3 listens on; the firewall lets it pass.
-const OPEN_PORT: u16 = 5201;
+pub(super) const OPEN_PORT: u16 = 5201;
 /// A server listens here too, but the firewall has no rule for it.
 const SILENT_PORT: u16 = 8080;
 /// And here, but the firewall has a rule against it.
@@ -170,7 +170,7 @@ fn transfers(stage: &Stage) -> Result<Value, BenchError> {
     Ok(json!({ "tcp": tcp, "udp": udp }))
 }
 
-fn iperf_server(stage: &Stage) -> Result<Process, BenchError> {
+pub(super) fn iperf_server(stage: &Stage) -> Result<Process, BenchError> {
     let mut server = stage.server.spawn("iperf3", ["-s", "-p", &OPEN_PORT.to_string(), "--forceflush"])?;
     server.wait_for_output("Server listening", Duration::from_secs(5))?;
     Ok(server)

@@ -1,9 +1,9 @@
 //! The second act: two functions between clients and two servers, and what they do with requests.
 
-mod account;
-mod backend;
+pub(super) mod account;
+pub(super) mod backend;
 mod curl;
-mod load;
+pub(super) mod load;
 mod watch;
 
 use std::net::SocketAddr;

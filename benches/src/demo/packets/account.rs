@@ -5,7 +5,7 @@ use middlenet_plan::Stats;
 use crate::table::{Table, count};
 
 /// Tables of ports, functions and drops, and the sum.
-pub(super) fn text(stats: &Stats) -> String {
+pub(in crate::demo) fn text(stats: &Stats) -> String {
     let mut text = String::new();
     for table in [ports(stats), functions(stats), drops(stats)] {
         if !table.is_empty() {
@@ -74,7 +74,7 @@ fn drops(stats: &Stats) -> Table {
 }
 
 /// Packets that a function decided to drop.
-pub(super) fn dropped_by(stats: &Stats, function: &str) -> u64 {
+pub(in crate::demo) fn dropped_by(stats: &Stats, function: &str) -> u64 {
     let hops = stats.hops.iter().filter(|hop| hop.name == function);
     let drops = hops.flat_map(|hop| &hop.drops).filter(|(stage, ..)| stage == middlenet_plan::drop_stage::FUNCTION);
     drops.map(|(.., packets)| packets).sum()

@@ -49,9 +49,9 @@ impl Ping {
 
 /// What iperf3 summed up. What does not apply to the protocol is 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Transfer {
+pub(in crate::demo) struct Transfer {
     /// As the receiver saw it.
-    pub(super) received_bps: f64,
+    pub(in crate::demo) received_bps: f64,
     /// TCP segments.
     pub(super) resent: u64,
     /// UDP.
@@ -59,7 +59,7 @@ pub(super) struct Transfer {
     /// UDP.
     pub(super) lost: u64,
     /// What was sent, by interval.
-    pub(super) intervals_bps: Vec<f64>,
+    pub(in crate::demo) intervals_bps: Vec<f64>,
 }
 
 impl Transfer {
@@ -69,12 +69,17 @@ impl Transfer {
     }
 
     pub(super) fn start(stage: &Stage, options: &[&str]) -> Result<Process, BenchError> {
+        Self::start_to(stage, SERVER, options)
+    }
+
+    /// From the client to a server of another address.
+    pub(in crate::demo) fn start_to(stage: &Stage, server: &str, options: &[&str]) -> Result<Process, BenchError> {
         let port = OPEN_PORT.to_string();
-        let arguments = ["-c", SERVER, "-p", &port, "-J", "--connect-timeout", "3000"];
+        let arguments = ["-c", server, "-p", &port, "-J", "--connect-timeout", "3000"];
         Ok(stage.client.spawn("iperf3", arguments.iter().chain(options))?)
     }
 
-    pub(super) fn parse(output: &str) -> Result<Self, BenchError> {
+    pub(in crate::demo) fn parse(output: &str) -> Result<Self, BenchError> {
         let value: Value = serde_json::from_str(output)
             .map_err(|e| BenchError::Failed(format!("iperf3 printed no JSON ({e}): {}", output.trim())))?;
         if let Some(error) = value["error"].as_str() {

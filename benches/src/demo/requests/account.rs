@@ -5,12 +5,12 @@ use middlenet_plan::BrokerStats;
 use crate::table::{Table, count};
 
 /// Requests answered in full, over all chains.
-pub(super) fn answered(stats: &BrokerStats) -> u64 {
+pub(in crate::demo) fn answered(stats: &BrokerStats) -> u64 {
     stats.chains.iter().map(|chain| chain.answered).sum()
 }
 
 /// Whether every request that was received has ended in one of the ways there are.
-pub(super) fn is_even(stats: &BrokerStats) -> bool {
+pub(in crate::demo) fn is_even(stats: &BrokerStats) -> bool {
     Sums::of(stats).are_even()
 }
 
@@ -46,7 +46,7 @@ fn total(reasons: &[(String, u64)]) -> u64 {
 }
 
 /// Tables of functions, descriptors, servers and what went wrong, and the sum.
-pub(super) fn text(stats: &BrokerStats) -> String {
+pub(in crate::demo) fn text(stats: &BrokerStats) -> String {
     let mut text = String::new();
     for table in [functions(stats), descriptors(stats), servers(stats), ends(stats)] {
         if !table.is_empty() {

@@ -11,13 +11,13 @@ use crate::lifetime::kill_pid;
 use crate::tool::Tool;
 use crate::work_folder::WorkFolder;
 
-pub(super) const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
+pub(in crate::demo) const NGINX: Tool = Tool { program: "nginx", package: "nginx-light" };
 
 /// Until it accepts connections, and until it is gone once killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One, which ends with this value.
-pub(super) struct Backend {
+pub(in crate::demo) struct Backend {
     number: usize,
     listen: SocketAddr,
     process: Option<Process>,
@@ -28,7 +28,7 @@ impl Backend {
     ///
     /// # Errors
     /// When it is not installed or does not start.
-    pub(super) fn start(
+    pub(in crate::demo) fn start(
         netns: &Netns,
         folder: &WorkFolder,
         number: usize,
@@ -51,7 +51,7 @@ impl Backend {
     ///
     /// # Errors
     /// When it does not accept connections.
-    pub(super) fn start_again(&mut self, netns: &Netns, folder: &WorkFolder) -> Result<(), BenchError> {
+    pub(in crate::demo) fn start_again(&mut self, netns: &Netns, folder: &WorkFolder) -> Result<(), BenchError> {
         let mut command = netns.command(NGINX.path()?);
         command.arg("-p").arg(Self::prefix(folder, self.number)).args(["-c", "nginx.conf", "-e", "stderr"]);
         let process = self.process.insert(Process::spawn(&mut command)?);
@@ -66,7 +66,7 @@ impl Backend {
     ///
     /// # Errors
     /// When it does not end by that.
-    pub(super) fn kill(&mut self) -> Result<(), BenchError> {
+    pub(in crate::demo) fn kill(&mut self) -> Result<(), BenchError> {
         let Some(process) = self.process.take() else { return Ok(()) };
         kill_pid(process.pid())?;
         process.wait(PATIENCE)?;

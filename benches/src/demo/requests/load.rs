@@ -12,7 +12,7 @@ use crate::table::count;
 use crate::tool::Tool;
 use crate::work_folder::WorkFolder;
 
-pub(super) const AB: Tool = Tool { program: "ab", package: "apache2-utils" };
+pub(in crate::demo) const AB: Tool = Tool { program: "ab", package: "apache2-utils" };
 
 /// Requests under way at a time.
 const CONCURRENCY: &str = "32";
@@ -22,7 +22,7 @@ const REQUESTS: &str = "100000000";
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A load that is under way.
-pub(super) struct Load {
+pub(in crate::demo) struct Load {
     process: Process,
     percentiles: PathBuf,
 }
@@ -32,7 +32,12 @@ impl Load {
     ///
     /// # Errors
     /// When ab cannot be started.
-    pub(super) fn start(stage: &Stage, folder: &WorkFolder, listen: &str, time: Duration) -> Result<Self, BenchError> {
+    pub(in crate::demo) fn start(
+        stage: &Stage,
+        folder: &WorkFolder,
+        listen: &str,
+        time: Duration,
+    ) -> Result<Self, BenchError> {
         // What it prints are whole milliseconds; the file has microseconds.
         let percentiles = folder.path().join("ab.csv");
         let mut command = stage.client.command(AB.path()?);
@@ -47,7 +52,7 @@ impl Load {
     ///
     /// # Errors
     /// When it does not end well.
-    pub(super) fn wait(self) -> Result<Seen, BenchError> {
+    pub(in crate::demo) fn wait(self) -> Result<Seen, BenchError> {
         let output = self.process.wait(PATIENCE)?;
         if !output.status.success() {
             let said = (output.stderr + &output.stdout).trim().replace('\n', "; ");
@@ -61,17 +66,17 @@ impl Load {
 
 /// What the clients saw.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Seen {
+pub(in crate::demo) struct Seen {
     /// Requests that came to an end.
-    pub(super) complete: u64,
+    pub(in crate::demo) complete: u64,
     /// Of these: no connection, or no whole answer.
-    pub(super) failed: u64,
+    pub(in crate::demo) failed: u64,
     /// Of these: answers with another status than 2xx.
-    pub(super) not_2xx: u64,
-    pub(super) rate_rps: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    pub(super) longest_ms: f64,
+    pub(in crate::demo) not_2xx: u64,
+    pub(in crate::demo) rate_rps: f64,
+    pub(in crate::demo) p50_ms: f64,
+    pub(in crate::demo) p99_ms: f64,
+    pub(in crate::demo) longest_ms: f64,
 }
 
 impl Seen {
@@ -96,12 +101,12 @@ impl Seen {
     }
 
     /// Requests that did not get what they asked for.
-    pub(super) fn bad(&self) -> u64 {
+    pub(in crate::demo) fn bad(&self) -> u64 {
         self.failed + self.not_2xx
     }
 
     /// For people.
-    pub(super) fn lines(&self) -> [String; 2] {
+    pub(in crate::demo) fn lines(&self) -> [String; 2] {
         [
             format!(
                 "what the clients saw: {} requests, {} answered with 200, {} with another status, {} failed",
