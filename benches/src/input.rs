@@ -14,10 +14,15 @@ const LEAST_FRAME_BYTES: usize = 42;
 
 /// SplitMix64: small, even, the same everywhere.
 #[derive(Debug)]
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// What this seed leads to.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +30,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn bits32(&mut self) -> u32 {
+    pub(crate) fn bits32(&mut self) -> u32 {
         (self.next() >> 32) as u32
     }
 }
@@ -86,7 +91,7 @@ fn packet(number: u32, destination: u32, frame_bytes: usize) -> Vec<u8> {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -26,7 +26,7 @@
 //! time, so TCP's receive side of each is in the other's figure, and what it leaves to `ksoftirqd` in neither. When `load_cpu`
 //! is near 1, the load is the limit: then compare `cpu_per_request`.
 
-mod backends;
+pub(crate) mod backends;
 mod burner;
 mod case;
 mod charted;

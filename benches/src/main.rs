@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use middlenet_bench::bench::Options;
-use middlenet_bench::{BenchError, demo, l2l3, l4l7, run};
+use middlenet_bench::{BenchError, demo, l2l3, l4l7, run, unified};
 
 /// Measures MiddleNet beside its peers, and shows it at work.
 #[derive(Debug, Parser)]
@@ -23,13 +23,16 @@ enum Command {
     L2l3(Measured),
     /// L4/L7 chains as reverse proxies, beside nginx, HAProxy and a chain of nginx over a Linux bridge.
     L4l7(Measured),
-    /// Packets and requests through functions: real traffic, a blocked port, killed functions, a killed server.
+    /// Packets and requests on one interface: the cost of steering rules, both loads together and apart, one joining the other.
+    Unified(Measured),
+    /// Packets and requests through functions, apart and by one interface: real traffic, a blocked port, killed functions, a
+    /// killed server.
     Demo(Demo),
 }
 
 #[derive(Debug, Args)]
 struct Measured {
-    /// Fewer points, shorter: under a minute.
+    /// Fewer points, shorter: about a minute.
     #[arg(long)]
     quick: bool,
     /// Also write the results as one JSON object.
@@ -80,6 +83,7 @@ fn carry_out(command: Command) -> Result<(), BenchError> {
     match command {
         Command::L2l3(measured) => l2l3::run(&measured.into()),
         Command::L4l7(measured) => l4l7::run(&measured.into()),
+        Command::Unified(measured) => unified::run(&measured.into()),
         Command::Demo(Demo { json }) => demo::run(json.as_deref()),
     }
 }

@@ -153,6 +153,18 @@ impl Run {
         status.data_plane.ok_or_else(|| BenchError::Failed("the data plane gives no counters".into()))
     }
 
+    /// Changes what can be changed to that of a manifest, to which the run's name is added.
+    ///
+    /// # Errors
+    /// When it is refused, or asks for more than that.
+    pub fn apply(&mut self, mut manifest: Value) -> Result<(), BenchError> {
+        manifest["name"] = Value::from(self.name.clone());
+        match self.ask(&Request::Apply { manifest: manifest.to_string(), folder: "/".into() })? {
+            Response::Applied { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Starts new instances of a function; returns when they have taken over.
     ///
     /// # Errors

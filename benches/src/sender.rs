@@ -21,8 +21,10 @@ const GROUP: usize = 32;
 const CATCH_UP: u64 = 256;
 /// Waits longer than this are slept, shorter ones spun.
 const SLEEP_FROM: Duration = Duration::from_micros(150);
-/// UDP payload of a 64-byte Ethernet frame, its FCS included.
-const PAYLOAD: [u8; 18] = [0; 18];
+/// The smallest Ethernet frame without its FCS, which sockets do not see.
+const SMALLEST_BYTES: usize = 60;
+/// Of Ethernet, IPv4 and UDP.
+const HEADERS_BYTES: usize = 42;
 
 /// A thread that sends UDP datagrams in the smallest Ethernet frames. Dropping it ends it.
 #[derive(Debug)]
@@ -38,6 +40,20 @@ impl Sender {
     /// # Errors
     /// When the namespace cannot be entered or the address not be reached.
     pub fn start(netns: &Netns, to: SocketAddr, core: usize, rate_pps: Option<f64>) -> Result<Self, BenchError> {
+        Self::start_with(netns, to, core, rate_pps, SMALLEST_BYTES)
+    }
+
+    /// The same with frames of so many bytes, their FCS not included.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_with(
+        netns: &Netns,
+        to: SocketAddr,
+        core: usize,
+        rate_pps: Option<f64>,
+        frame_bytes: usize,
+    ) -> Result<Self, BenchError> {
         let open = || {
             let socket = UdpSocket::bind(("0.0.0.0", 0))?;
             socket.connect(to)?;
@@ -51,7 +67,7 @@ impl Sender {
             // Without its core it is slower, and its own count of what it sent says so.
             let mut set = CpuSet::new();
             let _ = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-            send(&socket, rate_pps, &count, &end);
+            send(&socket, rate_pps, &vec![0; frame_bytes.saturating_sub(HEADERS_BYTES)], &count, &end);
         });
         Ok(Self { sent, stop, thread: Some(thread) })
     }
@@ -62,8 +78,14 @@ impl Sender {
     }
 }
 
-impl Drop for Sender {
-    fn drop(&mut self) {
+impl Sender {
+    /// Ends it; returns how many datagrams the kernel has taken in all.
+    pub fn end(mut self) -> u64 {
+        self.join();
+        self.sent()
+    }
+
+    fn join(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -71,8 +93,14 @@ impl Drop for Sender {
     }
 }
 
-fn send(socket: &UdpSocket, rate_pps: Option<f64>, sent: &AtomicU64, stop: &AtomicBool) {
-    let datagrams = [[IoSlice::new(&PAYLOAD)]; GROUP];
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn send(socket: &UdpSocket, rate_pps: Option<f64>, payload: &[u8], sent: &AtomicU64, stop: &AtomicBool) {
+    let datagrams = [[IoSlice::new(payload)]; GROUP];
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(GROUP, None);
     let mut schedule = Schedule::new(rate_pps);
     let start = Instant::now();

@@ -49,22 +49,40 @@ impl Stage {
     }
 }
 
-/// Packets that the kernel received on a device of a namespace. Costs no process, unlike [`Netns::statistic`], so it can stand
+/// What the kernel received on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes, without FCS.
+    pub bytes: u64,
+    /// Packets.
+    pub pkts: u64,
+}
+
+/// What the kernel has received on a device of a namespace. Costs no process, unlike [`Netns::statistic`], so it can stand
 /// beside a clock.
 ///
 /// # Errors
 /// When the namespace or the device is not there.
-pub fn received_pkts(netns: &Netns, device: &str) -> Result<u64, BenchError> {
+pub fn received(netns: &Netns, device: &str) -> Result<Received, BenchError> {
     // `/proc/self` would be the namespace of the whole process.
     let path = Path::new("/proc/thread-self/net/dev");
     let text = netns.enter(|| fs::read_to_string(path))?.map_err(BenchError::file(path))?;
-    parse_received_pkts(&text, device).ok_or_else(|| BenchError::Failed(format!("there is no device `{device}`")))
+    parse_received(&text, device).ok_or_else(|| BenchError::Failed(format!("there is no device `{device}`")))
 }
 
-/// The second column of a device's line.
-fn parse_received_pkts(text: &str, device: &str) -> Option<u64> {
+/// The packets of [`received`].
+///
+/// # Errors
+/// Likewise.
+pub fn received_pkts(netns: &Netns, device: &str) -> Result<u64, BenchError> {
+    Ok(received(netns, device)?.pkts)
+}
+
+/// The first two columns of a device's line.
+fn parse_received(text: &str, device: &str) -> Option<Received> {
     let columns = text.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'))?;
-    columns.split_whitespace().nth(1)?.parse().ok()
+    let mut columns = columns.split_whitespace().map_while(|column| column.parse().ok());
+    Some(Received { bytes: columns.next()?, pkts: columns.next()? })
 }
 
 #[cfg(test)]
@@ -72,11 +90,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn received_packets_are_the_second_column() {
+    fn received_bytes_and_packets_are_the_first_columns() {
         let text = "Inter-|   Receive                  |  Transmit\n face |bytes    packets errs\n\
                     \x20   lo:       7       1    0\n  eth0:12345    678    0    0 9 9\n eth01: 1 2\n";
-        assert_eq!(parse_received_pkts(text, "eth0"), Some(678));
-        assert_eq!(parse_received_pkts(text, "eth01"), Some(2));
-        assert_eq!(parse_received_pkts(text, "eth"), None);
+        assert_eq!(parse_received(text, "eth0"), Some(Received { bytes: 12345, pkts: 678 }));
+        assert_eq!(parse_received(text, "eth01"), Some(Received { bytes: 1, pkts: 2 }));
+        assert_eq!(parse_received(text, "eth"), None);
     }
 }

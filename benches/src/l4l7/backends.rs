@@ -16,7 +16,7 @@ pub(super) const COUNT: usize = 2;
 
 /// Two of them, on the load's core.
 #[derive(Debug)]
-pub(super) struct Backends {
+pub(crate) struct Backends {
     servers: Vec<Server>,
     addresses: Vec<SocketAddr>,
 }
@@ -35,7 +35,7 @@ impl Backends {
     ///
     /// # Errors
     /// When nginx is not installed or does not start.
-    pub(super) fn start(
+    pub(crate) fn start(
         folder: &WorkFolder,
         netns: Option<&Netns>,
         addresses: Vec<SocketAddr>,
@@ -47,7 +47,7 @@ impl Backends {
         Ok(Self { servers, addresses })
     }
 
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
