@@ -44,9 +44,9 @@ const REST_PATIENCE: Duration = Duration::from_secs(5);
 /// When anything does not go as it should. Whatever was made is removed then too.
 pub(super) fn run(programs: &Programs, seen: &mut Value) -> Result<(), BenchError> {
     println!("\n\nBoth on one interface: XDP hands each packet to the layer it needs\n");
-    println!("                      +-- AF_XDP [ firewall -> l3-router ] ------------+");
-    println!("  client {CLIENT} == left -+                                                     +- right == servers");
-    println!("                      +-- kernel, {LISTEN} [ reverse-proxy -> url-rewrite ] --+");
+    println!("                          +-- AF_XDP [ firewall -> l3-router ] ----------------------+");
+    println!("  client {CLIENT} == left +                                                          + right == servers");
+    println!("                          +-- kernel, {LISTEN} [ reverse-proxy -> url-rewrite ] --+");
     let namespaces = {
         let stage = stage()?;
         play(&stage, programs, seen)?;
