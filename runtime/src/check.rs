@@ -7,6 +7,7 @@ mod hops;
 mod listeners;
 mod message_hops;
 mod messages;
+mod placing;
 mod ports;
 mod processes;
 mod resources;
@@ -93,11 +94,15 @@ impl<'a> Checker<'a> {
         let user = self.user();
         let mut processes = Vec::new();
         let mut kernel_ports = Vec::new();
-        let vfs = self.vfs(&mut notes);
+        let mut obstacles = Vec::new();
+        let mut vfs = self.vfs(&mut notes, &mut obstacles);
+        let vf_ports = if vfs.is_empty() { Vec::new() } else { self.vf_ports() };
+        let mut placed = Vec::new();
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
             self.steering(manager, broker.as_ref());
+            placed = self.place_rules(manager, &vf_ports, &mut vfs);
         }
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {
@@ -112,13 +117,15 @@ impl<'a> Checker<'a> {
         let runtime = RuntimePlan {
             processes,
             kernel_ports: if lockstep { Vec::new() } else { kernel_ports },
-            vf_ports: if vfs.is_empty() { Vec::new() } else { self.vf_ports() },
+            vf_ports,
+            placed,
             vfs,
             hugepages,
             user,
             heartbeat: Duration::from_millis(self.manifest.heartbeat_ms),
             drain: Duration::from_millis(self.manifest.drain_ms),
             notes,
+            obstacles,
         };
         Ok(Plan { name: self.manifest.name.clone(), manager, broker, runtime })
     }

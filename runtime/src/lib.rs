@@ -5,7 +5,7 @@
 //!                  (spans)            (form)              (valid, pure)        (the only side effects)
 //! ```
 //!
-//! **Architecture invariant:** planning touches nothing; only `supervisor` and `kernel_port` change the host. Nothing here links
+//! **Architecture invariant:** planning touches nothing; only `supervisor`, `kernel_port` and the `sriov` crate change the host. Nothing here links
 //! DPDK: the data plane is the `middlenet-nf-manager` process.
 
 #![forbid(unsafe_code)]

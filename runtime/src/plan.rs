@@ -43,6 +43,8 @@ pub struct RuntimePlan {
     pub vfs: Vec<PfWish>,
     /// Ports whose device is one of them.
     pub vf_ports: Vec<VfPort>,
+    /// Ports whose rules the NIC carries out in part.
+    pub placed: Vec<PlacedPort>,
     /// Pages behind the regions of buffers.
     pub hugepages: Hugepages,
     /// Who the functions run as.
@@ -53,6 +55,8 @@ pub struct RuntimePlan {
     pub drain: Duration,
     /// What a person should know, though nothing is wrong.
     pub notes: Vec<String>,
+    /// What would keep a run from starting on this host as it was when the plan was made.
+    pub obstacles: Vec<String>,
 }
 
 /// A data plane: the process that moves packets or messages, and its chains.
@@ -166,4 +170,13 @@ pub struct VfPort {
     pub port: u8,
     /// Name of the virtual function.
     pub vf: String,
+}
+
+/// Who carries out the rules of a port that shares its NIC with the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlacedPort {
+    /// Port id.
+    pub port: u8,
+    /// For each rule, and last for all other packets: `nic`, `nic filters`, `manager`.
+    pub by: Vec<String>,
 }

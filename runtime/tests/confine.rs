@@ -121,3 +121,22 @@ fn scripts_are_read_by_their_interpreters() {
     let output = confined(&confinement(&[], &[]), script.to_str().unwrap(), &["--describe"]);
     assert_eq!(output.stdout, b"--describe\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_function_is_confined_when_it_is_asked_what_it_is() {
+    let folder = Folder::new("describe");
+    // Anybody may write there: what stands in the way is the confinement alone.
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o777)).unwrap();
+    let describe = r#"{"name":"own","schema":{"type":"object"}}"#;
+    let script =
+        folder.write("own", &format!("#!/bin/sh\necho x > {}/trace || true\necho '{describe}'\n", folder.0.display()));
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let manifest = "name: a\nports: { p: { dpdk: net_null0 } }\nchains:\n  c:\n    ports: [p]\n    functions: [{ own: { run: ./own, config: {} } }]\n";
+    let manifest = folder.write("m.yaml", manifest);
+    let output = Command::new(env!("CARGO_BIN_EXE_middlenet")).arg("check").arg(&manifest).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.0.join("trace").exists());
+    // The control experiment.
+    assert!(Command::new(&script).output().unwrap().status.success());
+    assert!(folder.0.join("trace").exists());
+}

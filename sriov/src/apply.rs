@@ -76,6 +76,9 @@ impl<H: Host> Vfs<H> {
                 self.make_vf(nic, *pf, vf)?;
             }
         }
+        for (nic, pf, wish) in &pfs {
+            self.add_filters(&nic.name(), *pf, wish)?;
+        }
         Ok(())
     }
 
@@ -243,6 +246,21 @@ impl<H: Host> Vfs<H> {
                 Err(SriovError::NoKernelDriver { vf: wish.name.clone(), pf_driver })
             }
         }
+    }
+
+    /// The PF's filters send packets to its VFs. One that somebody else has made already does the same, and is left to them.
+    fn add_filters(&mut self, name: &str, pf: PciAddress, wish: &PfWish) -> Result<(), SriovError> {
+        let there = match wish.filters.as_slice() {
+            [] => return Ok(()),
+            _ => {
+                Device(pf).filters(&self.host).map_err(|e| refused(format!("list the filters of `{name}`"), name, e))?
+            }
+        };
+        for filter in wish.filters.iter().filter(|filter| !there.iter().any(|(_, other)| other == *filter)) {
+            let step = Step::Filter { pf, filter: filter.clone() };
+            self.step(|| format!("add a filter to `{name}` ({filter})"), step, name)?;
+        }
+        Ok(())
     }
 
     /// Its interface is up and has its addresses; returns the interface's name.

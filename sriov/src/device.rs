@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::discover::{PCI_DEVICES, PCI_DRIVERS, Tree, group, link_name, names, text};
-use crate::{Held, Host, Link, PciAddress, Vf};
+use crate::{Filter, Held, Host, Link, PciAddress, Vf, listed};
 
 /// A PCI function by its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,44 @@ impl Device {
     /// The index of its interface.
     pub(crate) fn index(self, host: &dyn Host) -> io::Result<u32> {
         self.link(host)?.map(|l| l.index).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The filters that it has, with their numbers.
+    pub(crate) fn filters(self, host: &dyn Host) -> io::Result<Vec<(u32, Filter)>> {
+        match self.link(host)? {
+            Some(link) => Ok(listed(&host.ethtool(&["-n".into(), link.name])?)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Adds a filter; what counts is whether it is listed afterwards.
+    pub(crate) fn add_filter(self, host: &dyn Host, filter: &Filter) -> io::Result<()> {
+        let name = self.link(host)?.ok_or(io::ErrorKind::NotFound)?.name;
+        let words = [vec!["-N".into(), name], filter.arguments()].concat();
+        let output = host.ethtool(&words)?;
+        match self.filters(host)?.iter().any(|(_, there)| there == filter) {
+            true => Ok(()),
+            false => {
+                let reason = output.lines().next().unwrap_or("the driver did not keep it").trim().to_owned();
+                Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+            }
+        }
+    }
+
+    /// Removes a filter, if it is there.
+    pub(crate) fn remove_filter(self, host: &dyn Host, filter: &Filter) -> io::Result<()> {
+        let Some((number, _)) = self.filters(host)?.into_iter().find(|(_, there)| there == filter) else {
+            return Ok(());
+        };
+        let name = self.link(host)?.ok_or(io::ErrorKind::NotFound)?.name;
+        let output = host.ethtool(&["-N".into(), name, "delete".into(), number.to_string()])?;
+        match self.filters(host)?.iter().any(|(n, _)| *n == number) {
+            true => Err(io::Error::other(format!(
+                "the filter {number} stays: {}",
+                output.lines().next().unwrap_or_default()
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Its VFs.

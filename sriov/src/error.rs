@@ -204,6 +204,9 @@ impl SriovError {
             Self::Refused { source, .. } if source.raw_os_error() == Some(nix::errno::Errno::EOPNOTSUPP as i32) => {
                 "this NIC or its driver cannot do that: leave the setting out".into()
             }
+            Self::Refused { source, .. } if source.kind() == io::ErrorKind::Unsupported => {
+                "turn filters on (`ethtool -K DEV ntuple on`), or match by `dst_mac`, which needs none".into()
+            }
             Self::Refused { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => "run it as root".into(),
             Self::Left { cause, .. } => return cause.hint(),
             _ => return None,

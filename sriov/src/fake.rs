@@ -1,5 +1,6 @@
 //! A small kernel over a temporary folder: PFs that make VFs, drivers that bind, links with VFs; and it can fail at any change.
 
+use middlenet_steer::Prefix;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::discover::{PCI_DEVICES, PCI_DRIVERS, link_name, names, number, text};
-use crate::{Feature, Filters, Host, Link, Mac, PciAddress, VfSetting, VfSettings};
+use crate::{Feature, Filter, FilterTarget, Filters, Host, Link, Mac, PciAddress, VfSetting, VfSettings};
 
 /// The host of a test.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Fake {
     pub(crate) open: RefCell<Vec<PathBuf>>,
     /// What VF drivers call their settings, and what the PF's driver refuses.
     pub(crate) refuses: RefCell<Vec<&'static str>>,
+    /// The PF's filters.
+    pub(crate) filters: RefCell<Vec<(u32, Filter)>>,
     /// Devices that find themselves in the group of a new VF.
     pub(crate) joins: RefCell<Vec<PciAddress>>,
     /// Changes done so far.
@@ -48,6 +51,7 @@ impl Fake {
             open: RefCell::default(),
             refuses: RefCell::default(),
             joins: RefCell::default(),
+            filters: RefCell::default(),
             changes: Cell::new(0),
             fail_at: Cell::new(None),
             dead: Cell::new(false),
@@ -173,6 +177,7 @@ impl Fake {
         for link in self.links.borrow().iter() {
             out.insert(format!("link {}", link.name), format!("{link:?}"));
         }
+        out.insert("filters".into(), format!("{:?}", self.filters.borrow()));
         out
     }
 
@@ -363,6 +368,29 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn ethtool(&self, arguments: &[String]) -> io::Result<String> {
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut filters = self.filters.borrow_mut();
+        match words.as_slice() {
+            ["-n", "eth1"] => Ok(filters.iter().map(|(number, filter)| list(*number, filter)).collect()),
+            ["-N", "eth1", "delete", number] => {
+                self.change()?;
+                filters.retain(|(n, _)| n.to_string() != *number);
+                Ok(String::new())
+            }
+            ["-N", "eth1", rule @ ..] => {
+                self.change()?;
+                if self.refuses.borrow().contains(&"filters") {
+                    return Ok("rmgr: Cannot insert RX class rule: Operation not supported\n".into());
+                }
+                let number = filters.iter().map(|(n, _)| n + 1).max().unwrap_or(0);
+                filters.push((number, read(rule)));
+                Ok(format!("Added rule with ID {number}\n"))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn pause(&self) {
         self.pauses.set(self.pauses.get() + 1);
         if let Some(after) = self.closes_after.get()
@@ -371,4 +399,67 @@ impl Host for Fake {
             self.open.borrow_mut().clear();
         }
     }
+}
+
+/// A filter by the words of a request.
+fn read(words: &[&str]) -> Filter {
+    let value = |name: &str| words.iter().position(|w| *w == name).map(|at| words[at + 1]);
+    let mask = |name: &str| {
+        let at = words.iter().position(|w| *w == name)?;
+        (words.get(at + 2) == Some(&"m")).then(|| words[at + 3])
+    };
+    let prefix = |name: &str| {
+        let ignored = mask(name).map_or(0, |m| m.parse::<std::net::Ipv4Addr>().unwrap().to_bits());
+        value(name).map(|v| Prefix::new(v.parse().unwrap(), u8::try_from(ignored.leading_zeros()).unwrap()).unwrap())
+    };
+    assert_eq!(words[0], "flow-type");
+    Filter {
+        protocol: match words[1] {
+            "tcp4" => 6,
+            "udp4" => 17,
+            other => panic!("{other}"),
+        },
+        src: prefix("src-ip"),
+        dst: prefix("dst-ip"),
+        src_port: value("src-port").map(|v| v.parse().unwrap()),
+        dst_port: value("dst-port").map(|v| v.parse().unwrap()),
+        vlan: value("vlan").map(|v| v.parse().unwrap()),
+        dst_mac: value("dst-mac").map(|v| v.parse().unwrap()),
+        to: match (value("vf"), value("queue"), value("action")) {
+            (Some(vf), Some(queue), None) => {
+                FilterTarget::Vf { vf: vf.parse().unwrap(), queue: queue.parse().unwrap() }
+            }
+            (None, None, Some("-1")) => FilterTarget::Drop,
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+/// As ethtool prints it.
+fn list(number: u32, filter: &Filter) -> String {
+    let prefix = |prefix: Option<Prefix>| match prefix {
+        None => "0.0.0.0 mask: 255.255.255.255".to_owned(),
+        Some(p) => {
+            let ignored = u32::MAX.checked_shr(p.length().into()).unwrap_or(0);
+            format!("{} mask: {}", p.address(), std::net::Ipv4Addr::from(ignored))
+        }
+    };
+    let port = |port: Option<u16>| port.map_or("0 mask: 0xffff".to_owned(), |p| format!("{p} mask: 0x0"));
+    let protocol = if filter.protocol == 6 { "TCP" } else { "UDP" };
+    let vlan = filter.vlan.map(|v| format!("\tVLAN EtherType: 0x0 mask: 0xffff\n\tVLAN: {v:#x} mask: 0xf000\n\tUser-defined: 0x0 mask: 0xffffffffffffffff\n"));
+    let mac =
+        filter.dst_mac.map(|m| format!("\tDest MAC addr: {} mask: 00:00:00:00:00:00\n", m.to_string().to_uppercase()));
+    let to = match filter.to {
+        FilterTarget::Vf { vf, queue } => format!("Direct to VF {vf} queue {queue}"),
+        FilterTarget::Drop => "Drop".into(),
+    };
+    format!(
+        "Filter: {number}\n\tRule Type: {protocol} over IPv4\n\tSrc IP addr: {}\n\tDest IP addr: {}\n\tTOS: 0x0 mask: 0xff\n\tSrc port: {}\n\tDest port: {}\n{}{}\tAction: {to}\n\n",
+        prefix(filter.src),
+        prefix(filter.dst),
+        port(filter.src_port),
+        port(filter.dst_port),
+        vlan.unwrap_or_default(),
+        mac.unwrap_or_default(),
+    )
 }

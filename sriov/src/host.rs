@@ -49,6 +49,12 @@ pub trait Host {
     /// What the kernel said.
     fn set_address(&self, index: u32, address: IpAddr, prefix: u8, present: bool) -> io::Result<()>;
 
+    /// Runs the program ethtool; returns all that it printed. It may have failed and not say so.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    fn ethtool(&self, arguments: &[String]) -> io::Result<String>;
+
     /// Waits a moment for the kernel or another process to get somewhere.
     fn pause(&self);
 }
@@ -84,6 +90,10 @@ impl<H: Host + ?Sized> Host for &H {
 
     fn set_address(&self, index: u32, address: IpAddr, prefix: u8, present: bool) -> io::Result<()> {
         (**self).set_address(index, address, prefix, present)
+    }
+
+    fn ethtool(&self, arguments: &[String]) -> io::Result<String> {
+        (**self).ethtool(arguments)
     }
 
     fn pause(&self) {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::device::Device;
-use crate::{Host, PciAddress, SriovError, VfSetting};
+use crate::{Filter, Host, PciAddress, SriovError, VfSetting};
 
 /// A change of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Override { vf: PciAddress, before: Option<String>, after: Option<String> },
     /// A driver is found for a VF that has none.
     Bind { vf: PciAddress },
+    /// A filter of a PF.
+    Filter { pf: PciAddress, filter: Filter },
     /// An address of a VF's interface.
     Address { device: PciAddress, address: IpAddr, prefix: u8 },
 }
@@ -48,6 +50,7 @@ impl Step {
             Self::Unbind { vf, .. } => Device(*vf).write(host, "driver/unbind", &vf.to_string()),
             Self::Override { vf, after, .. } => Device(*vf).set_override(host, after.as_deref()),
             Self::Bind { vf } => Device(*vf).probe(host),
+            Self::Filter { pf, filter } => Device(*pf).add_filter(host, filter),
             Self::Address { device, address, prefix } => {
                 host.set_address(Device(*device).index(host)?, *address, *prefix, true)
             }
@@ -83,6 +86,7 @@ impl Step {
                 false => Ok(()),
             },
             Self::Bind { vf } => return undo_bind(host, Device(*vf)),
+            Self::Filter { pf, filter } => Device(*pf).remove_filter(host, filter),
             Self::Address { device, address, prefix } => undo_address(host, Device(*device), *address, *prefix),
         };
         done.map_err(|e| format!("{}: {e}", self.device().0))
@@ -105,7 +109,10 @@ impl Step {
     fn device(&self) -> Device {
         match self {
             Self::Up { device } | Self::Address { device, .. } => Device(*device),
-            Self::Autoprobe { pf, .. } | Self::Count { pf, .. } | Self::Setting { pf, .. } => Device(*pf),
+            Self::Autoprobe { pf, .. }
+            | Self::Count { pf, .. }
+            | Self::Setting { pf, .. }
+            | Self::Filter { pf, .. } => Device(*pf),
             Self::Unbind { vf, .. } | Self::Override { vf, .. } | Self::Bind { vf } => Device(*vf),
         }
     }

@@ -1,4 +1,12 @@
-//! SR-IOV: what network devices a host has, and virtual functions made, set up, and taken away again.
+//! What network devices a host has, virtual functions made and taken away again, and what a NIC can sort by itself.
+//!
+//! ```text
+//!   sysfs, rtnetlink --discover--> Inventory --check--> PFs --Vfs::apply--> VFs, ready
+//!                                                          (journal first, then the change; undone in reverse)
+//! ```
+//!
+//! **Architecture invariant:** the host is changed by steps of the journal alone, and each is in the record before it is made. What is not
+//! named in a wish is never touched.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +23,8 @@ mod journal;
 mod linux;
 mod netlink;
 mod nic;
+mod ntuple;
+mod place;
 mod wish;
 
 pub use ability::{Abilities, Ability, abilities};
@@ -25,4 +35,6 @@ pub use error::SriovError;
 pub use host::{Host, Link, VfSetting, VfSettings};
 pub use linux::Linux;
 pub use nic::{Feature, Filters, Held, Nic, Sriov, Use, Vf, is_for_user_space};
+pub use ntuple::{Filter, FilterTarget, filters_for, listed};
+pub use place::{Capabilities, Ntuple, Place, Side, VfAddress, place};
 pub use wish::{PfWish, VfDriver, VfWish, check};

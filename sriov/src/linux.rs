@@ -51,6 +51,11 @@ impl Host for Linux {
         netlink::change(netlink::address_request(index, address, prefix, present))
     }
 
+    fn ethtool(&self, arguments: &[String]) -> io::Result<String> {
+        let output = Command::new("ethtool").args(arguments).stdin(Stdio::null()).output()?;
+        Ok([output.stdout, output.stderr].iter().map(|bytes| String::from_utf8_lossy(bytes)).collect())
+    }
+
     fn pause(&self) {
         std::thread::sleep(Duration::from_millis(50));
     }

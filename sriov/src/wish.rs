@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use crate::nic::is_for_user_space;
-use crate::{Inventory, Mac, Nic, SriovError, VfSetting};
+use crate::{Filter, Inventory, Mac, Nic, SriovError, VfSetting};
 
 /// VFs wanted of a PF.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct PfWish {
     pub create: u16,
     /// Those to be used.
     pub vfs: Vec<VfWish>,
+    /// Filters of the PF, that send packets to them.
+    #[serde(default)]
+    pub filters: Vec<Filter>,
 }
 
 /// A VF wanted.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libbpf_rs::query::MapInfoIter;
 use middlenet_tests::{
-    End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, Web, require_root, wait_until,
+    End, Error, Netns, Output, Process, RunStatus, Runtime, Scratch, Veth, Web, binary, require_root, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -172,6 +172,10 @@ fn two_runs_do_not_share_a_user() -> Result<(), Error> {
     let Err(Error::EndedEarly { output, .. }) = refused else { panic!("{refused:?}") };
     let expected = format!("the user 52001 belongs to the run `{}`", a.name());
     assert!(output.contains(&expected), "{output}");
+    // The same run once more is told of its name.
+    let mut again = stage.host.command(binary("middlenet")?);
+    let again = Process::spawn(again.arg("run").arg(a.manifest()))?.wait(SOON)?;
+    assert!(again.stderr.contains(&format!("a run called `{}` is there already", a.name())), "{}", again.stderr);
     a.stop()?;
     // The user is free again.
     let b = Runtime::start(&stage.host, &of("vf-b", "10.1.0.12"))?;

@@ -19,7 +19,7 @@ fn placeholder(vf: &str) -> String {
 
 impl Checker<'_> {
     /// What is wanted of the PFs; nothing for a run over captures.
-    pub(super) fn vfs(&mut self, notes: &mut Vec<String>) -> Vec<PfWish> {
+    pub(super) fn vfs(&mut self, notes: &mut Vec<String>, obstacles: &mut Vec<String>) -> Vec<PfWish> {
         let manifest = self.manifest;
         let mut names: HashMap<&str, &str> = HashMap::new();
         let mut macs: HashMap<Mac, &str> = HashMap::new();
@@ -62,13 +62,13 @@ impl Checker<'_> {
                 let span = field(&pf.node, "create");
                 self.problem(span, message, Some("remove it, or raise it".into()));
             }
-            wishes.push(PfWish { pf: pf.name.clone(), create, vfs });
+            wishes.push(PfWish { pf: pf.name.clone(), create, vfs, filters: Vec::new() });
         }
         if !matches!(self.traffic, Traffic::Ports) {
             return Vec::new();
         }
         self.note_unused_vfs(&wishes, notes);
-        self.compare_with_host(&wishes, notes);
+        self.compare_with_host(&wishes, obstacles);
         wishes
     }
 
@@ -137,7 +137,7 @@ impl Checker<'_> {
     }
 
     /// What a NIC can never do is wrong; what stands in the way now may not when the run starts.
-    fn compare_with_host(&mut self, wishes: &[PfWish], notes: &mut Vec<String>) {
+    fn compare_with_host(&mut self, wishes: &[PfWish], obstacles: &mut Vec<String>) {
         if wishes.is_empty() {
             return;
         }
@@ -152,7 +152,7 @@ impl Checker<'_> {
                 }
                 _ => {
                     let hint = error.hint().map(|h| format!(" ({h})")).unwrap_or_default();
-                    notes.push(format!("as this host is now, the run would not start: {error}{hint}"));
+                    obstacles.push(format!("{error}{hint}"));
                 }
             }
         }

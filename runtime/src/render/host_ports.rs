@@ -44,7 +44,9 @@ pub fn host_ports_text(ports: &[HostPort<'_>]) -> String {
             or_dash(port.run.clone()),
         ]);
         let of_all = [("xdp", &able.xdp), ("dpdk", &able.dpdk), ("vfs", &able.vfs), ("ntuple", &able.ntuple)];
-        let lines = of_all.iter().flat_map(|(what, ability)| ability.notes.iter().map(move |note| (what, note)));
+        // Nobody expects a NIC's abilities of an interface that is made by software.
+        let worth_telling = if nic.pci.is_some() { &of_all[..] } else { &of_all[..1] };
+        let lines = worth_telling.iter().flat_map(|(what, ability)| ability.notes.iter().map(move |note| (what, note)));
         for (at, (what, note)) in lines.enumerate() {
             if at == 0 {
                 let _ = writeln!(notes, "\n{}", nic.name());

@@ -83,6 +83,9 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
     for note in &plan.runtime.notes {
         let _ = writeln!(out, "note: {note}");
     }
+    for obstacle in &plan.runtime.obstacles {
+        let _ = writeln!(out, "as this host is now, the run would not start: {obstacle}");
+    }
     out
 }
 
@@ -195,6 +198,7 @@ pub fn plan_json(plan: &Plan, machine: &Machine) -> Value {
         "heartbeat_ms": plan.runtime.heartbeat.as_millis(),
         "drain_ms": plan.runtime.drain.as_millis(),
         "notes": plan.runtime.notes,
+        "obstacles": plan.runtime.obstacles,
         "manager": plan.manager,
         "broker": plan.broker,
     })

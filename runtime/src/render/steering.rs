@@ -17,20 +17,27 @@ const VALUES: usize = 3;
 /// The rules of a plan, and who will carry them out.
 pub(super) fn of_plan(plan: &Plan) -> Table {
     let mut table = Table::new(["STEERING", "RULE", "PACKETS", "TO", "BY"]);
-    for port in plan.manager.iter().flat_map(|m| &m.ports) {
+    for (id, port) in plan.manager.iter().flat_map(|m| m.ports.iter().enumerate()) {
         let Some(steering) = &port.steering else { continue };
+        let placed = plan.runtime.placed.iter().find(|p| usize::from(p.port) == id);
         let by = match port.kind {
             PortKind::Xdp { .. } => "xdp",
             PortKind::Dpdk { .. } | PortKind::Pcap { .. } => "manager",
         };
-        let row = |name: &str, what: String, to: &str| [port.name.clone(), name.into(), what, to.into(), by.into()];
-        for (rule, to) in steering.rules.iter().zip(&steering.to).take(SHOWN) {
-            table.row(row(&rule.name, packets(&rule.matches), to));
+        let by = |rule: usize| placed.and_then(|p| p.by.get(rule)).map_or(by, String::as_str).to_owned();
+        let row = |at, name: &str, what: String, to: &str| [port.name.clone(), name.into(), what, to.into(), by(at)];
+        for (at, (rule, to)) in steering.rules.iter().zip(&steering.to).take(SHOWN).enumerate() {
+            table.row(row(at, &rule.name, packets(&rule.matches), to));
         }
         if let Some(more) = steering.rules.len().checked_sub(SHOWN).filter(|&more| more > 0) {
-            table.row(row("...", format!("{more} more rules"), ""));
+            table.row(row(SHOWN, "...", format!("{more} more rules"), ""));
         }
-        table.row(row("else", "all others".into(), steering.to.last().map_or("?", String::as_str)));
+        table.row(row(
+            steering.rules.len(),
+            "else",
+            "all others".into(),
+            steering.to.last().map_or("?", String::as_str),
+        ));
     }
     table
 }

@@ -70,6 +70,10 @@ impl Surroundings for Live {
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
         Ok(Description { name: program.display().to_string(), layer: None, schema: Value::Bool(true) })
     }
+
+    fn network(&self) -> Option<middlenet_sriov::Inventory> {
+        middlenet_sriov::discover(&middlenet_sriov::Linux).ok()
+    }
 }
 
 impl Supervisor {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::Mac;
 use crate::fake::{Fake, pci};
+use crate::{Filter, FilterTarget, Mac};
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -38,11 +38,29 @@ fn both() -> Vec<PfWish> {
         addresses: vec![("10.0.0.11".parse().unwrap(), 24), ("fd00::11".parse().unwrap(), 64)],
         ..vf("web", 1, VfDriver::Kernel)
     };
-    vec![PfWish { pf: "eth1".into(), create: 2, vfs: vec![fast, web] }]
+    let web_port = Filter {
+        protocol: 6,
+        src: None,
+        dst: "10.1.0.0/16".parse().ok(),
+        src_port: None,
+        dst_port: Some(80),
+        vlan: Some(5),
+        dst_mac: None,
+        to: FilterTarget::Vf { vf: 0, queue: 0 },
+    };
+    let drop = Filter {
+        dst: None,
+        vlan: None,
+        dst_mac: Some(mac(0x99)),
+        dst_port: Some(23),
+        to: FilterTarget::Drop,
+        ..web_port.clone()
+    };
+    vec![PfWish { pf: "eth1".into(), create: 2, vfs: vec![fast, web], filters: vec![web_port, drop] }]
 }
 
 fn one(vf: VfWish) -> Vec<PfWish> {
-    vec![PfWish { pf: "eth1".into(), create: 0, vfs: vec![vf] }]
+    vec![PfWish { pf: "eth1".into(), create: 0, vfs: vec![vf], filters: Vec::new() }]
 }
 
 fn record() -> (TempDir, PathBuf) {
@@ -271,7 +289,7 @@ fn what_cannot_be_had_is_said_and_nothing_touched() {
     fake.nic(pci("02:00.0"), ("0x1af4", "0x1041"), false);
     fake.bind(pci("02:00.0"), "virtio-pci");
     fake.link("eth0", Some(&fake.device(pci("02:00.0"))));
-    let of = |pf: &str, vf| vec![PfWish { pf: pf.into(), create: 0, vfs: vec![vf] }];
+    let of = |pf: &str, vf| vec![PfWish { pf: pf.into(), create: 0, vfs: vec![vf], filters: Vec::new() }];
     let dpdk = |index| vf("fast", index, VfDriver::Dpdk);
     let cases = [
         (of("eth7", dpdk(0)), "this host has no network interface `eth7`|those with SR-IOV are eth1"),
@@ -285,7 +303,7 @@ fn what_cannot_be_had_is_said_and_nothing_touched() {
             "`eth1` has at most 7 virtual functions, but 9 are asked for|ask for at most 7",
         ),
         (
-            vec![PfWish { pf: "eth1".into(), create: 0, vfs: vec![dpdk(1), dpdk(1)] }],
+            vec![PfWish { pf: "eth1".into(), create: 0, vfs: vec![dpdk(1), dpdk(1)], filters: Vec::new() }],
             "the virtual function 1 of `eth1` is asked for twice|give each its own `index`",
         ),
     ];
@@ -301,7 +319,8 @@ fn a_pf_that_is_not_the_kernels() {
     fs::remove_dir_all(fake.device(pci("01:00.0")).join("net")).unwrap();
     fake.links.borrow_mut().clear();
     fake.bind(pci("01:00.0"), "vfio-pci");
-    let wishes = vec![PfWish { pf: "01:00.0".into(), create: 0, vfs: vec![vf("fast", 0, VfDriver::Dpdk)] }];
+    let wishes =
+        vec![PfWish { pf: "01:00.0".into(), create: 0, vfs: vec![vf("fast", 0, VfDriver::Dpdk)], filters: Vec::new() }];
     let said = refusal(&fake, &wishes);
     assert!(
         said.starts_with(
@@ -324,7 +343,10 @@ fn virtual_functions_that_are_held_or_too_few() {
         said.starts_with("`eth1` has 2 virtual functions already, made by somebody else, but 3 are needed|"),
         "{said}"
     );
-    let said = refusal(&fake, &[PfWish { pf: "vf128".into(), create: 0, vfs: vec![vf("fast", 0, VfDriver::Dpdk)] }]);
+    let said = refusal(
+        &fake,
+        &[PfWish { pf: "vf128".into(), create: 0, vfs: vec![vf("fast", 0, VfDriver::Dpdk)], filters: Vec::new() }],
+    );
     assert_eq!(said, "`vf128` is a virtual function itself, of 0000:01:00.0|name the PF");
 }
 
@@ -380,6 +402,26 @@ fn a_natively_split_nic_keeps_its_driver() {
     assert_eq!(Device(pci("01:10.0")).driver(&fake).as_deref(), Some("igbvf"));
     drop(vfs);
     assert_eq!(fake.picture(), before);
+}
+
+#[test]
+fn filters_are_listed_or_it_failed() {
+    let fake = Fake::with_igb();
+    let (_folder, path) = record();
+    let wishes = both();
+    // Somebody else's: one that is the same as ours, and another.
+    fake.filters.borrow_mut().push((7, wishes[0].filters[1].clone()));
+    let vfs = Vfs::apply(&fake, &wishes, &path).unwrap();
+    let listed: Vec<_> = Device(pci("01:00.0")).filters(&fake).unwrap();
+    assert_eq!(listed, [(7, wishes[0].filters[1].clone()), (8, wishes[0].filters[0].clone())]);
+    assert!(vfs.release().is_empty());
+    assert_eq!(fake.filters.borrow().iter().map(|(n, _)| *n).collect::<Vec<_>>(), [7]);
+    fake.filters.borrow_mut().clear();
+    // As igb: an error in words, and success all the same.
+    fake.refuses.borrow_mut().push("filters");
+    let said = refusal(&fake, &wishes);
+    let expected = "cannot add a filter to `eth1` (flow-type tcp4 dst-ip 10.1.0.0 m 0.0.255.255 dst-port 80 vlan 5 m 0xf000 vf 0 queue 0): rmgr: Cannot insert RX class rule: Operation not supported|turn filters on";
+    assert!(said.starts_with(expected), "{said}");
 }
 
 #[test]

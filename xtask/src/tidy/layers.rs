@@ -19,7 +19,7 @@ const LAYERS: &[(&str, May)] = &[
     ("middlenet-steer", May::Use(&[])),
     ("middlenet-bpf", May::Use(&["middlenet-steer"])),
     ("dpdk-sys", May::Use(&[])),
-    ("middlenet-sriov", May::Use(&[])),
+    ("middlenet-sriov", May::Use(&["middlenet-steer"])),
     ("xtask", May::Use(&[])),
     ("middlenet-sdk", May::Use(&["middlenet-wire", "middlenet-http", "middlenet-shm"])),
     (

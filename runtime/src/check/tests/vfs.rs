@@ -175,21 +175,28 @@ fn one_virtual_function_is_one_port() {
 }
 
 #[test]
-fn what_stands_in_the_way_now_is_a_note() {
+fn what_stands_in_the_way_now_is_an_obstacle() {
     let mut host = WithIgb::new();
-    let notes = |host: &WithIgb, sriov: &str| host.plan(&of_sriov(sriov, "{ vf: fast }")).unwrap().runtime.notes;
+    let planned = |host: &WithIgb, sriov: &str| host.plan(&of_sriov(sriov, "{ vf: fast }")).unwrap();
+    assert!(planned(&host, GOOD).runtime.obstacles.is_empty());
     host.inventory.vfio = false;
-    let note = "as this host is now, the run would not start: the driver vfio-pci is not loaded: the virtual function `fast` cannot be given to DPDK (modprobe vfio-pci)";
-    assert!(notes(&host, GOOD).iter().any(|n| n == note));
+    let plan = planned(&host, GOOD);
+    let obstacle =
+        "the driver vfio-pci is not loaded: the virtual function `fast` cannot be given to DPDK (modprobe vfio-pci)";
+    assert_eq!(plan.runtime.obstacles, [obstacle]);
+    let text = crate::render::plan_text(&plan, &super::host(2));
+    assert!(text.contains(&format!("as this host is now, the run would not start: {obstacle}\n")), "{text}");
     host.inventory.nics.clear();
-    let note = "as this host is now, the run would not start: this host has no network interface `eth1`";
-    assert!(notes(&host, GOOD).iter().any(|n| n.starts_with(note)));
+    let obstacles = planned(&host, GOOD).runtime.obstacles;
+    assert!(obstacles[0].starts_with("this host has no network interface `eth1`"), "{obstacles:?}");
+}
+
+#[test]
+fn what_is_made_and_not_used_is_noted() {
     let spare = "    vfs: [{ name: fast, use: dpdk }, { name: spare, use: dpdk }, { name: bare, use: kernel }]\n";
-    let notes = notes(&host, spare);
-    assert!(
-        notes.contains(&"the virtual function `spare` is made, but no port uses it: `{ vf: spare }`".into()),
-        "{notes:?}"
-    );
+    let notes = WithIgb::new().plan(&of_sriov(spare, "{ vf: fast }")).unwrap().runtime.notes;
+    let unused = "the virtual function `spare` is made, but no port uses it: `{ vf: spare }`";
+    assert!(notes.iter().any(|n| n == unused), "{notes:?}");
     assert!(
         notes.contains(&"the virtual function `bare` has no address: it is up, and nothing more".into()),
         "{notes:?}"
@@ -204,4 +211,36 @@ fn other_virtual_functions_need_a_restart() {
     assert_eq!(Difference::between(&old, &old).structural, Vec::<String>::new());
     let line = "the virtual functions under `sriov` would be others";
     assert_eq!(Difference::between(&old, &new).structural, [line]);
+}
+
+/// Rules of a VF's port that lead to the kernel are carried out by the NIC, or refused.
+#[test]
+fn rules_to_the_kernel_are_the_nics() {
+    let steered = |rules: &str| format!("{}steering:\n  wan: [{rules}]\n", of_sriov(GOOD, "{ vf: fast }"));
+    let host = WithIgb::new();
+    let by_address = "{ to: drop, dst_mac: \"52:54:00:aa:00:10\", vlan: 10, proto: udp }, { to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }, { to: kernel, dst_mac: \"52:54:00:aa:00:11\" }, { to: kernel }";
+    let plan = host.plan(&steered(by_address)).unwrap();
+    assert_eq!(plan.runtime.placed[0].by, ["manager", "nic", "nic", "nic"]);
+    assert!(plan.runtime.vfs[0].filters.is_empty());
+    let text = crate::render::plan_text(&plan, &super::host(2));
+    assert!(text.lines().any(|l| l.starts_with("wan ") && l.ends_with("nic")), "{text}");
+    let found = host.problems(&steered("{ to: kernel, src: 10.0.0.0/8 }, { to: transit }"));
+    assert!(
+        found[0].starts_with("the rule `#1` of `wan` cannot be carried out by the NIC: packets to 52:54:00:aa:00:10"),
+        "{found:?}"
+    );
+
+    // What goes to one side alone is the manager's affair, as on any port.
+    let plan = host.plan(&steered("{ to: drop, proto: udp }, { to: transit }")).unwrap();
+    assert!(plan.runtime.placed.is_empty());
+
+    let mut i40e = WithIgb::new();
+    i40e.inventory.nics[0].driver = Some("i40e".into());
+    i40e.inventory.nics[0].filters.ntuple = middlenet_sriov::Feature::On;
+    let flows = "{ to: transit, dst_mac: [\"02:00:00:00:00:01\"], proto: tcp, dst: 10.2.0.0/16, dst_port: 80, fragment: false }, { to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }, { to: kernel }";
+    let plan = i40e.plan(&steered(flows)).unwrap();
+    assert_eq!(plan.runtime.placed[0].by, ["nic filters", "nic", "nic"]);
+    let filters: Vec<String> = plan.runtime.vfs[0].filters.iter().map(ToString::to_string).collect();
+    let expected = "flow-type tcp4 dst-ip 10.2.0.0 m 0.0.255.255 dst-port 80 dst-mac 02:00:00:00:00:01 vf 0 queue 0";
+    assert_eq!(filters, [expected]);
 }
