@@ -24,6 +24,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The longest that a function may steer a flow for.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// A port's rules and flows, as the control thread holds them.
 #[derive(Debug)]
 pub(crate) struct Steered {
@@ -32,7 +35,8 @@ pub(crate) struct Steered {
     rules: Arc<RuleSet>,
     /// Whether an XDP program carries them out.
     by_xdp: bool,
-    /// What the workers decided about by rules of the same name before the last replacement.
+    /// What rules of the same name decided about before the last replacement by the workers, or by programs that went with
+    /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
     flows: Ledger,
 }
@@ -71,17 +75,34 @@ impl Steered {
         (self.plan, self.rules) = (plan, rules);
     }
 
-    /// Packets and bytes that the workers decided about, by rule, the default last.
+    /// Packets and bytes by rule, the default last, but for what the present XDP program counts.
     fn decided(&self) -> Vec<(u64, u64)> {
-        let sum = |((pkts, bytes), &(p, b)): ((u64, u64), &(u64, u64))| (pkts + p, bytes + b);
-        self.rules.counts().into_iter().zip(&self.before).map(sum).collect()
+        // What workers decide about where there is a program, it has counted as well: it only could not mark it.
+        let by_workers = if self.by_xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
+        plus(by_workers, &self.before)
     }
 }
 
+/// Packets and bytes, added up rule by rule.
+fn plus(mut sums: Vec<(u64, u64)>, more: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    for ((pkts, bytes), (p, b)) in sums.iter_mut().zip(more) {
+        (*pkts, *bytes) = (*pkts + p, *bytes + b);
+    }
+    sums
+}
+
+/// What an XDP program decided about, by rule, the default last; nothing if the kernel does not tell.
+fn by_program(steering: &middlenet_bpf::Steering) -> Vec<(u64, u64)> {
+    let Ok(counters) = steering.counters() else { return Vec::new() };
+    counters.rules.iter().chain([&counters.default]).map(|rule| (rule.packets, rule.bytes)).collect()
+}
+
 impl Running {
-    /// The port has a new program, which knows no flows.
-    pub(crate) fn forget_flows(&mut self, port: usize) {
+    /// The program of a port goes with its interface, and with it its flows; what it counted stays.
+    pub(crate) fn keep_counts(&mut self, port: usize) {
+        let counted = self.xdp(port).map(|attachment| by_program(attachment.steering())).unwrap_or_default();
         if let Some(Some(steered)) = self.steered.get_mut(port) {
+            steered.before = plus(std::mem::take(&mut steered.before), &counted);
             steered.flows.clear();
         }
     }
@@ -115,6 +136,8 @@ impl Running {
         }
         let rules = Arc::new(RuleSet::new(tables, self.counters.len()));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
+        // For an interface that comes back later.
+        self.plan.ports[at].steering = Some(plan.clone());
         if let Some(Some(steered)) = self.steered.get_mut(at) {
             // No worker uses the old rules any more, so their counts are final.
             steered.replace(plan, rules);
@@ -132,12 +155,15 @@ impl Running {
         let everywhere: Vec<u8> = targets.iter().flat_map(|target| target.ports.clone()).collect();
         let mut diverted: Vec<(u8, Diverted)> = Vec::new();
         for flow in flows {
-            let Some(key) = flows::key(flow) else { continue };
+            let Some(key) = flows::key(flow) else {
+                everywhere.first().into_iter().for_each(|&port| self.refuse(port));
+                continue;
+            };
             match flow.to {
                 None => everywhere.iter().for_each(|&port| diverted.extend(self.release(port, key))),
                 Some(to) => match targets.get(usize::from(to)) {
                     Some(target) => {
-                        let lifetime = Duration::from_millis(flow.lifetime_ms);
+                        let lifetime = Duration::from_millis(flow.lifetime_ms).min(LONGEST);
                         let ports = target.ports.iter();
                         diverted.extend(ports.filter_map(|&port| self.divert(port, key, target, &by, lifetime)));
                     }
@@ -168,8 +194,9 @@ impl Running {
         by: &str,
         lifetime: Duration,
     ) -> Option<(u8, Diverted)> {
+        let is_gone = matches!(self.opened.get(usize::from(port)), Some(Opened::Gone));
         let steered = self.steered.get_mut(usize::from(port))?.as_mut()?;
-        if !steered.flows.has_room(&key, FLOWS) {
+        if is_gone || !steered.flows.has_room(&key, FLOWS) {
             steered.flows.full += 1;
             return None;
         }
@@ -221,12 +248,8 @@ impl Running {
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();
+            decided = plus(decided, &by_program(steering));
             if let Ok(counters) = steering.counters() {
-                let rules = counters.rules.iter().chain([&counters.default]);
-                for (sum, rule) in decided.iter_mut().zip(rules) {
-                    // The workers counted again what bore no mark.
-                    *sum = (rule.packets, rule.bytes);
-                }
                 let totals = counters.totals;
                 irregular.extend([
                     ("rules-gone", counters.retired.packets),

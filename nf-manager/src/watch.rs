@@ -177,8 +177,8 @@ impl Running {
                 self.counters[worker].ports[id].buffers.set(0);
             }
         }
+        self.keep_counts(id);
         self.opened[id] = Opened::Gone;
-        self.forget_flows(id);
     }
 
     /// Takes the workers' queues, stops and starts the device, and deals out its queues again.

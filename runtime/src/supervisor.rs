@@ -281,7 +281,7 @@ impl Supervisor {
         }
         for (slot, instance) in self.slots.iter().enumerate().flat_map(|(i, s)| s.instances().map(move |p| (i, p))) {
             let id = instance.id;
-            if !instance.deaf {
+            if !(instance.deaf || instance.steering) {
                 watched.push((instance.process.channel().fd(), input, Event::FunctionSocket { slot, instance: id }));
             }
             watched.push((instance.process.pidfd(), input, Event::FunctionExit { slot, instance: id }));

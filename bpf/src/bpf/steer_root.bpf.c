@@ -169,15 +169,18 @@ int steer_root(struct xdp_md *ctx)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct steer_head *head = the_head();
-	struct steer_counters *seen = the_counters();
+	struct steer_counters *seen;
 	struct vlan *behind = start + 14;
 	__u16 ether_type;
 	__u32 has = 0;
 	int tag;
 
-	if (!head || !seen)
+	if (!head)
 		return XDP_ABORTED;
 	if ((void *)behind > end) {
+		seen = the_counters();
+		if (!seen)
+			return XDP_ABORTED;
 		seen->dropped += 1;
 		seen->short_pkts += 1;
 		return XDP_DROP;
@@ -206,6 +209,9 @@ known:
 	head->ether_type = bpf_ntohs(ether_type);
 	head->has = has;
 	bpf_tail_call(ctx, &next, 0);
+	seen = the_counters();
+	if (!seen)
+		return XDP_ABORTED;
 	seen->passed += 1;
 	seen->unruled += 1;
 	return XDP_PASS;

@@ -12,6 +12,8 @@ const volatile __u32 words = 1;
 /* How many rules; the number after the last stands for the default. */
 const volatile __u32 rules = 0;
 
+/* Whether a bit of a vector is another rule than that of its number. */
+const volatile __u8 with_order = 1;
 /* Whether a field is asked for by any rule. */
 const volatile __u8 with_kinds = 1;
 const volatile __u8 with_vlans = 1;
@@ -80,6 +82,14 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, 2 * sizeof(__u64));
 } vectors SEC(".maps");
+
+/* The rule of each bit of a vector. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} order SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -274,7 +284,7 @@ static __always_inline __u32 first_match(const struct steer_head *head, const __
 {
 	__u64 *in_kinds, *in_vlans, *in_src_macs, *in_dst_macs, *in_src, *in_dst, *in_src_ports, *in_dst_ports;
 	__u64 summary = ALL;
-	__u32 class;
+	__u32 class, first = rules;
 	int i;
 
 #define LOOK_UP(field, how)                            \
@@ -307,11 +317,18 @@ static __always_inline __u32 first_match(const struct steer_head *head, const __
 		if (with_##field)                          \
 			common &= in_##field[1 + word];
 		FOR_EACH_FIELD(COMMON)
-		if (common)
-			return word * 64 + lowest(common);
+		if (common) {
+			__u32 bit = word * 64 + lowest(common), *rule;
+
+			if (!with_order)
+				return bit;
+			rule = bpf_map_lookup_elem(&order, &bit);
+			if (rule && *rule < first)
+				first = *rule;
+		}
 		summary &= summary - 1;
 	}
-	return rules;
+	return first;
 }
 
 /* Hands a packet to the AF_XDP socket of its queue, with the tag in front of it. */

@@ -80,6 +80,7 @@ struct Loaded {
     rule_counters: MapHandle,
     actions: MapHandle,
     vectors: MapHandle,
+    order: MapHandle,
     kinds: MapHandle,
     vlans: MapHandle,
     src_macs: MapHandle,
@@ -107,6 +108,7 @@ fn load(tables: &Tables, shared: &Shared) -> libbpf_rs::Result<Loaded> {
         rule_counters: MapHandle::try_from(&maps.rule_counters)?,
         actions: MapHandle::try_from(&maps.actions)?,
         vectors: MapHandle::try_from(&maps.vectors)?,
+        order: MapHandle::try_from(&maps.order)?,
         kinds: MapHandle::try_from(&maps.kinds)?,
         vlans: MapHandle::try_from(&maps.vlans)?,
         src_macs: MapHandle::try_from(&maps.src_macs)?,
@@ -128,6 +130,7 @@ fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_r
         .ok_or_else(|| libbpf_rs::Error::from(io::Error::from(io::ErrorKind::InvalidData)))?;
     constants.words = image.words as u32;
     constants.rules = tables.rules().len() as u32;
+    constants.with_order = image.order.is_some().into();
     constants.with_kinds = image.kinds.is_some().into();
     constants.with_vlans = image.vlans.is_some().into();
     constants.with_src_macs = image.src_macs.is_some().into();
@@ -167,6 +170,7 @@ fn set_sizes(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_rs::R
     maps.vectors.set_value_size((vector_words * size_of::<u64>()) as u32)?;
     let count = |map: &mut OpenMapMut<'_>, count: usize| map.set_max_entries(count.max(1) as u32);
     count(&mut maps.vectors, image.vectors.len() / vector_words)?;
+    count(&mut maps.order, image.order.as_ref().map_or(0, Vec::len))?;
     count(&mut maps.blocks, image.blocks.len())?;
     count(&mut maps.chains, image.chains.len())?;
     let buckets = |macs: &Option<MacTable>| macs.as_ref().map_or(0, |macs| macs.slots.len());
@@ -190,6 +194,9 @@ fn fill(maps: &Loaded, tables: &Tables) -> libbpf_rs::Result<()> {
     let actions = tables.rules().iter().map(|rule| rule.action).chain([tables.default_action()]);
     put(&maps.actions, &actions.flat_map(|action| action_number(action).to_ne_bytes()).collect::<Vec<u8>>())?;
     put(&maps.vectors, &image.vectors.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>())?;
+    if let Some(order) = &image.order {
+        put(&maps.order, &order.iter().flat_map(|rule| rule.to_ne_bytes()).collect::<Vec<u8>>())?;
+    }
     put(&maps.blocks, &image.blocks.iter().flatten().flat_map(|entry| entry.to_ne_bytes()).collect::<Vec<u8>>())?;
     let mut chains = Vec::with_capacity(image.chains.len() * 40);
     for chain in &image.chains {

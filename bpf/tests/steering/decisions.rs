@@ -57,6 +57,16 @@ fn the_kernel_decides_as_the_rules_say() {
     }
 }
 
+#[test]
+fn the_first_of_many_that_match_decides() {
+    require_root!();
+    for seed in 100..104 {
+        let mut draw = Draw::from_seed(seed);
+        let rules = draw.alike_rules(600);
+        compare(&mut draw, &rules, Action::Kernel, seed);
+    }
+}
+
 /// One field at a time, so that the program is verified without each of the others.
 #[test]
 fn any_field_may_be_the_only_one() {

@@ -20,6 +20,7 @@
 //! - Every DPDK return value becomes a [`DpdkError`] in one place, `error.rs`.
 //! - Per packet there are loads and stores; calls into DPDK are per burst.
 
+mod dma;
 mod eal;
 mod error;
 mod event;

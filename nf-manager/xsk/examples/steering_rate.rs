@@ -14,7 +14,7 @@ mod stage;
 use std::hint::black_box;
 use std::time::Duration;
 
-use middlenet_bpf::{META_BYTES, Mode, SteeredAttachment, XdpHook, XdpPort, take_tag};
+use middlenet_bpf::{META_BYTES, Mode, XdpHook, XdpPort, take_tag};
 use middlenet_shm::Descriptor;
 use middlenet_steer::testkit::Mix;
 use middlenet_steer::{Action, Tables};
@@ -29,20 +29,20 @@ const ROUNDS: usize = 101;
 
 fn main() {
     let near = Netns::new("near").expect("a namespace");
-    let (mut bare, _attachment) = End::new(&near, "bare", |ifindex| XdpPort::attach(ifindex, Mode::Native));
-    let none = Tables::compile(&[], Action::Drop).expect("no rules");
-    let (mut steered, mut attachment): (End, SteeredAttachment) =
-        End::new(&near, "steered", |ifindex| XdpPort::attach_steered(ifindex, Mode::Native, &none));
+    let mut end = End::new(&near);
     println!("{:>6} {:>10} {:>10} {:>6}", "rules", "bare", "steered", "ratio");
-    for count in [1, 10, 100, 1000, 4000] {
+    for count in [0, 1, 10, 100, 1000, 4000] {
         let mix = Mix::new(count);
-        let tables = Tables::compile(mix.rules(), Action::Kernel).expect("within the limits");
-        attachment.steering_mut().replace(&tables).expect("the kernel takes the rules");
+        let tables = Tables::compile(mix.rules(), Action::Tag(0)).expect("within the limits");
         // In no order that a processor could learn.
         let packets: Vec<Vec<u8>> =
-            (0..BURST * BURSTS).map(|n| Mix::frame(n * 7919 % count, (n * 31 % 200) as u8)).collect();
-        let rounds: Vec<(f64, f64)> =
-            (0..ROUNDS).map(|_| (bare.round(&packets, false), steered.round(&packets, true))).collect();
+            (0..BURST * BURSTS).map(|n| Mix::frame(n * 7919 % count.max(1), (n * 31 % 200) as u8)).collect();
+        let mut rounds = Vec::with_capacity(ROUNDS);
+        for _ in 0..ROUNDS {
+            let bare = end.attached(&near, |ifindex| XdpPort::attach(ifindex, Mode::Native), &packets, false);
+            let steer = |ifindex| XdpPort::attach_steered(ifindex, Mode::Native, &tables);
+            rounds.push((bare, end.attached(&near, steer, &packets, true)));
+        }
         let median = |of: fn(&(f64, f64)) -> f64| {
             let mut values: Vec<f64> = rounds.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
@@ -58,30 +58,39 @@ struct End {
     peer: Peer,
     pool: Pool,
     queue: XskQueue,
+    ifindex: u32,
     _far: Netns,
 }
 
 impl End {
-    fn new<A: AsRef<XdpHook> + Send>(
-        near: &Netns,
-        device: &str,
-        attach: impl FnOnce(u32) -> middlenet_bpf::Result<A> + Send,
-    ) -> (Self, A) {
-        let far = Netns::new("peer").expect("a namespace");
-        cable(near, device, &far, 1);
+    fn new(near: &Netns) -> Self {
+        let far = Netns::new("far").expect("a namespace");
+        cable(near, "eth0", &far, 1);
         let mut pool = Pool::new(4096, 2048);
         let opened = near.enter(|| {
-            let ifindex = Interface::lookup(device).expect("the device is there").ifindex;
-            let attachment = attach(ifindex).expect("it attaches");
-            let queue = XskQueue::bind(&pool.umem, ifindex, 0, &XskConfig::default()).expect("the queue is free");
-            attachment.as_ref().set_socket(0, &queue).expect("the socket enters the map");
-            (attachment, queue)
+            let ifindex = Interface::lookup("eth0").expect("the device is there").ifindex;
+            (ifindex, XskQueue::bind(&pool.umem, ifindex, 0, &XskConfig::default()).expect("the queue is free"))
         });
-        let (attachment, mut queue) = opened.expect("the namespace can be entered");
+        let (ifindex, mut queue) = opened.expect("the namespace can be entered");
         while queue.fill_room() > 0 && pool.free.len() > BURST {
             pool.fill(&mut queue, BURST);
         }
-        (Self { peer: Peer::new(&far, "eth0"), pool, queue, _far: far }, attachment)
+        Self { peer: Peer::new(&far, "eth0"), pool, queue, ifindex, _far: far }
+    }
+
+    /// A round with a program on the interface; the first packets, which warm it up, do not count.
+    fn attached<A: AsRef<XdpHook> + Send>(
+        &mut self,
+        near: &Netns,
+        attach: impl FnOnce(u32) -> middlenet_bpf::Result<A> + Send,
+        packets: &[Vec<u8>],
+        tagged: bool,
+    ) -> f64 {
+        let ifindex = self.ifindex;
+        let attachment = near.enter(|| attach(ifindex).expect("it attaches")).expect("the namespace can be entered");
+        attachment.as_ref().set_socket(0, &self.queue).expect("the socket enters the map");
+        self.round(&packets[..packets.len() / 8], tagged);
+        self.round(packets, tagged)
     }
 
     /// Nanoseconds of the processor for each packet, from the peer's call to the buffer that is given back.

@@ -61,6 +61,13 @@ pub fn status_text(status: &Status, rates: &Rates) -> String {
     if let Some(stats) = &status.messages {
         let _ = write!(out, "\n{}", messages::balance(stats));
     }
+    for port in status.data_plane.iter().flat_map(|stats| &stats.ports) {
+        let Some(trouble) = &port.trouble else { continue };
+        let _ = match port.restarts {
+            0 => writeln!(out, "note: port `{}`: {trouble}", port.name),
+            times => writeln!(out, "note: port `{}` was restarted, {times} times so far: {trouble}", port.name),
+        };
+    }
     for note in &status.notes {
         let _ = writeln!(out, "note: {note}");
     }

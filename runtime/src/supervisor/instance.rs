@@ -55,6 +55,9 @@ pub(super) struct Instance {
     /// A report has been asked for and not come.
     pub(super) reporting: bool,
     pub(super) report: Value,
+    /// Flows that it steers are on their way to the data plane: it is heard again when they are there, so that one that steers
+    /// without end waits for its turn like everybody.
+    pub(super) steering: bool,
     /// Its socket is closed or garbled: only its end is awaited.
     pub(super) deaf: bool,
     /// It has closed its socket, though perhaps not all that it said has been read: how it ends says more than that it takes
@@ -80,6 +83,7 @@ impl Instance {
             pulse: Pulse { beats: 0, since: now, ran_ns: None },
             reporting: false,
             report: Value::Null,
+            steering: false,
             deaf: false,
             leaving: false,
             end: None,

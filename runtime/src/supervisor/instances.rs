@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use middlenet_plan::{Declared, Request};
 use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
-use middlenet_sdk::{ChannelError, PortInfo};
+use middlenet_sdk::{ChannelError, PortInfo, STEERED};
 use middlenet_shm::ControlGeometry;
 
 use super::changes::Taker;
@@ -125,7 +125,10 @@ impl Supervisor {
         // One that writes without end waits for its next turn like everybody.
         for _ in 0..MESSAGES_PER_TURN {
             let Some(instance) = self.slots[at].instance_mut(id) else { return };
-            if instance.deaf || !instance.process.channel().readable(Duration::ZERO).unwrap_or(false) {
+            if instance.deaf
+                || instance.steering
+                || !instance.process.channel().readable(Duration::ZERO).unwrap_or(false)
+            {
                 return;
             }
             match instance.process.channel().receive::<FromFunction>() {
@@ -167,9 +170,13 @@ impl Supervisor {
                 self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
             }
             (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
-            (FromFunction::Steer { flows }, _) => {
-                if self.planes.get(hop.plane).is_some_and(|data| data.is_up()) {
-                    self.ask(hop.plane, &Request::SteerFlows { hop: hop.hop, flows }, &[], Expected::Steered);
+            (FromFunction::Steer { mut flows }, _) => {
+                flows.truncate(STEERED);
+                let up = self.planes.get(hop.plane).is_some_and(|data| data.is_up());
+                let request = Request::SteerFlows { hop: hop.hop, flows };
+                let asked = up && self.ask(hop.plane, &request, &[], Expected::Steered { slot: at, instance: id });
+                if let Some(instance) = self.slots[at].instance_mut(id) {
+                    instance.steering = asked;
                 }
             }
             (FromFunction::Report { value }, _) => {

@@ -25,7 +25,7 @@ pub(super) enum Expected {
     Joined { slot: usize, instance: u64 },
     Detached,
     Changed(Taker),
-    Steered,
+    Steered { slot: usize, instance: u64 },
     Stats,
     Stopped,
 }

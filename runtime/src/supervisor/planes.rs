@@ -9,6 +9,7 @@ use middlenet_sdk::{ChannelError, PortInfo};
 use middlenet_shm::{Pages, Region, ShmError};
 use middlenet_sriov::Vfs;
 
+use super::instance::Slot;
 use super::plane::{End, Expected, Up};
 use super::process::{Process, describe_exit};
 use super::{Phase, RunError, STOP_GRACE, Supervisor, log};
@@ -166,7 +167,15 @@ impl Supervisor {
             (Expected::Joined { slot, instance }, Reply::Failed { message, .. }) => {
                 self.instance_rejected(slot, instance, &message);
             }
-            (Expected::Detached | Expected::Steered, Reply::Done) => {}
+            (Expected::Detached, Reply::Done) => {}
+            (Expected::Steered { slot, instance }, reply) => {
+                if let Reply::Failed { message, .. } = reply {
+                    log(format_args!("flows were not steered: {message}"));
+                }
+                if let Some(instance) = self.slots[slot].instance_mut(instance) {
+                    instance.steering = false;
+                }
+            }
             (Expected::Changed(taker), Reply::Done) => self.change_taken(taker, Ok(())),
             (Expected::Changed(taker), Reply::Failed { message, hint }) => {
                 self.change_taken(taker, Err((message, hint)));
@@ -268,6 +277,11 @@ impl Supervisor {
         let started = data.process.take().map_or(now, |p| p.started);
         (data.up, data.region) = (None, None);
         data.expected.clear();
+        // What was on its way is lost with it; the flows go by the rules.
+        for instance in self.slots.iter_mut().filter(|slot| slot.plan.hop.plane == plane).flat_map(Slot::instances_mut)
+        {
+            instance.steering = false;
+        }
         data.last_exit = Some(error.message.clone());
         if self.phase == Phase::Starting && data.restarts == 0 {
             self.fatal = Some(error);

@@ -2,14 +2,15 @@
 //!
 //! Each field of a packet is looked up by itself and leads to a *class*: what all values have in common that the same rules
 //! ask for. A class has a vector with a bit per rule, set where the rule asks for nothing in this field or for one of these
-//! values. The lowest bit that is set in the vectors of all fields is the first rule that matches. Each vector has a summary,
-//! a bit per word of it, so that words which are zero anyway are not looked at (aggregated bit vectors: Baboescu and
-//! Varghese, "Scalable Packet Classification", SIGCOMM 2001).
+//! values. The first rule that matches is among the bits that are set in the vectors of all fields; in a word of them, it is the
+//! lowest. Each vector has a summary, a bit per word of it, so that words which are zero anyway are not looked at (aggregated
+//! bit vectors with rearranged rules: Baboescu and Varghese, "Scalable Packet Classification", SIGCOMM 2001).
 
 mod addresses;
 mod classes;
 mod image;
 mod macs;
+mod order;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use crate::{Action, Head, Rule};
 use addresses::{Found, Trie};
 use classes::{Bits, Classes};
 pub use image::{Chain, Image, MacTable, PortTable, Prefixes};
+use order::Order;
 
 /// Most rules of one set.
 pub const MOST_RULES: usize = 4096;
@@ -75,7 +77,8 @@ impl Tables {
     /// When a limit is passed: [`MOST_RULES`], [`MOST_PREFIXES`], [`MOST_MACS`], [`MOST_CLASSES`].
     pub fn compile(rules: &[Rule], default: Action) -> Result<Self, CompileError> {
         check(rules)?;
-        let mut classes = Classes::new(rules.len());
+        let order = Order::of(rules);
+        let mut classes = Classes::new(&order);
         let mut trie = Trie::default();
         let kinds = spans::kinds(rules, &mut classes)?;
         let vlans = spans::vlans(rules, &mut classes)?;
@@ -87,8 +90,22 @@ impl Tables {
         let dst_ports = spans::ports(rules.iter().map(|rule| rule.matches.dst_ports.as_slice()), &mut classes)?;
         let Trie { blocks, chains } = trie;
         let (words, vectors) = classes.finish();
-        let image =
-            Image { words, vectors, kinds, vlans, src_macs, dst_macs, src, dst, blocks, chains, src_ports, dst_ports };
+        let order = order.rules();
+        let image = Image {
+            words,
+            vectors,
+            order,
+            kinds,
+            vlans,
+            src_macs,
+            dst_macs,
+            src,
+            dst,
+            blocks,
+            chains,
+            src_ports,
+            dst_ports,
+        };
         Ok(Self { rules: rules.to_vec(), default, image })
     }
 
@@ -133,15 +150,19 @@ impl Tables {
         }
         let vectors = || classes.iter().flatten().map(|&class| image.vector(class));
         let mut summary = vectors().fold(u64::MAX, |sum, vector| sum & vector[0]);
+        let mut first = None;
         while summary != 0 {
             let word = summary.trailing_zeros() as usize;
             let common = vectors().fold(u64::MAX, |sum, vector| sum & vector[1 + word]);
             if common != 0 {
-                return Some(word * 64 + common.trailing_zeros() as usize);
+                let bit = word * 64 + common.trailing_zeros() as usize;
+                let Some(order) = &image.order else { return Some(bit) };
+                let rule = order[bit] as usize;
+                first = Some(first.map_or(rule, |first: usize| first.min(rule)));
             }
             summary &= summary - 1;
         }
-        None
+        first
     }
 
     /// What becomes of a packet with this head.
@@ -171,7 +192,7 @@ fn base(classes: &Classes, asks: impl Iterator<Item = bool>) -> Bits {
     let mut bits = classes.empty();
     for (rule, asks) in asks.enumerate() {
         if !asks {
-            bits.set(rule);
+            classes.set(&mut bits, rule);
         }
     }
     bits

@@ -181,6 +181,23 @@ impl<'a> Draw<'a> {
         rules
     }
 
+    /// So many rules, each of which asks for one or two fields out of three, so that many ask for the same fields and each
+    /// packet is for many.
+    pub fn alike_rules(&mut self, count: usize) -> Vec<Rule> {
+        let rules = (0..count).map(|_| {
+            let mut rule = self.rule();
+            let (src, dst, ports) = (vec![self.prefix()], vec![self.prefix()], vec![self.port_range()]);
+            rule.matches = match self.below(4) {
+                0 => Match { src, ..Match::default() },
+                1 => Match { dst, ..Match::default() },
+                2 => Match { dst_ports: ports, ..Match::default() },
+                _ => Match { src, dst_ports: ports, ..Match::default() },
+            };
+            rule
+        });
+        rules.collect()
+    }
+
     /// A frame of 14 to [`MOST_BYTES`] bytes, which may end anywhere and have any byte changed.
     pub fn frame(&mut self) -> Vec<u8> {
         let mut frame = [self.mac(), self.mac()].concat();

@@ -61,7 +61,7 @@ impl Outside {
             stop: AtomicBool::new(false),
             seen: Mutex::default(),
         });
-        let relays = [Shared::to_guest, Shared::from_guest].map(|relay| {
+        let relays = [Shared::inwards, Shared::outwards].map(|relay| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || relay(&shared))
         });
@@ -95,7 +95,7 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn to_guest(&self) {
+    fn inwards(&self) {
         while !self.is_over() {
             if let Some(frame) = self.device.receive_incoming() {
                 // Before QEMU is there, and after it is gone, frames get lost, as on any wire.
@@ -104,7 +104,7 @@ impl Shared {
         }
     }
 
-    fn from_guest(&self) {
+    fn outwards(&self) {
         let mut room = vec![0; FRAME];
         while !self.is_over() {
             let Ok(length) = self.wire.recv(&mut room) else { continue };

@@ -78,3 +78,15 @@ fn a_status_names_everything_once() {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
+
+#[test]
+fn a_port_that_was_restarted_is_noted() {
+    let mut status = status(1.0, 10);
+    let rendered = |status: &Status| status_text(status, &Rates::default());
+    assert!(!rendered(&status).contains("restarted"));
+    let port = &mut status.data_plane.as_mut().unwrap().ports[0];
+    port.trouble = Some("its physical function was reset".into());
+    port.restarts = 2;
+    let note = "note: port `wan` was restarted, 2 times so far: its physical function was reset\n";
+    assert!(rendered(&status).contains(note));
+}

@@ -153,6 +153,6 @@ fn with(class: u16, items: &[&Item], classes: &mut Classes) -> Result<u16, Compi
         return Ok(class);
     }
     let mut bits = classes.bits(class).clone();
-    items.iter().flat_map(|item| &item.rules).for_each(|&rule| bits.set(rule));
+    items.iter().flat_map(|item| &item.rules).for_each(|&rule| classes.set(&mut bits, rule));
     classes.class(&bits)
 }

@@ -1,5 +1,6 @@
 //! Vectors with a bit per rule, each kept once.
 
+use super::order::Order;
 use super::{CompileError, MOST_CLASSES};
 use std::collections::HashMap;
 
@@ -7,27 +8,31 @@ use std::collections::HashMap;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Bits(Box<[u64]>);
 
-impl Bits {
-    pub(super) fn set(&mut self, rule: usize) {
-        self.0[rule / 64] |= 1 << (rule % 64);
-    }
-
-    pub(super) fn clear(&mut self, rule: usize) {
-        self.0[rule / 64] &= !(1 << (rule % 64));
-    }
-}
-
 /// The classes so far, over all fields.
 #[derive(Debug)]
 pub(super) struct Classes {
+    /// The bit of each rule.
+    bit_of: Vec<usize>,
     words: usize,
     vectors: Vec<Bits>,
     known: HashMap<Bits, u16>,
 }
 
 impl Classes {
-    pub(super) fn new(rules: usize) -> Self {
-        Self { words: rules.div_ceil(64).max(1), vectors: Vec::new(), known: HashMap::new() }
+    /// For rules whose bits `order` says.
+    pub(super) fn new(order: &Order) -> Self {
+        let Order { bit_of, words, .. } = order;
+        Self { bit_of: bit_of.clone(), words: *words, vectors: Vec::new(), known: HashMap::new() }
+    }
+
+    pub(super) fn set(&self, bits: &mut Bits, rule: usize) {
+        let bit = self.bit_of[rule];
+        bits.0[bit / 64] |= 1 << (bit % 64);
+    }
+
+    pub(super) fn clear(&self, bits: &mut Bits, rule: usize) {
+        let bit = self.bit_of[rule];
+        bits.0[bit / 64] &= !(1 << (bit % 64));
     }
 
     pub(super) fn empty(&self) -> Bits {

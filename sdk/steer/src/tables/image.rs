@@ -28,6 +28,8 @@ pub struct Image {
     pub words: usize,
     /// The vectors by class, each led by its summary: bit i of the summary is set if word i has a bit set.
     pub vectors: Vec<u64>,
+    /// The rule of each bit of a vector, if that is not the bit's own number. In one word, a lower bit is an earlier rule.
+    pub order: Option<Vec<u32>>,
     /// Classes by ethertype, protocol and fragmentation: `version << 9 | fragment << 8 | protocol` for IP packets, where
     /// version is 1 for IPv6; 1024 + ethertype for others, and for those that say they are IP and are not.
     pub kinds: Option<Vec<u16>>,

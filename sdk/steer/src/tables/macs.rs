@@ -25,7 +25,7 @@ pub(super) fn compile<'a>(
     let mut known: BTreeMap<u64, Bits> = BTreeMap::new();
     for (rule, macs) in wanted.iter().enumerate() {
         for &mac in *macs {
-            known.entry(mac_number(mac)).or_insert_with(|| base.clone()).set(rule);
+            classes.set(known.entry(mac_number(mac)).or_insert_with(|| base.clone()), rule);
         }
     }
     let mut slots = Vec::with_capacity(known.len());

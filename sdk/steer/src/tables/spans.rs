@@ -26,7 +26,7 @@ fn table(size: usize, wanted: &[Vec<Span>], base: Bits, classes: &mut Classes) -
             table[at..next].fill(classes.class(&bits)?);
         }
         for &(_, begins, rule) in same {
-            if begins { bits.set(rule) } else { bits.clear(rule) }
+            if begins { classes.set(&mut bits, rule) } else { classes.clear(&mut bits, rule) }
         }
         at = next;
     }

@@ -24,6 +24,17 @@ proptest! {
     }
 
     #[test]
+    fn the_first_of_many_that_match_is_found(seed: u64) {
+        let mut draw = Draw::from_seed(seed);
+        let rules = draw.alike_rules(600);
+        let tables = Tables::compile(&rules, Action::Kernel).unwrap();
+        prop_assert!(tables.image().order.is_some(), "rules that ask for the same stand together");
+        for head in (0..64).filter_map(|_| Head::parse(&draw.frame())) {
+            prop_assert_eq!(tables.first_match(&head), scan(&rules, &head), "{:?}", head);
+        }
+    }
+
+    #[test]
     fn a_dead_rule_is_never_found(seed: u64) {
         let mut draw = Draw::from_seed(seed);
         let rules = draw.rules(60);

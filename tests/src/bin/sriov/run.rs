@@ -7,7 +7,8 @@ use middlenet_tests::{Error, RunStatus, binary, wait_until};
 
 use crate::fail;
 
-const START: Duration = Duration::from_secs(60);
+/// How long a start or an end may take; a data plane has 60 s for it, and the emulated processors are slow.
+const START: Duration = Duration::from_secs(100);
 const NAME: &str = "vm";
 
 /// A run in the guest. It ends with the guest, or by [`Run::stop`].

@@ -68,7 +68,7 @@ fn make_in(directory: &Path) -> Result<String, Error> {
     let modules = system.join("lib/modules");
     let version = only_entry(&modules)?;
     process::output(Command::new("depmod").arg("-b").arg(&system).arg(&version))?;
-    for name in ["bin", "dev", "proc", "sys", "host", "layer", "root"] {
+    for name in ["bin", "dev", "proc", "sys", "host", "layer", "system"] {
         let path = root.join(name);
         fs::create_dir_all(&path).map_err(Error::file(&path))?;
     }
