@@ -18,7 +18,7 @@ pub enum Error {
     /// The interface's packets may be longer than a buffer has room for.
     #[error(
         "interface {interface} has an MTU of {mtu_bytes} bytes, but a buffer of {buffer_bytes} bytes holds an MTU of at \
-         most {limit_bytes} (the kernel keeps 256 bytes of it); lower it with `ip link set dev {interface} mtu \
+         most {limit_bytes} (the rest is kept free); lower it with `ip link set dev {interface} mtu \
          {limit_bytes}` or use larger buffers"
     )]
     Mtu {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use middlenet_shm::Buffers;
 
 use crate::ring::{Consumer, Producer};
+use crate::umem::TAG_BYTES;
 use crate::{Error, Result};
 
 /// `SO_PREFER_BUSY_POLL` and `SO_BUSY_POLL_BUDGET` of the generic `asm/socket.h`, which `libc` does not have yet.
@@ -205,7 +206,7 @@ fn register(socket: BorrowedFd<'_>, buffers: &Buffers) -> io::Result<()> {
         addr: buffers.region().as_ptr() as u64,
         len: u64::from(buffers.count()) * u64::from(buffers.buffer_bytes()),
         chunk_size: buffers.buffer_bytes(),
-        headroom: 0,
+        headroom: TAG_BYTES,
         flags: 0,
         tx_metadata_len: 0,
     };

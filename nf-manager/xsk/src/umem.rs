@@ -8,6 +8,13 @@ use middlenet_shm::Buffers;
 /// Bytes that the kernel keeps free before each received packet (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM_BYTES: u32 = 256;
 
+/// Bytes kept free on top of that. Without them a packet would begin with a cache line, and the tag that an XDP program puts in
+/// front of it would take another one.
+pub(crate) const TAG_BYTES: u32 = 8;
+
+/// NICs are told in such units how long a packet may be; drivers round down.
+const ROOM_UNIT_BYTES: u32 = 128;
+
 /// Ethernet header and one VLAN tag, which an MTU does not count.
 const LINK_HEADER_BYTES: u32 = 18;
 
@@ -47,9 +54,10 @@ impl Umem {
         &self.buffers
     }
 
-    /// The largest MTU, in bytes, whose packets fit a buffer: 1,774 for buffers of 2 KiB.
+    /// The largest MTU, in bytes, whose packets fit a buffer: 1,646 for buffers of 2 KiB.
     pub fn mtu_limit(&self) -> u32 {
-        self.buffers.buffer_bytes() - KERNEL_HEADROOM_BYTES - LINK_HEADER_BYTES
+        let room = self.buffers.buffer_bytes() - KERNEL_HEADROOM_BYTES - TAG_BYTES;
+        room / ROOM_UNIT_BYTES * ROOM_UNIT_BYTES - LINK_HEADER_BYTES
     }
 
     pub(crate) fn members(&self) -> Members<'_> {

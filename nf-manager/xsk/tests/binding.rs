@@ -69,11 +69,11 @@ fn promiscuous_mode_ends_with_its_guard() {
 fn an_mtu_that_does_not_fit_a_buffer_is_refused_with_the_remedy() {
     require_root!();
     let (near, _far) = stage();
-    near.exec("ip", ["link", "set", "eth0", "mtu", "1775"]).expect("ip link");
+    near.exec("ip", ["link", "set", "eth0", "mtu", "1647"]).expect("ip link");
     let small = Pool::new(64, 2048);
-    let error = bind(&near, &small, "eth0", 0, &XskConfig::default()).expect_err("1,775 is one too many");
-    assert!(matches!(error, Error::Mtu { mtu_bytes: 1775, limit_bytes: 1774, .. }), "{error}");
-    assert!(error.to_string().contains("ip link set dev eth0 mtu 1774"), "{error}");
+    let error = bind(&near, &small, "eth0", 0, &XskConfig::default()).expect_err("1,647 is one too many");
+    assert!(matches!(error, Error::Mtu { mtu_bytes: 1647, limit_bytes: 1646, .. }), "{error}");
+    assert!(error.to_string().contains("ip link set dev eth0 mtu 1646"), "{error}");
     bind(&near, &Pool::new(64, 4096), "eth0", 0, &XskConfig::default()).expect("larger buffers hold it");
 }
 
