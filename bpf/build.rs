@@ -8,7 +8,7 @@ use std::{env, fs};
 use libbpf_cargo::SkeletonBuilder;
 
 /// One `src/bpf/NAME.bpf.c` each.
-const PROGRAMS: [&str; 5] = ["xdp_redirect", "skmsg_route", "steer_root", "steer_rules", "xdp_flood"];
+const PROGRAMS: [&str; 4] = ["xdp_redirect", "skmsg_route", "steer_rules", "xdp_flood"];
 
 /// Where `middlenet_descriptor.h` is: BPF and functions in C see the same one.
 const DESCRIPTOR_FOLDER: &str = "../sdk/shm/include";

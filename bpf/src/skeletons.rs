@@ -28,20 +28,6 @@ pub(crate) mod skmsg_route {
     include!(concat!(env!("OUT_DIR"), "/skmsg_route.skel.rs"));
 }
 
-/// `src/bpf/steer_root.bpf.c`.
-// Generated: its style is its generator's.
-#[allow(
-    clippy::all,
-    clippy::undocumented_unsafe_blocks,
-    missing_docs,
-    rust_2018_idioms,
-    unreachable_pub,
-    unsafe_op_in_unsafe_fn
-)]
-pub(crate) mod steer_root {
-    include!(concat!(env!("OUT_DIR"), "/steer_root.skel.rs"));
-}
-
 /// `src/bpf/steer_rules.bpf.c`.
 // Generated: its style is its generator's.
 #[allow(

@@ -1,23 +1,20 @@
-//! The programs that steer packets by rules: what stays on the interface, and the rule set, which is replaced under traffic.
+//! The program that steers packets by rules, which is replaced under traffic.
 
 mod counters;
 mod flows;
 mod meta;
 mod rule_set;
+mod small;
 
-use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::MapHandle;
 use middlenet_steer::Tables;
 
-use crate::error::io_error;
-use crate::log;
-use crate::skeletons::steer_root::SteerRootSkelBuilder;
-use crate::xdp::{FreeInterface, Mode, XdpHook};
+use crate::xdp::{FreeInterface, Link, Mode, XdpHook};
 use crate::{Error, Result};
 
 pub use counters::{RuleCounters, SteerCounters, SteerTotals};
@@ -28,20 +25,14 @@ use counters::Kept;
 use flows::FlowCount;
 use rule_set::RuleSet;
 
-/// The name of the program on the interface, as `bpftool prog` shows it.
-const PROGRAM: &str = "steer_root";
-
 /// How long packets under way are waited for where the kernel does not say.
 const FALLBACK_GRACE: Duration = Duration::from_millis(50);
 
-/// The one slot of `next`.
-const RULES: u32 = 0;
-
-/// The programs and their maps in the kernel.
+/// A rule set in the kernel, its program and its tables, and what outlives it.
 ///
-/// The root program reads the head of each packet and goes on to the rule set by a tail call. [`replace`](Self::replace)
-/// makes a new rule set beside the old one and exchanges them by one update of the map that the tail call goes through: no
-/// driver is asked, no packet is lost, and each meets the old rules or the new ones, never a mixture.
+/// [`replace`](Self::replace) makes a new rule set beside the old one and exchanges the programs by one update of the link
+/// that holds them on the interface: drivers need no reset to go from program to program, no packet is lost, and each meets
+/// the old rules or the new ones, never a mixture.
 ///
 /// What becomes of a packet:
 ///
@@ -56,12 +47,12 @@ const RULES: u32 = 0;
 /// off`; on the peer of a veth `txvlan off`).
 #[derive(Debug)]
 pub struct Steering {
-    root: OwnedFd,
-    next: MapHandle,
     shared: Shared,
     flows: FlowCount,
     rule_set: RuleSet,
     kept: Kept,
+    /// What holds the program on an interface, if any does.
+    link: Option<Arc<Link>>,
 }
 
 /// The maps that outlive a rule set.
@@ -69,24 +60,20 @@ pub struct Steering {
 struct Shared {
     sockets: MapHandle,
     counters: MapHandle,
-    heads: MapHandle,
     flows: MapHandle,
-    control: MapHandle,
 }
 
 impl Steering {
-    /// Loads the programs with a first rule set. They are on no interface yet.
+    /// Loads a first rule set. It is on no interface yet.
     ///
     /// # Errors
     ///
-    /// [`Error::NotPermitted`] and [`Error::Load`] when the kernel refuses a program, [`Error::Tables`] when it refuses the
-    /// tables.
+    /// [`Error::NotPermitted`] and [`Error::Load`] when the kernel refuses the program, which takes CAP_BPF, CAP_NET_ADMIN and
+    /// CAP_PERFMON; [`Error::Tables`] when it refuses the tables.
     pub fn load(tables: &Tables) -> Result<Self> {
-        let (loaded, log) = log::listen(load_root);
-        let Root { program: root, next, shared } = loaded.map_err(|error| Error::of_load(PROGRAM, &error, log))?;
-        let rule_set = RuleSet::load(tables, &shared)?;
-        enter(&next, &rule_set)?;
-        Ok(Self { root, next, shared, flows: FlowCount::default(), kept: Kept::new(tables.rules().len()), rule_set })
+        let (rule_set, shared) = RuleSet::load_first(tables)?;
+        let kept = Kept::new(tables.rules().len());
+        Ok(Self { shared, flows: FlowCount::default(), rule_set, kept, link: None })
     }
 
     /// Puts another rule set in place of the present one, under traffic. Rules of the same name and match keep their
@@ -96,11 +83,14 @@ impl Steering {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`] and [`Error::Tables`] when the kernel refuses the new one: the old one stays in place.
+    /// [`Error::Load`], [`Error::Tables`] and [`Error::Flows`] when the kernel refuses the new one, or the interface is gone:
+    /// the old one stays in place.
     /// [`Error::SteerCounters`] when the counters of the old one cannot be read: the new one is in place, and counts anew.
     pub fn replace(&mut self, tables: &Tables) -> Result<()> {
-        let new = RuleSet::load(tables, &self.shared)?;
-        enter(&self.next, &new)?;
+        let new = RuleSet::load(tables, &self.shared, self.flows.installed > 0)?;
+        if let Some(link) = &self.link {
+            link.update(new.program()).map_err(|source| Error::Tables { rules: tables.rules().len(), source })?;
+        }
         wait_for_packets_under_way();
         let old = std::mem::replace(&mut self.rule_set, new);
         let counted = old.counters().map_err(|source| Error::SteerCounters { source });
@@ -121,14 +111,16 @@ impl Steering {
         Ok(self.kept.sums(&of_rules, totals))
     }
 
-    pub(crate) fn attach(self, interface: FreeInterface, mode: Mode) -> Result<SteeredAttachment> {
+    pub(crate) fn attach(mut self, interface: FreeInterface, mode: Mode) -> Result<SteeredAttachment> {
         let sockets = MapHandle::try_from(&self.shared.sockets)
-            .map_err(|error| Error::of_load(PROGRAM, &error, String::new()))?;
-        Ok(SteeredAttachment { hook: interface.attach(self.root.as_fd(), mode, sockets)?, steering: self })
+            .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
+        let hook = interface.attach(self.program(), mode, sockets)?;
+        self.link = Some(hook.link());
+        Ok(SteeredAttachment { hook, steering: self })
     }
 
     pub(crate) fn program(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+        self.rule_set.program()
     }
 
     pub(crate) fn sockets(&self) -> &MapHandle {
@@ -136,21 +128,20 @@ impl Steering {
     }
 }
 
-/// The programs on an interface. Dropping it, or the death of the process, detaches them.
+/// A rule set on an interface. Dropping it, or the death of the process, detaches it.
 #[derive(Debug)]
 pub struct SteeredAttachment {
-    // The link goes before the programs that packets go on to.
     hook: XdpHook,
     steering: Steering,
 }
 
 impl SteeredAttachment {
-    /// The programs: their counters and flows.
+    /// The rule set: its counters and flows.
     pub fn steering(&self) -> &Steering {
         &self.steering
     }
 
-    /// The programs, to replace their rule set or to change their flows.
+    /// The rule set, to replace it or to change its flows.
     pub fn steering_mut(&mut self) -> &mut Steering {
         &mut self.steering
     }
@@ -168,36 +159,6 @@ impl Deref for SteeredAttachment {
     fn deref(&self) -> &XdpHook {
         &self.hook
     }
-}
-
-/// What is left of the root program's skeleton once the kernel holds program and maps.
-struct Root {
-    program: OwnedFd,
-    next: MapHandle,
-    shared: Shared,
-}
-
-fn load_root() -> libbpf_rs::Result<Root> {
-    let mut object = MaybeUninit::uninit();
-    let skeleton = SteerRootSkelBuilder::default().open(&mut object)?.load()?;
-    let maps = &skeleton.maps;
-    Ok(Root {
-        program: skeleton.progs.steer_root.as_fd().try_clone_to_owned()?,
-        next: MapHandle::try_from(&maps.next)?,
-        shared: Shared {
-            sockets: MapHandle::try_from(&maps.xsks)?,
-            counters: MapHandle::try_from(&maps.counters)?,
-            heads: MapHandle::try_from(&maps.heads)?,
-            flows: MapHandle::try_from(&maps.flows)?,
-            control: MapHandle::try_from(&maps.control)?,
-        },
-    })
-}
-
-fn enter(next: &MapHandle, rule_set: &RuleSet) -> Result<()> {
-    let program = rule_set.program().as_raw_fd().to_ne_bytes();
-    next.update(&RULES.to_ne_bytes(), &program, MapFlags::ANY)
-        .map_err(|error| Error::Tables { rules: rule_set.rules().len(), source: io_error(&error) })
 }
 
 /// Waits until each packet that the programs were at work on is through: until an RCU grace period has passed, since programs

@@ -40,9 +40,14 @@ pub struct Run {
 /// What runs here runs as it would on an interface, and counts as there (`BPF_PROG_TEST_RUN`).
 #[derive(Debug)]
 pub struct Trial {
-    program: OwnedFd,
-    steering: Option<Steering>,
+    tried: Tried,
     _socket: OwnedFd,
+}
+
+#[derive(Debug)]
+enum Tried {
+    Redirect(OwnedFd),
+    Steering(Box<Steering>),
 }
 
 impl Trial {
@@ -54,10 +59,10 @@ impl Trial {
     pub fn redirect() -> Result<Self> {
         let loaded = Redirect::load()?;
         let socket = with_socket(&loaded.sockets).map_err(|source| Error::Trial { bytes: 0, source })?;
-        Ok(Self { program: loaded.program, steering: None, _socket: socket })
+        Ok(Self { tried: Tried::Redirect(loaded.program), _socket: socket })
     }
 
-    /// The programs of [`XdpPort::attach_steered`](crate::XdpPort::attach_steered).
+    /// The program of [`XdpPort::attach_steered`](crate::XdpPort::attach_steered).
     ///
     /// # Errors
     ///
@@ -66,13 +71,15 @@ impl Trial {
         let steering = Steering::load(tables)?;
         let failed = |source| Error::Trial { bytes: 0, source };
         let socket = with_socket(steering.sockets()).map_err(failed)?;
-        let program = steering.program().try_clone_to_owned().map_err(failed)?;
-        Ok(Self { program, steering: Some(steering), _socket: socket })
+        Ok(Self { tried: Tried::Steering(Box::new(steering)), _socket: socket })
     }
 
-    /// The steering programs, if it is those that are tried.
+    /// The steering, if it is that which is tried.
     pub fn steering_mut(&mut self) -> Option<&mut Steering> {
-        self.steering.as_mut()
+        match &mut self.tried {
+            Tried::Redirect(_) => None,
+            Tried::Steering(steering) => Some(steering),
+        }
     }
 
     /// Runs the program on a packet as often as asked, once at least.
@@ -81,7 +88,11 @@ impl Trial {
     ///
     /// [`Error::Trial`] when the kernel refuses: it takes no packet shorter than 14 bytes, nor longer than a page.
     pub fn run(&self, packet: &[u8], repeat: u32) -> Result<Run> {
-        run(self.program.as_fd(), packet, repeat).map_err(|source| Error::Trial { bytes: packet.len(), source })
+        let program = match &self.tried {
+            Tried::Redirect(program) => program.as_fd(),
+            Tried::Steering(steering) => steering.program(),
+        };
+        run(program, packet, repeat).map_err(|source| Error::Trial { bytes: packet.len(), source })
     }
 }
 

@@ -16,8 +16,8 @@ use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::steer::{SteeredAttachment, Steering};
 use crate::{Error, Result, log};
 
-pub(crate) use hook::FreeInterface;
 pub use hook::XdpHook;
+pub(crate) use hook::{FreeInterface, Link};
 
 /// The name of the program, as `bpftool prog` and `ip -details link` show it.
 const PROGRAM: &str = "xdp_redirect";
@@ -100,7 +100,7 @@ impl XdpPort {
         Ok(XdpAttachment { hook: interface.attach(program.as_fd(), mode, sockets)?, counters })
     }
 
-    /// Loads the programs that steer packets by rules, and attaches them likewise.
+    /// Loads the program that steers packets by rules, and attaches it likewise.
     ///
     /// # Errors
     ///

@@ -256,7 +256,6 @@ impl Running {
                     ("queue-without-socket", totals.missing_pkts),
                     ("unmarked", totals.untagged_pkts),
                     ("runts", totals.short_pkts),
-                    ("without-rules", totals.unruled_pkts),
                 ]);
             }
             let flows = steering.flows().unwrap_or_default();

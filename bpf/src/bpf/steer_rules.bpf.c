@@ -1,28 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * One rule set: decides what becomes of a packet whose head the root program has read. The tables are those of `Tables` in
- * sdk/steer/src/tables.rs, which says how they work; each rule set has its own, of the size it needs. What no rule of the
- * set asks for is no part of the program: the constants below are known when the kernel verifies it, and it leaves out
- * what they rule out.
+ * One rule set, attached to an interface: reads the head of each packet and decides what becomes of it. Another rule set takes
+ * its place by an update of the link, so that each packet meets the old one or the new one. The tables are those of `Tables`
+ * in sdk/steer/src/tables.rs, which says how they work; each rule set has its own, of the size it needs. What no rule of the
+ * set asks for is no part of the program: the constants below are known when the kernel verifies it, and it leaves out what
+ * they rule out.
  */
 #include "steer.h"
+
+#define WITH_kinds (1 << 0)
+#define WITH_vlans (1 << 1)
+#define WITH_src_macs (1 << 2)
+#define WITH_dst_macs (1 << 3)
+#define WITH_src (1 << 4)
+#define WITH_dst (1 << 5)
+#define WITH_src_ports (1 << 6)
+#define WITH_dst_ports (1 << 7)
+#define WITH_FIELDS 0xff /* any of those */
+/* A bit of a vector is another rule than that of its number. */
+#define WITH_ORDER (1 << 8)
+/* Vectors have one word and are few: they are in `small_vectors`, and the actions in `small_actions`. */
+#define IS_SMALL (1 << 9)
+/* Of a small set: IPv4 addresses are looked up in `small_src`, `small_dst`. */
+#define SRC_BY_BYTE (1 << 10)
+#define DST_BY_BYTE (1 << 11)
 
 /* Words of a vector; a summary goes before them. */
 const volatile __u32 words = 1;
 /* How many rules; the number after the last stands for the default. */
 const volatile __u32 rules = 0;
 
-/* Whether a bit of a vector is another rule than that of its number. */
-const volatile __u8 with_order = 1;
-/* Whether a field is asked for by any rule. */
-const volatile __u8 with_kinds = 1;
-const volatile __u8 with_vlans = 1;
-const volatile __u8 with_src_macs = 1;
-const volatile __u8 with_dst_macs = 1;
-const volatile __u8 with_src = 1;
-const volatile __u8 with_dst = 1;
-const volatile __u8 with_src_ports = 1;
-const volatile __u8 with_dst_ports = 1;
+/* What the set has: fields that any rule asks for, and the two below; `rule_set.rs` says so. In one word, since the kernel
+ * leaves out the branches that a constant rules out, but not that it is read. */
+const volatile __u32 parts = 0;
 
 /* The classes of packets that lack a field, and where the tries begin. */
 const volatile __u32 src_none = 0, src_v4 = 0, src_v6 = 0;
@@ -31,6 +41,16 @@ const volatile __u32 src_port_none = 0, dst_port_none = 0;
 const volatile __u32 src_mac_none = 0, src_mac_shift = 0;
 const volatile __u32 dst_mac_none = 0, dst_mac_shift = 0;
 const volatile __u64 src_mac_factor = 0, dst_mac_factor = 0;
+
+#define SMALL_VECTORS 256
+#define SMALL_ACTIONS 128
+const volatile __u64 small_vectors[SMALL_VECTORS];
+const volatile __u32 small_actions[SMALL_ACTIONS];
+/* The rules for each value of each byte of an address: `small.rs` says how. */
+const volatile __u64 small_src[4][256], small_dst[4][256];
+
+/* Not 0: flows are to be looked up. */
+volatile __u32 with_flows;
 
 #define MOST_WORDS 64
 #define ALL (~0ULL)
@@ -71,9 +91,12 @@ struct ports {
 	__u16 numbers[1 << 16];
 };
 
+/* In the order in which `rule_set.rs` reads them. */
 struct rule_counters {
-	__u64 packets;
-	__u64 bytes;
+	__u64 packets; /* but for those missing */
+	__u64 bytes;   /* of all */
+	__u64 missing; /* passed instead of redirected: the queue had no socket */
+	__u64 reserved; /* none lies on two cache lines */
 };
 
 struct {
@@ -268,7 +291,7 @@ static __always_inline __u32 dst_class(const struct steer_head *head)
 	return dst_none;
 }
 
-/* The vectors of the fields that are asked for. */
+/* The fields that may be asked for. */
 #define FOR_EACH_FIELD(DO) \
 	DO(kinds)          \
 	DO(vlans)          \
@@ -279,31 +302,55 @@ static __always_inline __u32 dst_class(const struct steer_head *head)
 	DO(src_ports)      \
 	DO(dst_ports)
 
+/* Keeps the rules that an IPv4 address leaves. */
+#define BY_BYTE(table, address)                                           \
+	do {                                                              \
+		const __u8 *bytes = (const __u8 *)(address) + 12;         \
+		summary &= table[0][bytes[0]] & table[1][bytes[1]];       \
+		summary &= table[2][bytes[2]] & table[3][bytes[3]];       \
+	} while (0)
+
+/* Keeps the rules, or the words with rules, that the class of a field leaves. */
+#define LOOK_UP(field, how)                                               \
+	if (has & WITH_##field) {                                         \
+		class = how;                                              \
+		if (has & IS_SMALL) {                                     \
+			summary &= small_vectors[class % SMALL_VECTORS];  \
+		} else {                                                  \
+			in_##field = vector(class);                       \
+			if (!in_##field)                                  \
+				return first;                             \
+			summary &= in_##field[0];                         \
+		}                                                         \
+	}
+
 /* The number of the first rule that matches, or that of the default. */
-static __always_inline __u32 first_match(const struct steer_head *head, const __u8 *macs)
+static __always_inline __u32 first_match(const struct steer_head *head, const __u8 *macs, __u32 has)
 {
-	__u64 *in_kinds, *in_vlans, *in_src_macs, *in_dst_macs, *in_src, *in_dst, *in_src_ports, *in_dst_ports;
+	__u64 *in_kinds = 0, *in_vlans = 0, *in_src_macs = 0, *in_dst_macs = 0;
+	__u64 *in_src = 0, *in_dst = 0, *in_src_ports = 0, *in_dst_ports = 0;
+	__u8 is_ipv4 = head->has & STEER_HAS_IP && !head->key.is_ipv6;
 	__u64 summary = ALL;
 	__u32 class, first = rules;
 	int i;
 
-#define LOOK_UP(field, how)                            \
-	if (with_##field) {                            \
-		class = how;                           \
-		in_##field = vector(class);            \
-		if (!in_##field)                       \
-			return rules;                  \
-		summary &= in_##field[0];              \
-	}
 	LOOK_UP(kinds, kind_class(head))
 	LOOK_UP(vlans, vlan_class(head))
 	LOOK_UP(src_macs, mac_class(&src_macs, read_mac(macs + 6), src_mac_factor, src_mac_shift, src_mac_none))
 	LOOK_UP(dst_macs, mac_class(&dst_macs, read_mac(macs), dst_mac_factor, dst_mac_shift, dst_mac_none))
-	LOOK_UP(src, src_class(head))
-	LOOK_UP(dst, dst_class(head))
+	if (has & SRC_BY_BYTE && is_ipv4)
+		BY_BYTE(small_src, head->key.src);
+	else
+		LOOK_UP(src, src_class(head))
+	if (has & DST_BY_BYTE && is_ipv4)
+		BY_BYTE(small_dst, head->key.dst);
+	else
+		LOOK_UP(dst, dst_class(head))
 	LOOK_UP(src_ports, head->has & STEER_HAS_PORTS ? port_class(&src_ports, head->key.src_port) : src_port_none)
 	LOOK_UP(dst_ports, head->has & STEER_HAS_PORTS ? port_class(&dst_ports, head->key.dst_port) : dst_port_none)
 
+	if (has & IS_SMALL)
+		return summary ? lowest(summary) : first;
 	for (i = 0; i < MOST_WORDS; i++) {
 		__u64 common = ALL;
 		__u32 word;
@@ -314,13 +361,13 @@ static __always_inline __u32 first_match(const struct steer_head *head, const __
 		if (word >= words)
 			break;
 #define COMMON(field)                                      \
-		if (with_##field)                          \
+		if ((has & WITH_##field) && in_##field)    \
 			common &= in_##field[1 + word];
 		FOR_EACH_FIELD(COMMON)
 		if (common) {
 			__u32 bit = word * 64 + lowest(common), *rule;
 
-			if (!with_order)
+			if (!(has & WITH_ORDER))
 				return bit;
 			rule = bpf_map_lookup_elem(&order, &bit);
 			if (rule && *rule < first)
@@ -331,20 +378,19 @@ static __always_inline __u32 first_match(const struct steer_head *head, const __
 	return first;
 }
 
-/* Hands a packet to the AF_XDP socket of its queue, with the tag in front of it. */
-static __always_inline int redirect(struct xdp_md *ctx, struct steer_counters *seen, __u16 tag)
+/* Hands a packet to the AF_XDP socket of its queue, with the tag in front of it; to the kernel if there is none. */
+static __always_inline int redirect(struct xdp_md *ctx, __u16 tag)
 {
 	struct steer_meta *meta;
 
 	/* The helper returns its flags argument when the slot is empty. */
-	if (bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT) {
-		seen->passed += 1;
-		seen->missing += 1;
+	if (bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT)
 		return XDP_PASS;
-	}
-	seen->redirected += 1;
 	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)) != 0) {
-		seen->untagged += 1;
+		struct steer_counters *seen = the_counters();
+
+		if (seen)
+			seen->untagged += 1;
 		return XDP_REDIRECT;
 	}
 	meta = (void *)(long)ctx->data_meta;
@@ -354,18 +400,6 @@ static __always_inline int redirect(struct xdp_md *ctx, struct steer_counters *s
 		meta->magic = STEER_MAGIC;
 	}
 	return XDP_REDIRECT;
-}
-
-static __always_inline int act(struct xdp_md *ctx, struct steer_counters *seen, __u32 action)
-{
-	if (action < STEER_KERNEL)
-		return redirect(ctx, seen, action);
-	if (action == STEER_DROP) {
-		seen->dropped += 1;
-		return XDP_DROP;
-	}
-	seen->passed += 1;
-	return XDP_PASS;
 }
 
 /* ICMP messages of one exchange are one flow: both ports are the identifier. */
@@ -381,40 +415,91 @@ static __always_inline void read_icmp_id(struct steer_head *head, void *start, v
 		head->key.src_port = head->key.dst_port = bpf_ntohs(*(__be16 *)(icmp + 4));
 }
 
+/* What becomes of a packet by its flow; XDP_ABORTED if it has none. */
+static __always_inline int act_by_flow(struct xdp_md *ctx, struct steer_head *head, void *start, void *end)
+{
+	struct steer_counters *seen;
+	struct steer_flow *flow;
+	int verdict;
+
+	read_icmp_id(head, start, end);
+	flow = bpf_map_lookup_elem(&flows, &head->key);
+	if (!flow || flow->expires_ns <= bpf_ktime_get_coarse_ns())
+		return XDP_ABORTED;
+	seen = the_counters();
+	if (!seen)
+		return XDP_ABORTED;
+	__sync_fetch_and_add(&flow->packets, 1);
+	if (flow->action == STEER_DROP) {
+		seen->dropped += 1;
+		return XDP_DROP;
+	}
+	if (flow->action >= STEER_KERNEL) {
+		seen->passed += 1;
+		return XDP_PASS;
+	}
+	verdict = redirect(ctx, flow->action);
+	if (verdict == XDP_REDIRECT)
+		seen->redirected += 1;
+	else
+		seen->missing += 1;
+	return verdict;
+}
+
 SEC("xdp")
 int steer_rules(struct xdp_md *ctx)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct steer_counters *seen = the_counters();
-	struct steer_head *head = the_head();
+	__u32 has = parts, look_for_flow, rule, action, *in_table;
 	struct rule_counters *of_rule;
-	struct steer_control *now;
-	__u32 zero = 0, rule, *action;
+	struct steer_head head = {};
+	__u64 bytes;
+	int verdict;
 
-	if (!head || !seen || start + 14 > end)
-		return XDP_ABORTED;
+	if (start + STEER_ETHERNET_BYTES > end) {
+		struct steer_counters *seen = the_counters();
 
-	now = bpf_map_lookup_elem(&control, &zero);
-	if (now && now->flows && head->has & STEER_HAS_IP) {
-		struct steer_flow *flow;
-
-		read_icmp_id(head, start, end);
-		flow = bpf_map_lookup_elem(&flows, &head->key);
-		if (flow && flow->expires_ns > bpf_ktime_get_coarse_ns()) {
-			__sync_fetch_and_add(&flow->packets, 1);
-			seen->by_flow += 1;
-			return act(ctx, seen, flow->action);
-		}
+		if (seen)
+			seen->short_pkts += 1;
+		return XDP_DROP;
+	}
+	look_for_flow = with_flows;
+	if (look_for_flow || has & WITH_FIELDS)
+		read_head(&head, start, end);
+	if (look_for_flow && head.has & STEER_HAS_IP) {
+		verdict = act_by_flow(ctx, &head, start, end);
+		if (verdict != XDP_ABORTED)
+			return verdict;
+		start = (void *)(long)ctx->data;
+		end = (void *)(long)ctx->data_end;
+		if (start + STEER_ETHERNET_BYTES > end)
+			return XDP_ABORTED;
 	}
 
-	rule = first_match(head, start);
-	action = bpf_map_lookup_elem(&actions, &rule);
+	bytes = end - start;
+	rule = first_match(&head, start, has);
 	of_rule = bpf_map_lookup_elem(&rule_counters, &rule);
-	if (!action || !of_rule)
+	if (!of_rule)
 		return XDP_ABORTED;
-	of_rule->packets += 1;
-	of_rule->bytes += end - start;
-	return act(ctx, seen, *action);
+	if (has & IS_SMALL) {
+		action = small_actions[rule % SMALL_ACTIONS];
+	} else {
+		in_table = bpf_map_lookup_elem(&actions, &rule);
+		if (!in_table)
+			return XDP_ABORTED;
+		action = *in_table;
+	}
+	of_rule->bytes += bytes;
+	if (action >= STEER_KERNEL) {
+		of_rule->packets += 1;
+		return action == STEER_DROP ? XDP_DROP : XDP_PASS;
+	}
+	verdict = redirect(ctx, action);
+	if (verdict == XDP_REDIRECT)
+		of_rule->packets += 1;
+	else
+		of_rule->missing += 1;
+	return verdict;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

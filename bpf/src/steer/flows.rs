@@ -32,7 +32,7 @@ pub struct FlowEntry {
 /// How many flows there are.
 #[derive(Debug, Default)]
 pub(super) struct FlowCount {
-    installed: u32,
+    pub(super) installed: u32,
     pub(super) refused: u64,
 }
 
@@ -62,7 +62,7 @@ impl Steering {
         if before.is_none() {
             self.flows.installed += 1;
             if self.flows.installed == 1 {
-                self.look_for_flows(true)?;
+                self.rule_set.look_for_flows(true)?;
             }
         }
         Ok(())
@@ -121,15 +121,9 @@ impl Steering {
         }
         self.flows.installed -= 1;
         if self.flows.installed == 0 {
-            self.look_for_flows(false)?;
+            self.rule_set.look_for_flows(false)?;
         }
         Ok(true)
-    }
-
-    fn look_for_flows(&self, look: bool) -> Result<()> {
-        let mut control = [0; 8];
-        control[0] = look.into();
-        self.shared.control.update(&[0; 4], &control, MapFlags::ANY).map_err(|error| failed(&error))
     }
 }
 
@@ -200,6 +194,6 @@ fn now_ns() -> Result<u64> {
     Ok(Duration::from(now).as_nanos() as u64)
 }
 
-fn failed(error: &libbpf_rs::Error) -> Error {
+pub(super) fn failed(error: &libbpf_rs::Error) -> Error {
     Error::Flows { source: io_error(error) }
 }

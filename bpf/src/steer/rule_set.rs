@@ -8,18 +8,33 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenMapMut};
 use middlenet_steer::{Action, Image, MacTable, PortTable, Rule, Tables};
 
-use super::{RuleCounters, Shared};
+use super::counters::Counted;
+use super::{Shared, flows, small};
 use crate::counters::per_cpu_sums;
 use crate::error::io_error;
 use crate::skeletons::steer_rules::{OpenSteerRulesSkel, SteerRulesSkelBuilder};
 use crate::{Error, Result, log};
 
 /// The name of the program, as `bpftool prog` shows it.
-const PROGRAM: &str = "steer_rules";
+pub(super) const PROGRAM: &str = "steer_rules";
 
 /// `STEER_KERNEL` and `STEER_DROP` in `steer.h`.
 const KERNEL: u32 = 0x1_0000;
 const DROP: u32 = 0x2_0000;
+
+/// Parts of a rule set, as bits of `parts` in `steer_rules.bpf.c`.
+const WITH_KINDS: u32 = 1 << 0;
+const WITH_VLANS: u32 = 1 << 1;
+const WITH_SRC_MACS: u32 = 1 << 2;
+const WITH_DST_MACS: u32 = 1 << 3;
+const WITH_SRC: u32 = 1 << 4;
+const WITH_DST: u32 = 1 << 5;
+const WITH_SRC_PORTS: u32 = 1 << 6;
+const WITH_DST_PORTS: u32 = 1 << 7;
+const WITH_ORDER: u32 = 1 << 8;
+const IS_SMALL: u32 = 1 << 9;
+const SRC_BY_BYTE: u32 = 1 << 10;
+const DST_BY_BYTE: u32 = 1 << 11;
 
 /// Bytes of tables given to the kernel by one call.
 const BATCH_BYTES: usize = 1 << 20;
@@ -29,16 +44,32 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(super) struct RuleSet {
     program: OwnedFd,
     counters: MapHandle,
+    variables: MapHandle,
     rules: Vec<Rule>,
+    default: Action,
 }
 
 impl RuleSet {
-    pub(super) fn load(tables: &Tables, shared: &Shared) -> Result<Self> {
+    /// Loads the first rule set, and the maps that the next ones share with it.
+    pub(super) fn load_first(tables: &Tables) -> Result<(Self, Shared)> {
+        Self::load_with(tables, None)
+    }
+
+    /// Loads another one; `look_for_flows` is whether there are any.
+    pub(super) fn load(tables: &Tables, shared: &Shared, look_for_flows: bool) -> Result<Self> {
+        let (rule_set, _) = Self::load_with(tables, Some(shared))?;
+        rule_set.look_for_flows(look_for_flows)?;
+        Ok(rule_set)
+    }
+
+    fn load_with(tables: &Tables, shared: Option<&Shared>) -> Result<(Self, Shared)> {
         let (loaded, log) = log::listen(|| load(tables, shared));
-        let loaded = loaded.map_err(|error| Error::of_load(PROGRAM, &error, log))?;
+        let (loaded, shared) = loaded.map_err(|error| Error::of_load(PROGRAM, &error, log))?;
         fill(&loaded, tables)
             .map_err(|error| Error::Tables { rules: tables.rules().len(), source: io_error(&error) })?;
-        Ok(Self { program: loaded.program, counters: loaded.rule_counters, rules: tables.rules().to_vec() })
+        let Loaded { program, rule_counters: counters, variables, .. } = loaded;
+        let (rules, default) = (tables.rules().to_vec(), tables.default_action());
+        Ok((Self { program, counters, variables, rules, default }, shared))
     }
 
     pub(super) fn program(&self) -> BorrowedFd<'_> {
@@ -49,10 +80,20 @@ impl RuleSet {
         &self.rules
     }
 
+    /// From now on, packets are looked up among the flows first, or are not.
+    pub(super) fn look_for_flows(&self, look: bool) -> Result<()> {
+        let variables = u32::from(look).to_ne_bytes();
+        self.variables.update(&[0; 4], &variables, MapFlags::ANY).map_err(|error| flows::failed(&error))
+    }
+
     /// What each rule counted, and the default behind them.
-    pub(super) fn counters(&self) -> io::Result<Vec<RuleCounters>> {
-        let of = |slot| per_cpu_sums(&self.counters, slot).map(|[packets, bytes]| RuleCounters { packets, bytes });
-        (0..=self.rules.len() as u32).map(of).collect()
+    pub(super) fn counters(&self) -> io::Result<Vec<Counted>> {
+        let actions = self.rules.iter().map(|rule| rule.action).chain([self.default]);
+        let of = |(slot, action)| {
+            let [done_pkts, bytes, missing_pkts, _] = per_cpu_sums(&self.counters, slot)?;
+            Ok(Counted { action, done_pkts, bytes, missing_pkts })
+        };
+        (0..).zip(actions).map(of).collect()
     }
 }
 
@@ -77,6 +118,7 @@ pub(super) fn action_of(number: u32) -> Action {
 /// What is left of the skeleton once the kernel holds program and maps.
 struct Loaded {
     program: OwnedFd,
+    variables: MapHandle,
     rule_counters: MapHandle,
     actions: MapHandle,
     vectors: MapHandle,
@@ -91,20 +133,26 @@ struct Loaded {
     dst_ports: MapHandle,
 }
 
-fn load(tables: &Tables, shared: &Shared) -> libbpf_rs::Result<Loaded> {
+fn load(tables: &Tables, shared: Option<&Shared>) -> libbpf_rs::Result<(Loaded, Shared)> {
     let mut object = MaybeUninit::uninit();
     let mut open = SteerRulesSkelBuilder::default().open(&mut object)?;
     set_constants(&mut open, tables)?;
     set_sizes(&mut open, tables)?;
-    open.maps.xsks.reuse_fd(shared.sockets.as_fd())?;
-    open.maps.counters.reuse_fd(shared.counters.as_fd())?;
-    open.maps.heads.reuse_fd(shared.heads.as_fd())?;
-    open.maps.flows.reuse_fd(shared.flows.as_fd())?;
-    open.maps.control.reuse_fd(shared.control.as_fd())?;
+    if let Some(shared) = shared {
+        open.maps.xsks.reuse_fd(shared.sockets.as_fd())?;
+        open.maps.counters.reuse_fd(shared.counters.as_fd())?;
+        open.maps.flows.reuse_fd(shared.flows.as_fd())?;
+    }
     let skeleton = open.load()?;
     let maps = &skeleton.maps;
-    Ok(Loaded {
+    let shared = Shared {
+        sockets: MapHandle::try_from(&maps.xsks)?,
+        counters: MapHandle::try_from(&maps.counters)?,
+        flows: MapHandle::try_from(&maps.flows)?,
+    };
+    let loaded = Loaded {
         program: skeleton.progs.steer_rules.as_fd().try_clone_to_owned()?,
+        variables: MapHandle::try_from(&maps.bss)?,
         rule_counters: MapHandle::try_from(&maps.rule_counters)?,
         actions: MapHandle::try_from(&maps.actions)?,
         vectors: MapHandle::try_from(&maps.vectors)?,
@@ -117,7 +165,8 @@ fn load(tables: &Tables, shared: &Shared) -> libbpf_rs::Result<Loaded> {
         chains: MapHandle::try_from(&maps.chains)?,
         src_ports: MapHandle::try_from(&maps.src_ports)?,
         dst_ports: MapHandle::try_from(&maps.dst_ports)?,
-    })
+    };
+    Ok((loaded, shared))
 }
 
 /// The constants that the program is verified with.
@@ -130,15 +179,34 @@ fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_r
         .ok_or_else(|| libbpf_rs::Error::from(io::Error::from(io::ErrorKind::InvalidData)))?;
     constants.words = image.words as u32;
     constants.rules = tables.rules().len() as u32;
-    constants.with_order = image.order.is_some().into();
-    constants.with_kinds = image.kinds.is_some().into();
-    constants.with_vlans = image.vlans.is_some().into();
-    constants.with_src_macs = image.src_macs.is_some().into();
-    constants.with_dst_macs = image.dst_macs.is_some().into();
-    constants.with_src = image.src.is_some().into();
-    constants.with_dst = image.dst.is_some().into();
-    constants.with_src_ports = image.src_ports.is_some().into();
-    constants.with_dst_ports = image.dst_ports.is_some().into();
+    let parts = [
+        (image.kinds.is_some(), WITH_KINDS),
+        (image.vlans.is_some(), WITH_VLANS),
+        (image.src_macs.is_some(), WITH_SRC_MACS),
+        (image.dst_macs.is_some(), WITH_DST_MACS),
+        (image.src.is_some(), WITH_SRC),
+        (image.dst.is_some(), WITH_DST),
+        (image.src_ports.is_some(), WITH_SRC_PORTS),
+        (image.dst_ports.is_some(), WITH_DST_PORTS),
+        (image.order.is_some(), WITH_ORDER),
+    ];
+    constants.parts = parts.iter().filter(|(is_there, _)| *is_there).fold(0, |parts, (_, part)| parts | part);
+    // Each vector is its summary and one word.
+    let (vectors, _) = image.vectors.as_chunks::<2>();
+    if image.words == 1 && image.order.is_none() && vectors.len() <= constants.small_vectors.len() {
+        constants.parts |= IS_SMALL;
+        constants.small_vectors.iter_mut().zip(vectors).for_each(|(small, &[_, word])| *small = word);
+        let actions = tables.rules().iter().map(|rule| rule.action).chain([tables.default_action()]);
+        constants.small_actions.iter_mut().zip(actions).for_each(|(small, action)| *small = action_number(action));
+        if let Some(words) = image.src.as_ref().and_then(|_| small::by_src(tables.rules())) {
+            constants.parts |= SRC_BY_BYTE;
+            constants.small_src = words;
+        }
+        if let Some(words) = image.dst.as_ref().and_then(|_| small::by_dst(tables.rules())) {
+            constants.parts |= DST_BY_BYTE;
+            constants.small_dst = words;
+        }
+    }
     if let Some(src) = &image.src {
         constants.src_none = src.none.into();
         (constants.src_v4, constants.src_v6) = (src.v4, src.v6);

@@ -3,6 +3,8 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
@@ -15,13 +17,25 @@ use crate::{Error, Result};
 /// the process, detaches the program.
 #[derive(Debug)]
 pub struct XdpHook {
-    /// The kernel detaches the program when this descriptor is closed.
-    _link: OwnedFd,
+    link: Arc<Link>,
     sockets: MapHandle,
     interface: String,
     ifindex: u32,
     mode: XdpMode,
     native_refusal: Option<io::Error>,
+}
+
+/// What holds a program on an interface: the kernel detaches it when the descriptor is closed.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+impl Link {
+    /// Puts another program in place of the present one: each packet meets one of them.
+    pub(crate) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: both descriptors are open while they are borrowed, and a null pointer stands for no options.
+        let result = unsafe { libbpf_sys::bpf_link_update(self.0.as_raw_fd(), program.as_raw_fd(), ptr::null()) };
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+    }
 }
 
 /// An interface that has no XDP program yet.
@@ -55,7 +69,14 @@ impl FreeInterface {
             match create_link(program, device, attempt) {
                 Ok(link) => {
                     let native_refusal = refused.map(|(_, source)| source);
-                    return Ok(XdpHook { _link: link, sockets, interface, ifindex, mode: attempt, native_refusal });
+                    return Ok(XdpHook {
+                        link: Arc::new(link),
+                        sockets,
+                        interface,
+                        ifindex,
+                        mode: attempt,
+                        native_refusal,
+                    });
                 }
                 // Somebody else attached a program since the look before.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -114,13 +135,17 @@ impl XdpHook {
         self.sockets.delete(&queue.to_ne_bytes()).map_err(|error| self.socket_error(queue, &error))
     }
 
+    pub(crate) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
+    }
+
     fn socket_error(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
         Error::Socket { interface: self.interface.clone(), queue, source: io_error(error) }
     }
 }
 
 /// `libbpf_rs` attaches by link without flags, so the kernel would choose the mode and not say which.
-fn create_link(program: BorrowedFd<'_>, device: i32, mode: XdpMode) -> io::Result<OwnedFd> {
+fn create_link(program: BorrowedFd<'_>, device: i32, mode: XdpMode) -> io::Result<Link> {
     // SAFETY: the struct is made of integers, pointers and unions of these, for all of which zero is a value.
     let mut options: libbpf_sys::bpf_link_create_opts = unsafe { MaybeUninit::zeroed().assume_init() };
     options.sz = size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t;
@@ -131,7 +156,7 @@ fn create_link(program: BorrowedFd<'_>, device: i32, mode: XdpMode) -> io::Resul
         return Err(io::Error::from_raw_os_error(-result));
     }
     // SAFETY: the call succeeded, so this is an open descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+    Ok(Link(unsafe { OwnedFd::from_raw_fd(result) }))
 }
 
 /// The id of the XDP program on a device, in any mode; none when there is none or the kernel does not say.
