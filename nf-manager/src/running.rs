@@ -29,6 +29,9 @@ pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(5);
 /// Bursts in which inline functions steered flows, waiting for the control thread.
 const STEERED_BURSTS: usize = 256;
 
+/// How many of these bursts are dealt with at once.
+const STEERED_PER_LOOK: usize = 16;
+
 /// Pauses between restarts of an inline function that panics again and again.
 const MEND_MIN: Duration = Duration::from_millis(100);
 const MEND_MAX: Duration = Duration::from_secs(5);
@@ -95,9 +98,8 @@ impl Running {
             notes
                 .push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
         }
-        let ports = plan.ports.iter().zip(&opened);
         let steered =
-            ports.map(|(port, opened)| Steered::of(port, opened, plan.workers.len())).collect::<Result<_, _>>()?;
+            (0..).zip(&opened).map(|(id, opened)| Steered::of(&plan, id, opened)).collect::<Result<_, _>>()?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(pool.count()),
             graph: Graph::new(&plan),
@@ -303,7 +305,8 @@ impl Running {
 
     /// Steers what inline functions asked for since the last call.
     pub(crate) fn steer_asked(&mut self) {
-        while let Ok((hop, flows)) = self.asked.1.try_recv() {
+        // Some at a time: the runtime has its questions as well.
+        for (hop, flows) in self.asked.1.try_iter().take(STEERED_PER_LOOK).collect::<Vec<_>>() {
             if let Err(e) = self.steer_flows(hop, &flows) {
                 eprintln!("middlenet-nf-manager: {e}");
             }

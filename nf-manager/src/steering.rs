@@ -15,10 +15,10 @@ use crate::{ManagerError, sentence};
 use flows::{FLOWS, Ledger, Shown};
 use middlenet_bpf::SteeredAttachment;
 use middlenet_plan::{
-    PortPlan, SteerTargetPlan, SteeredFlow as SteeredFlowStats, SteeredStats, SteeringPlan, SteeringStats,
+    ManagerPlan, SteerTargetPlan, SteeredFlow as SteeredFlowStats, SteeredStats, SteeringPlan, SteeringStats,
 };
 use middlenet_sdk::SteeredFlow;
-use middlenet_steer::Tables;
+use middlenet_steer::{Action, Rule, Tables};
 use middlenet_wire::FlowKey;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(crate) struct Steered {
     /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
     flows: Ledger,
+    /// No flow was there at the last sweep.
+    swept_empty: bool,
 }
 
 /// A port's rules as tables.
@@ -48,12 +50,15 @@ pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerE
 
 impl Steered {
     /// The steering of a port that is open; none without rules.
-    pub(crate) fn of(port: &PortPlan, opened: &Opened, workers: usize) -> Result<Option<Self>, ManagerError> {
+    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened) -> Result<Option<Self>, ManagerError> {
+        let port = &plan.ports[usize::from(id)];
+        let targets = targets(plan, id);
+        let workers = plan.workers.len();
         let Some(plan) = port.steering.clone() else { return Ok(None) };
-        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers));
+        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers, targets));
         let before = vec![(0, 0); plan.to.len()];
         let by_xdp = matches!(opened, Opened::Xdp { .. });
-        Ok(Some(Self { plan, rules, by_xdp, before, flows: Ledger::default() }))
+        Ok(Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true }))
     }
 
     /// How a worker tells the packets of the port apart.
@@ -65,13 +70,14 @@ impl Steered {
         }
     }
 
-    /// Takes new rules; what workers decided about by the old ones stays with rules of the same name.
+    /// Takes new rules; what workers decided about by the old ones stays with rules of the same name and match.
     fn replace(&mut self, plan: SteeringPlan, rules: Arc<RuleSet>) {
         let old = self.decided();
-        let names = |plan: &SteeringPlan| plan.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
-        let (known, default) = (names(&self.plan), old.last().copied().unwrap_or_default());
-        let kept = |name: &String| known.iter().position(|n| n == name).and_then(|at| old.get(at)).copied();
-        self.before = names(&plan).iter().map(|name| kept(name).unwrap_or_default()).chain([default]).collect();
+        let default = old.last().copied().unwrap_or_default();
+        let known = &self.plan.rules;
+        let same = |a: &Rule, b: &Rule| a.name == b.name && a.matches == b.matches;
+        let kept = |rule: &Rule| known.iter().position(|k| same(k, rule)).and_then(|at| old.get(at)).copied();
+        self.before = plan.rules.iter().map(|rule| kept(rule).unwrap_or_default()).chain([default]).collect();
         (self.plan, self.rules) = (plan, rules);
     }
 
@@ -81,6 +87,12 @@ impl Steered {
         let by_workers = if self.by_xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
         plus(by_workers, &self.before)
     }
+}
+
+/// Where functions may steer flows of a port.
+fn targets(plan: &ManagerPlan, port: u8) -> impl Iterator<Item = Action> + '_ {
+    let of_hops = plan.hops.iter().flat_map(|hop| &hop.steering);
+    of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action)
 }
 
 /// Packets and bytes, added up rule by rule.
@@ -132,9 +144,13 @@ impl Running {
         }
         let tables = tables(&name, &plan)?;
         if let Some(attachment) = self.xdp_mut(port) {
-            attachment.steering_mut().replace(&tables).map_err(|e| sentence(&name, &e))?;
+            match attachment.steering_mut().replace(&tables) {
+                // The new rules are in place, and so they must be everywhere.
+                Err(e @ middlenet_bpf::Error::SteerCounters { .. }) => eprintln!("middlenet-nf-manager: {e}"),
+                other => other.map_err(|e| sentence(&name, &e))?,
+            }
         }
-        let rules = Arc::new(RuleSet::new(tables, self.counters.len()));
+        let rules = Arc::new(RuleSet::new(tables, self.counters.len(), targets(&self.plan, port)));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
         // For an interface that comes back later.
         self.plan.ports[at].steering = Some(plan.clone());
@@ -160,7 +176,7 @@ impl Running {
                 continue;
             };
             match flow.to {
-                None => everywhere.iter().for_each(|&port| diverted.extend(self.release(port, key))),
+                None => everywhere.iter().for_each(|&port| diverted.extend(self.release(port, key, &by))),
                 Some(to) => match targets.get(usize::from(to)) {
                     Some(target) => {
                         let lifetime = Duration::from_millis(flow.lifetime_ms).min(LONGEST);
@@ -200,6 +216,10 @@ impl Running {
             steered.flows.full += 1;
             return None;
         }
+        if steered.flows.is_of_another(&key, by) {
+            steered.flows.refused += 1;
+            return None;
+        }
         let pkts = steered.flows.note(key, &target.to, by, lifetime);
         let Some(attachment) = self.xdp_mut(port) else {
             let diversion = Diversion { action: target.action, expires: Instant::now() + lifetime, pkts };
@@ -216,8 +236,12 @@ impl Running {
     }
 
     /// Leaves a flow to the rules again.
-    fn release(&mut self, port: u8, key: FlowKey) -> Option<(u8, Diverted)> {
+    fn release(&mut self, port: u8, key: FlowKey, by: &str) -> Option<(u8, Diverted)> {
         let steered = self.steered.get_mut(usize::from(port))?.as_mut()?;
+        if steered.flows.is_of_another(&key, by) {
+            steered.flows.refused += 1;
+            return None;
+        }
         steered.flows.forget(&key);
         let Some(attachment) = self.xdp_mut(port) else { return Some((port, (key, None))) };
         // One that has expired and been swept is gone already.
@@ -228,12 +252,13 @@ impl Running {
     /// Makes room in the tables of flows. Now and then, not per packet.
     pub(crate) fn sweep_flows(&mut self) {
         for port in 0..self.steered.len() {
-            if let Some(steered) = &mut self.steered[port] {
-                if steered.flows.is_empty() {
-                    continue;
-                }
-                steered.flows.sweep();
+            let Some(steered) = &mut self.steered[port] else { continue };
+            // Once more after the last one has gone: the kernel's clock is a little behind.
+            let were_there = std::mem::replace(&mut steered.swept_empty, steered.flows.is_empty());
+            if were_there && steered.swept_empty {
+                continue;
             }
+            steered.flows.sweep();
             if let Some(attachment) = u8::try_from(port).ok().and_then(|port| self.xdp_mut(port)) {
                 // Those not swept now are swept next time; packets do not meet them meanwhile.
                 let _ = attachment.steering_mut().sweep_flows();

@@ -101,7 +101,7 @@ impl<'a> Checker<'a> {
         let mut manager = of_packets.then(|| self.packets(&cores, &mut processes, &mut kernel_ports, &mut notes));
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
-            self.steering(manager, broker.as_ref());
+            self.steering(manager, broker.as_ref(), &mut notes);
             placed = self.place_rules(manager, &vf_ports, &mut vfs);
         }
         let processes = self.processes(processes, &cores, &mut notes);
@@ -234,9 +234,11 @@ impl<'a> Checker<'a> {
         let functions = functions.map(|f| (&f.name, &f.name_span));
         for (name, span) in ports.chain(chains).chain(functions) {
             let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-            if !plain || name.is_empty() || name.len() > 64 || name == "drop" {
+            if !plain || name.is_empty() || name.len() > 64 || matches!(name.as_str(), "drop" | "kernel") {
                 let hint = if name == "drop" {
                     "`drop` is where outputs lead to nothing"
+                } else if name == "kernel" {
+                    "`kernel` is the host's own stack, where rules can lead"
                 } else {
                     "use letters, digits, `-`, `_` and `.`"
                 };

@@ -91,7 +91,7 @@ fn check_pf<'i>(inventory: &'i Inventory, wish: &PfWish) -> Result<&'i Nic, Srio
     let Some(sriov) = nic.sriov.as_ref().filter(|_| nic.interface.is_some()) else {
         return Err(SriovError::NoSriov { nic: name, driver: nic.driver.clone() });
     };
-    let needed = wish.vfs.iter().map(|v| v.index + 1).max().unwrap_or(0);
+    let needed = wish.vfs.iter().map(|v| v.index.saturating_add(1)).max().unwrap_or(0);
     if needed.max(wish.create) > sriov.total {
         return Err(SriovError::TooMany { nic: name, total: sriov.total, wanted: needed.max(wish.create) });
     }

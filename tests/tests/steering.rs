@@ -89,7 +89,7 @@ fn thousand(turn: usize) -> String {
         _ => format!("    - {{ vlan: {}, src: 192.168.0.0/16, to: drop }}\n", 1 + n),
     };
     (0..1000).map(rule).collect::<String>()
-        + "    - { name: all, src: 0.0.0.0/0, to: transit }\n    - { to: transit }\n"
+        + "    - { name: all, proto: udp, dst_port: 5201, to: transit }\n    - { to: transit }\n"
 }
 
 #[test]
@@ -117,7 +117,9 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     let status = &summary.status;
     assert!(sent > 20_000, "{sent}");
     // Each packet that was sent met a rule of one set or another. What a busy host loses it loses elsewhere, and counts it.
-    assert!(decided(status, "all") >= sent, "{:#}", status.port("wan")["steering"]["rules"][1000]);
+    let all = decided(status, "all");
+    // iperf3 begins and ends with a datagram or two of its own.
+    assert!((sent..sent + 8).contains(&all), "{sent} sent, {all} met a rule");
     assert_eq!(all_decided(status), status.port_count("wan", "received_pkts") + status.missed() + kernel(status));
     Ok(())
 }

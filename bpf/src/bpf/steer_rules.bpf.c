@@ -30,7 +30,7 @@ const volatile __u32 words = 1;
 /* How many rules; the number after the last stands for the default. */
 const volatile __u32 rules = 0;
 
-/* What the set has: fields that any rule asks for, and the two below; `rule_set.rs` says so. In one word, since the kernel
+/* What the set has: fields that any rule asks for, and the flags below; `rule_set.rs` says so. In one word, since the kernel
  * leaves out the branches that a constant rules out, but not that it is read. */
 const volatile __u32 parts = 0;
 

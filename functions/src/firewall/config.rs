@@ -162,7 +162,7 @@ pub struct RuleConfig {
     #[serde(default)]
     pub tcp_flags: Option<String>,
     /// Where further packets of the flow, and answers to them, go past this chain: a name under `steer` in the function's
-    /// entry. The connection is then not tracked.
+    /// entry.
     #[serde(default)]
     pub steer: Option<String>,
     /// `true`: the packet passes. `false`: it is dropped.

@@ -22,8 +22,9 @@
 //!
 //! **Steering.** A rule with `steer: NAME` decides about a flow's first packet; later ones, and answers, go where the manifest
 //! says under that name, past this function, for `steer_s`: a suspicious flow through a chain that looks closer, a wanted one
-//! straight out of a port, an unwanted one nowhere at all. Such a flow is not tracked. When its time is over its next packet is
-//! judged as a first one, so that a TCP connection needs `tcp_loose` to go on.
+//! straight out of a port, an unwanted one nowhere at all. What still comes by here meanwhile belongs to a tracked connection, as
+//! always. When its time is over and the connection forgotten, its next packet is judged as a first one, so that a TCP
+//! connection needs `tcp_loose` to go on.
 //!
 //! **Change of configuration.** Tracked connections stay, also those that the new rules would not let begin: they end by
 //! themselves or by their time-out. To cut them, restart the function.

@@ -39,7 +39,7 @@ impl Firewall {
             _ => Connection::new(State::Other, turned, ingress),
         };
         let decision = self.by_rules(packet, probe);
-        if decision != Decision::Pass || self.steered.is_some() {
+        if decision != Decision::Pass {
             return decision;
         }
         if self.connections.unanswered() >= self.half_open {

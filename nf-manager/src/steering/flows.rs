@@ -85,11 +85,9 @@ pub(super) struct Entry {
 }
 
 impl Ledger {
-    /// Whether there is room for it, or it is there.
-    pub(super) fn has_room(&mut self, key: &FlowKey, most: usize) -> bool {
-        if self.flows.len() >= most {
-            self.sweep();
-        }
+    /// Whether there is room for it, or it is there. Room is made by sweeps, not here: a function that fills the table must
+    /// not make each request cost a look at all of it.
+    pub(super) fn has_room(&self, key: &FlowKey, most: usize) -> bool {
         self.flows.len() < most || self.flows.contains_key(key)
     }
 
@@ -100,6 +98,11 @@ impl Ledger {
         let entry = self.flows.entry(key).or_insert_with(fresh);
         (entry.to, entry.by, entry.expires) = (to.into(), by.into(), expires);
         Arc::clone(&entry.pkts)
+    }
+
+    /// Whether another function steers it, which is that one's affair for as long as it lives.
+    pub(super) fn is_of_another(&self, key: &FlowKey, by: &str) -> bool {
+        self.flows.get(key).is_some_and(|entry| entry.by != by && entry.expires > Instant::now())
     }
 
     pub(super) fn forget(&mut self, key: &FlowKey) {

@@ -15,15 +15,26 @@ struct Decided {
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     tables: Tables,
+    /// Tags that packets of the port can bear, in order: those of rules, default and flows.
+    tags: Vec<u16>,
     /// By worker, then by rule, the default last.
     decided: Vec<CachePadded<Box<[Decided]>>>,
 }
 
 impl RuleSet {
-    pub(crate) fn new(tables: Tables, workers: usize) -> Self {
+    /// `targets`: where functions may steer flows of the port.
+    pub(crate) fn new(tables: Tables, workers: usize, targets: impl Iterator<Item = Action>) -> Self {
         let rules = tables.rules().len();
         let decided = || CachePadded::new((0..=rules).map(|_| Decided::default()).collect());
-        Self { decided: (0..workers).map(|_| decided()).collect(), tables }
+        let actions = tables.rules().iter().map(|rule| rule.action).chain([tables.default_action()]).chain(targets);
+        let tag = |action| match action {
+            Action::Tag(tag) => Some(tag),
+            Action::Drop | Action::Kernel => None,
+        };
+        let mut tags: Vec<u16> = actions.filter_map(tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        Self { decided: (0..workers).map(|_| decided()).collect(), tables, tags }
     }
 
     /// Decides about a packet, and counts it.
@@ -38,6 +49,12 @@ impl RuleSet {
             decided.bytes.add(packet.len() as u64);
         }
         rule.map_or(self.tables.default_action(), |rule| rules[rule].action)
+    }
+
+    /// Whether a packet of the port can bear this tag. Tags lie in memory that functions can write, so they are asked for.
+    #[inline]
+    pub(crate) fn knows(&self, tag: u16) -> bool {
+        self.tags.binary_search(&tag).is_ok()
     }
 
     /// Packets and bytes by rule, the default last.

@@ -209,7 +209,9 @@ impl Worker<'_> {
     /// Hands packets to a port; what it does not take is dropped.
     #[inline]
     pub(super) fn transmit(&mut self, port: u8, burst: &mut [Descriptor]) {
-        let counters = &self.counters.ports[usize::from(port)];
+        let Some(counters) = self.counters.ports.get(usize::from(port)) else {
+            return self.no_egress(burst);
+        };
         let Some(Some(queue)) = self.queues.get_mut(usize::from(port)) else {
             // It is being restarted.
             counters.tx_down.add(burst.len() as u64);

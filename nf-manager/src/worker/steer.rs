@@ -58,7 +58,7 @@ impl Worker<'_> {
     fn way(&self, at: usize, descriptor: &Descriptor) -> Way {
         let source = &self.sources[at];
         let action = match &source.steering {
-            Steering::Marked(rules) => match self.tag(descriptor) {
+            Steering::Marked(rules) => match self.tag(descriptor).filter(|&tag| rules.knows(tag)) {
                 Some(tag) => Action::Tag(tag),
                 None => rules.decide(self.id, self.buffers.bytes(descriptor)),
             },

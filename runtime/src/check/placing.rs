@@ -34,7 +34,12 @@ impl Checker<'_> {
                 continue;
             }
             let Some(wish) = wishes.iter_mut().find(|w| w.vfs.iter().any(|v| v.name == *vf)) else { continue };
-            let places = place(&steering.rules, steering.default, &self.capabilities(wish));
+            let mut places = place(&steering.rules, steering.default, &self.capabilities(wish));
+            for place in &mut places {
+                if let Some(why) = unsure(wish, place) {
+                    *place = Err(why);
+                }
+            }
             let filters = places.iter().flatten().flatten().filter_map(|p| match p {
                 Place::Filters(filters) => Some(filters.clone()),
                 _ => None,
@@ -77,6 +82,21 @@ impl Checker<'_> {
             xdp: false,
         }
     }
+}
+
+/// Why the NIC may do another thing with a rule's packets than it seems, if so.
+fn unsure(wish: &PfWish, place: &Result<Vec<Place>, String>) -> Option<String> {
+    let of_dpdk = || wish.vfs.iter().filter(|vf| vf.driver == VfDriver::Dpdk);
+    if let Some(vf) = of_dpdk().find(|vf| vf.mac.is_none()) {
+        return Some(format!(
+            "the address of `{}` is not known, so nobody knows what the NIC sends there: give it a `mac`",
+            vf.name
+        ));
+    }
+    let by_filters = place.iter().flatten().any(|place| matches!(place, Place::Filters(_)));
+    (by_filters && of_dpdk().count() > 1).then(|| {
+        "several virtual functions of the PF are DPDK's, and a filter is not bound to one port's rules".to_owned()
+    })
 }
 
 /// Who carries a rule out, in a word or two.

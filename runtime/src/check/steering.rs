@@ -1,7 +1,7 @@
 //! Steering: which of a port's packets go where, and whether that can be done.
 
 use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, SteerTargetPlan, SteeringPlan};
-use middlenet_steer::{Action, Match, PortRange, Prefix, Rule, ethertype};
+use middlenet_steer::{Action, Dead, Match, PortRange, Prefix, Rule, Tables, dead_rules, ethertype};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -10,8 +10,6 @@ use crate::diagnostic::{did_you_mean, one_of};
 use crate::manifest::{SteeredPort, SteeringRule, Term};
 use crate::yaml::{Node, Span};
 
-/// Rules of a port.
-const RULE_LIMIT: usize = 4096;
 /// Names of protocols (IANA numbers).
 const PROTOCOLS: [(&str, u8); 7] =
     [("icmp", 1), ("tcp", 6), ("udp", 17), ("gre", 47), ("esp", 50), ("icmpv6", 58), ("sctp", 132)];
@@ -28,7 +26,7 @@ enum To<'b> {
 
 impl Checker<'_> {
     /// Adds the rules of the manifest to the ports of a plan, and finds ports that need some.
-    pub(super) fn steering(&mut self, plan: &mut ManagerPlan, broker: Option<&BrokerPlan>) {
+    pub(super) fn steering(&mut self, plan: &mut ManagerPlan, broker: Option<&BrokerPlan>, notes: &mut Vec<String>) {
         let manifest = self.manifest;
         for steered in &manifest.steering {
             let Some(port) = plan.ports.iter().position(|p| p.name == steered.port) else {
@@ -38,7 +36,7 @@ impl Checker<'_> {
                 self.problem(steered.span.clone(), format!("there is no port `{}`", steered.port), Some(hint));
                 continue;
             };
-            let steering = self.port_steering(plan, port, steered, broker);
+            let steering = self.port_steering(plan, port, steered, broker, notes);
             plan.ports[port].steering = Some(steering);
         }
         self.steer_targets(plan, broker);
@@ -94,6 +92,7 @@ impl Checker<'_> {
         port: usize,
         steered: &SteeredPort,
         broker: Option<&BrokerPlan>,
+        notes: &mut Vec<String>,
     ) -> SteeringPlan {
         let mut rules = Vec::new();
         let mut to = Vec::new();
@@ -130,13 +129,19 @@ impl Checker<'_> {
                 }
             }
         }
-        if rules.len() > RULE_LIMIT {
-            let message = format!("{} rules, but a port has at most {RULE_LIMIT}", rules.len());
-            self.problem(steered.span.clone(), message, None);
-        }
         self.check_names_of_rules(&rules, steered);
         let (default, last) = default.unwrap_or_else(|| self.default_of(plan, port, steered));
         to.push(last);
+        if let Err(e) = Tables::compile(&rules, default) {
+            self.problem(steered.span.clone(), e.to_string(), None);
+        }
+        for (dead, why) in dead_rules(&rules) {
+            let why = match why {
+                Dead::CoveredBy(by) => format!("rule {} takes all its packets before", rules[by].name),
+                Dead::MatchesNothing => "what it asks for contradicts itself, so no packet matches".into(),
+            };
+            notes.push(format!("steering of `{}`: rule {} does nothing: {why}", steered.port, rules[dead].name));
+        }
         SteeringPlan { rules, default, to }
     }
 

@@ -151,3 +151,35 @@ fn rules_change_while_they_run_but_do_not_come_or_go() {
     let more = plan("  wan: [{ to: transit }]\n  lan: [{ to: transit }]\n");
     assert_eq!(Difference::between(&before, &more).structural, ["port `lan` would be made differently"]);
 }
+
+#[test]
+fn rules_that_do_nothing_are_told_of() {
+    let notes = |rules: &str| planned(&format!("{PORTS}  wan: [{rules}{{ to: transit }}]\n")).runtime.notes;
+    let covered = notes(
+        "{ name: wide, dst: 10.0.0.0/8, to: drop }, { name: narrow, dst: 10.1.0.0/16, proto: tcp, to: kernel }, ",
+    );
+    let expected = "steering of `wan`: rule narrow does nothing: rule wide takes all its packets before";
+    assert!(covered.iter().any(|note| note == expected), "{covered:#?}");
+    let never = notes("{ src: 10.0.0.0/8, ether_type: ipv6, to: drop }, ");
+    assert!(
+        never.iter().any(|note| note.contains("rule #1 does nothing: what it asks for contradicts itself")),
+        "{never:#?}"
+    );
+    assert!(notes("{ dst: 10.0.0.0/8, to: drop }, ").iter().all(|note| !note.contains("does nothing")));
+}
+
+#[test]
+fn where_a_function_may_steer_is_no_change_to_a_running_chain() {
+    let plan = |to: &str| {
+        let source = PORTS.replace(
+            "functions: [monitor] }\n  front",
+            &format!("functions: [{{ m: {{ use: monitor, steer: {{ out: {to} }} }} }}] }}\n  front"),
+        );
+        planned(&format!("{source}  wan: [{{ to: transit }}]\n"))
+    };
+    let (before, after) = (plan("lan"), plan("drop"));
+    let hop = &packets(&before).hops[0];
+    assert_eq!((hop.steering[0].name.as_str(), hop.steering[0].ports.as_slice()), ("out", [0].as_slice()));
+    let structural = Difference::between(&before, &after).structural;
+    assert!(structural.iter().any(|line| line == "function `transit/m` would be made differently"), "{structural:?}");
+}
