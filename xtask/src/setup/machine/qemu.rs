@@ -41,14 +41,18 @@ pub(super) fn install(options: Options, privilege: Privilege) -> Result<Outcome,
     }
     let updated = packages::run_quietly(privilege, packages::UPDATE);
     let mut words = format!("{PACKAGE} kmod");
-    if candidate()?.is_none_or(|major| major < OLDEST) {
+    if candidate().ok().flatten().is_none_or(|major| major < OLDEST) {
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let Some((path, text)) = codename(&release).and_then(|name| backports(Path::new(SOURCES), name)) else {
             let why = format!("this release has no QEMU {OLDEST}, and no apt source of its own to copy for backports");
             return Ok(Outcome::Cannot { why, hint: by_hand });
         };
         let script = format!("cat >'{}' <<'END'\n{text}END\n{}", path.display(), packages::UPDATE);
-        packages::run_quietly(privilege, &script)?;
+        if let Err(error) = packages::run_quietly(privilege, &script) {
+            // A source that cannot be read would trouble every later update.
+            packages::run_quietly(privilege, &format!("rm -f '{}'", path.display()))?;
+            return Ok(Outcome::Cannot { why: error.to_string(), hint: by_hand });
+        }
         words = format!("-t {}-backports {words}", codename(&release).unwrap_or_default());
     }
     let installed = updated.and(packages::run_quietly(privilege, &packages::INSTALL.replace("NAMES", &words)));
