@@ -13,7 +13,7 @@ use crate::port::Steering;
 use crate::running::Running;
 use crate::{ManagerError, sentence};
 use flows::{FLOWS, Ledger, Shown};
-use middlenet_bpf::SteeredAttachment;
+use middlenet_bpf::{SteerCounters, SteeredAttachment};
 use middlenet_plan::{
     ManagerPlan, SteerTargetPlan, SteeredFlow as SteeredFlowStats, SteeredStats, SteeringPlan, SteeringStats,
 };
@@ -103,18 +103,19 @@ fn plus(mut sums: Vec<(u64, u64)>, more: &[(u64, u64)]) -> Vec<(u64, u64)> {
     sums
 }
 
-/// What an XDP program decided about, by rule, the default last; nothing if the kernel does not tell.
-fn by_program(steering: &middlenet_bpf::Steering) -> Vec<(u64, u64)> {
-    let Ok(counters) = steering.counters() else { return Vec::new() };
+/// What an XDP program decided about, by rule, the default last.
+fn by_program(counters: &SteerCounters) -> Vec<(u64, u64)> {
     counters.rules.iter().chain([&counters.default]).map(|rule| (rule.packets, rule.bytes)).collect()
 }
 
 impl Running {
     /// The program of a port goes with its interface, and with it its flows; what it counted stays.
     pub(crate) fn keep_counts(&mut self, port: usize) {
-        let counted = self.xdp(port).map(|attachment| by_program(attachment.steering())).unwrap_or_default();
+        let counted = self.xdp(port).and_then(|attachment| attachment.steering().counters().ok());
         if let Some(Some(steered)) = self.steered.get_mut(port) {
-            steered.before = plus(std::mem::take(&mut steered.before), &counted);
+            if let Some(counters) = counted {
+                steered.before = plus(std::mem::take(&mut steered.before), &by_program(&counters));
+            }
             steered.flows.clear();
         }
     }
@@ -273,8 +274,8 @@ impl Running {
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();
-            decided = plus(decided, &by_program(steering));
             if let Ok(counters) = steering.counters() {
+                decided = plus(decided, &by_program(&counters));
                 let totals = counters.totals;
                 irregular.extend([
                     ("rules-gone", counters.retired.packets),

@@ -11,7 +11,7 @@
 use crate::command::Command;
 use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
-use crate::running::Running;
+use crate::running::{COMMAND_LIMIT, Running};
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
@@ -152,9 +152,7 @@ impl Running {
             (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode) {
                 Ok(OpenedXdp { program, promiscuous, interface: found, queues, .. }) => {
                     self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
-                    for (worker, queue) in queues.into_iter().enumerate() {
-                        self.send(worker, Command::GiveQueue { port: id as u8, queue });
-                    }
+                    self.give_queues(id, queues);
                     self.watches[id].restarts += 1;
                     eprintln!("middlenet-nf-manager: port `{}`: its interface `{interface}` is back", plan.name);
                 }
@@ -168,9 +166,7 @@ impl Running {
     /// Closes what an interface left behind: its sockets, whose buffers come back, and its program.
     fn let_go(&mut self, id: usize) {
         for worker in 0..self.counters.len() {
-            let (done, answer) = bounded(1);
-            self.send(worker, Command::TakeQueue { port: id as u8, done });
-            if let Ok(Some(Queue::Xdp(queues))) = answer.recv_timeout(crate::running::COMMAND_LIMIT) {
+            if let Ok(Some(Queue::Xdp(queues))) = self.take_queue(worker, id) {
                 for queue in queues {
                     self.free_from_control(&queue.close());
                 }
@@ -185,13 +181,8 @@ impl Running {
     fn restart_port(&mut self, id: usize) -> Result<(), ManagerError> {
         let mut taken = Queues { rx: Vec::new(), tx: Vec::new() };
         for worker in 0..self.counters.len() {
-            let (done, answer) = bounded(1);
-            self.send(worker, Command::TakeQueue { port: id as u8, done });
-            let queue = answer.recv_timeout(crate::running::COMMAND_LIMIT);
             // Nothing comes if an attempt before this one has taken it.
-            if let Some(Queue::Dpdk { receive, send }) =
-                queue.map_err(|_| ManagerError::new("a worker does not answer"))?
-            {
+            if let Some(Queue::Dpdk { receive, send }) = self.take_queue(worker, id)? {
                 taken.rx.extend(receive);
                 taken.tx.push(send);
             }
@@ -199,10 +190,22 @@ impl Running {
         let name = &self.plan.ports[id].name;
         let Opened::Dpdk(port) = &mut self.opened[id] else { return Ok(()) };
         let queues = port.restart(taken).map_err(|e| sentence(name, &e))?;
-        for (worker, queue) in open::deal(queues, self.counters.len()).into_iter().enumerate() {
-            self.send(worker, Command::GiveQueue { port: id as u8, queue });
-        }
+        self.give_queues(id, open::deal(queues, self.counters.len()));
         Ok(())
+    }
+
+    /// Takes a worker's queue at a port away from it; nothing if it has none.
+    fn take_queue(&self, worker: usize, port: usize) -> Result<Option<Queue>, ManagerError> {
+        let (done, answer) = bounded(1);
+        self.send(worker, Command::TakeQueue { port: port as u8, done });
+        answer.recv_timeout(COMMAND_LIMIT).map_err(|_| ManagerError::new("a worker does not answer"))
+    }
+
+    /// Gives each worker its queue at a port.
+    fn give_queues(&self, port: usize, queues: Vec<Queue>) {
+        for (worker, queue) in queues.into_iter().enumerate() {
+            self.send(worker, Command::GiveQueue { port: port as u8, queue });
+        }
     }
 }
 
