@@ -10,7 +10,7 @@ pub use entry::{FunctionEntry, FunctionOptions};
 pub use messages::{HopForm, Listen, MessageChainForm};
 pub use read::{Chain, ChainOptions, Manifest, Pf, Port, SteeredPort};
 pub use sriov::{PfForm, VfForm, VfPortForm, VfPortOptions, VfUse};
-pub use steering::{OneOrMany, SteeringRule, Term};
+pub use steering::SteeringRule;
 
 pub use middlenet_plan::{OnFailure as PlanOnFailure, OnLoss, Placement as PlanPlacement, XdpMode as PlanXdpMode};
 use middlenet_sdk::protocol::Wait;

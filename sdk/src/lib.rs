@@ -52,6 +52,7 @@ pub mod protocol;
 mod steer;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod values;
 mod verdict;
 mod views;
 
@@ -65,6 +66,7 @@ pub use init::{ConfigError, Init, PortInfo};
 #[doc(no_inline)]
 pub use middlebox::Interests;
 pub use steer::{SteerTarget, SteeredFlow};
+pub use values::{OneOrMany, Term};
 pub use verdict::{DropReason, DropReasonInfo, Output, Port, Verdict};
 
 pub use middlenet_http as http;

@@ -3,7 +3,7 @@
 use super::prefix::AddressRange;
 use super::rule::{Action, Rule, TcpFlagTest};
 use middlenet_sdk::wire::{TcpFlags, icmpv4, icmpv6, protocol};
-use middlenet_sdk::{ConfigError, Init, PortInfo};
+use middlenet_sdk::{ConfigError, Init, OneOrMany, PortInfo, Term};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -87,44 +87,6 @@ pub enum Fragments {
     /// Those pass whose first fragment passed within the last 30 seconds.
     #[default]
     Track,
-}
-
-/// One value or a list of them.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OneOrMany<T> {
-    /// One.
-    One(T),
-    /// Several, of which any will do.
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn as_slice(&self) -> &[T] {
-        match self {
-            Self::One(value) => std::slice::from_ref(value),
-            Self::Many(values) => values,
-        }
-    }
-}
-
-/// A number or a word.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Term {
-    /// A number.
-    Number(u64),
-    /// A name, or a range like `1000-2000`.
-    Text(String),
-}
-
-impl std::fmt::Display for Term {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Number(number) => write!(f, "{number}"),
-            Self::Text(text) => f.write_str(text),
-        }
-    }
 }
 
 /// One rule. What is left out matches everything; of a list any value will do; all that is given must match.

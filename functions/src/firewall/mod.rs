@@ -47,7 +47,7 @@ mod rule;
 mod tests;
 mod tracking;
 
-pub use config::{Config, Direction, Fragments, OneOrMany, Permission, Policy, RuleConfig, Term, Timeouts};
+pub use config::{Config, Direction, Fragments, Permission, Policy, RuleConfig, Timeouts};
 
 use crate::flow_table::{Class, FlowTable, FragmentTable, Icmp, Key, Probe};
 use classifier::Classifier;

@@ -1,13 +1,14 @@
 //! Steering: which of a port's packets go where, and whether that can be done.
 
 use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, SteerTargetPlan, SteeringPlan};
+use middlenet_sdk::{OneOrMany, Term};
 use middlenet_steer::{Action, Dead, Match, PortRange, Prefix, Rule, Tables, dead_rules, ethertype};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::{Checker, Traffic};
 use crate::diagnostic::{did_you_mean, one_of};
-use crate::manifest::{SteeredPort, SteeringRule, Term};
+use crate::manifest::{SteeredPort, SteeringRule};
 use crate::yaml::{Node, Span};
 
 /// Names of protocols (IANA numbers).
@@ -285,11 +286,11 @@ impl Reader<'_, '_> {
     fn list<T>(
         &mut self,
         field: &str,
-        terms: Option<&crate::manifest::OneOrMany>,
+        terms: Option<&OneOrMany<Term>>,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
         let mut values = Vec::new();
-        let terms = terms.map(crate::manifest::OneOrMany::as_slice);
+        let terms = terms.map(OneOrMany::as_slice);
         if terms.is_some_and(<[Term]>::is_empty) {
             let message = format!("`{field}` is an empty list, which nothing matches");
             let span = self.span(field);
