@@ -70,6 +70,7 @@ fn start_message(config: Value) -> ToFunction {
         ports: Vec::new(),
         outputs: Vec::new(),
         steering: Vec::new(),
+        fast_path: None,
         wait: Wait::Auto,
         cores: Vec::new(),
         shares_core: false,

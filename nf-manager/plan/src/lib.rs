@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod fast_path;
 mod stats;
 mod steering;
 
@@ -14,10 +15,12 @@ pub use broker::{
     MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport,
     UpstreamSettings, UpstreamStats,
 };
+pub use fast_path::{FastPathPlan, FastPathStats};
 pub use middlenet_sdk::protocol::Wait;
 pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
 pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
+use middlenet_fast_path::MapKind;
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -129,6 +132,9 @@ pub struct HopPlan {
     /// Where it may steer flows, in the order that the function knows them by.
     #[serde(default)]
     pub steering: Vec<SteerTargetPlan>,
+    /// Its fast path in the kernel, on ports that can have one.
+    #[serde(default)]
+    pub fast_path: Option<FastPathPlan>,
 }
 
 /// Where a function runs.
@@ -258,6 +264,14 @@ pub enum Reply {
         ports: Vec<PortInfo>,
         /// What a person should know: fall-backs taken, with their cost.
         notes: Vec<String>,
+    },
+    /// The maps that a hop's function shares with its fast path, sent unasked before [`Reply::Started`]. Descriptors: the maps, in
+    /// this order.
+    FastPath {
+        /// Hop id.
+        hop: u16,
+        /// Which.
+        maps: Vec<MapKind>,
     },
     /// Done.
     Done,

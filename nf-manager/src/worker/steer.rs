@@ -6,7 +6,7 @@ use crate::graph::{Entry, Journey, NO_PORT};
 use crate::port::Steering;
 use crate::steering::Diverted;
 use middlenet_bpf::{META_BYTES, take_tag};
-use middlenet_plan::Destination;
+use middlenet_plan::{Destination, Target};
 use middlenet_shm::Descriptor;
 use middlenet_steer::Action;
 use middlenet_wire::FlowKey;
@@ -34,6 +34,16 @@ impl Worker<'_> {
                 Some(_) => self.lose(at, PortLoss::ChainFull, group),
                 None => self.lose(at, PortLoss::NoDestination, group),
             },
+            Way::Into(Destination::Hop(hop)) => {
+                let chain = self.shared.graph.chain_of_hop(hop);
+                match self.sources[at].entry(chain) {
+                    Some(entry) if !is_full(&self.in_flight, chain, self.shared.budget) => {
+                        self.enter(Entry { target: Target::Hop(hop), ..entry }, group);
+                    }
+                    Some(_) => self.lose(at, PortLoss::ChainFull, group),
+                    None => self.lose(at, PortLoss::NoDestination, group),
+                }
+            }
             Way::Into(Destination::Port(port)) => {
                 let ingress = self.sources[at].port;
                 let journey = Journey { ingress, egress: port, reverse: false, turns: 0 };

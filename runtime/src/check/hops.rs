@@ -44,6 +44,7 @@ impl<'a> Checker<'a> {
                     next_reverse: if i > 0 { Target::Hop(hop_id(i - 1)) } else { Target::Egress },
                     outputs,
                     steering: Vec::new(),
+                    fast_path: None,
                 });
             }
         }

@@ -83,6 +83,8 @@ impl Checker<'_> {
             Action::Tag(tag) => match Destination::of(tag) {
                 Destination::Chain(chain) => chains_of(plan, usize::from(port)).any(|(id, _)| id == chain),
                 Destination::Port(other) => other != port,
+                // Only fast paths lead into the midst of a chain.
+                Destination::Hop(_) => false,
             },
         }
     }

@@ -84,6 +84,7 @@ impl Supervisor {
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
             steering: steering.into_iter().map(str::to_owned).collect(),
+            fast_path: None,
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
