@@ -2,10 +2,10 @@
 
 use super::XdpProgram;
 use crate::port::{Queue, XdpQueue};
-use crate::steering::tables;
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{Mode, SteeredPort, XdpPort};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_steer::Tables;
 use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -37,9 +37,15 @@ impl XdpOpener {
         Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan) }
     }
 
-    /// Binds a socket to each queue, and then attaches the program; on an error nothing is left. In this order, a packet meets no
+    /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left. In this order, a packet meets no
     /// queue without a socket, which would leave it to the kernel whatever the rules say.
-    pub(crate) fn open(&self, plan: &PortPlan, name: &str, mode: XdpMode) -> Result<OpenedXdp, ManagerError> {
+    pub(crate) fn open(
+        &self,
+        plan: &PortPlan,
+        name: &str,
+        mode: XdpMode,
+        tables: Option<&Tables>,
+    ) -> Result<OpenedXdp, ManagerError> {
         let refuse = |e: &dyn std::error::Error| sentence(&plan.name, e);
         let interface = Interface::lookup(name).map_err(|e| refuse(&e))?;
         if !interface.up {
@@ -59,10 +65,11 @@ impl XdpOpener {
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
         };
-        let program = match &plan.steering {
+        let program = match tables {
             None => XdpPort::load(interface.ifindex).map(Unattached::Plain),
-            Some(steering) => SteeredPort::load(interface.ifindex, &tables(&plan.name, steering)?)
-                .map(|port| Unattached::Steered(Box::new(port))),
+            Some(tables) => {
+                SteeredPort::load(interface.ifindex, tables).map(|port| Unattached::Steered(Box::new(port)))
+            }
         };
         let program = program.map_err(|e| refuse(&e))?;
         let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
