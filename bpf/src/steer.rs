@@ -7,14 +7,14 @@ mod rule_set;
 mod small;
 
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::MapHandle;
 use middlenet_steer::Tables;
 
-use crate::xdp::{FreeInterface, Link, Mode, XdpHook};
+use crate::xdp::{FreeInterface, Link, Mode, Sockets, XdpHook};
 use crate::{Error, Result};
 
 pub use counters::{RuleCounters, SteerCounters, SteerTotals};
@@ -111,20 +111,56 @@ impl Steering {
         Ok(self.kept.sums(&of_rules, totals))
     }
 
-    pub(crate) fn attach(mut self, interface: FreeInterface, mode: Mode) -> Result<SteeredAttachment> {
-        let sockets = MapHandle::try_from(&self.shared.sockets)
-            .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
-        let hook = interface.attach(self.program(), mode, sockets)?;
-        self.link = Some(hook.link());
-        Ok(SteeredAttachment { hook, steering: self })
-    }
-
     pub(crate) fn program(&self) -> BorrowedFd<'_> {
         self.rule_set.program()
     }
 
     pub(crate) fn sockets(&self) -> &MapHandle {
         &self.shared.sockets
+    }
+}
+
+/// An interface about to get a program that steers packets by rules: as [`XdpPort`](crate::XdpPort), with a rule set.
+#[derive(Debug)]
+pub struct SteeredPort {
+    interface: FreeInterface,
+    sockets: Sockets,
+    steering: Steering,
+}
+
+impl SteeredPort {
+    /// Loads a rule set for the interface with this index, in the caller's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpPort::load`](crate::XdpPort::load) and [`Steering::load`].
+    pub fn load(ifindex: u32, tables: &Tables) -> Result<Self> {
+        let interface = FreeInterface::find(ifindex)?;
+        let steering = Steering::load(tables)?;
+        let sockets = MapHandle::try_from(&steering.shared.sockets)
+            .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
+        Ok(Self { sockets: interface.sockets(sockets), interface, steering })
+    }
+
+    /// As [`XdpPort::set_socket`](crate::XdpPort::set_socket).
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpHook::set_socket`].
+    pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<()> {
+        self.sockets.set(queue, socket)
+    }
+
+    /// Attaches the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpPort::attach`](crate::XdpPort::attach).
+    pub fn attach(self, mode: Mode) -> Result<SteeredAttachment> {
+        let Self { interface, sockets, mut steering } = self;
+        let hook = interface.attach(steering.program(), mode, sockets)?;
+        steering.link = Some(hook.link());
+        Ok(SteeredAttachment { hook, steering })
     }
 }
 

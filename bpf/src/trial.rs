@@ -51,7 +51,7 @@ enum Tried {
 }
 
 impl Trial {
-    /// The program of [`XdpPort::attach`](crate::XdpPort::attach).
+    /// The program of [`XdpPort`](crate::XdpPort).
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Trial {
         Ok(Self { tried: Tried::Redirect(loaded.program), _socket: socket })
     }
 
-    /// The program of [`XdpPort::attach_steered`](crate::XdpPort::attach_steered).
+    /// The program of [`SteeredPort`](crate::SteeredPort).
     ///
     /// # Errors
     ///

@@ -50,15 +50,17 @@ pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerE
 
 impl Steered {
     /// The steering of a port that is open; none without rules.
-    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened) -> Result<Option<Self>, ManagerError> {
-        let port = &plan.ports[usize::from(id)];
-        let targets = targets(plan, id);
-        let workers = plan.workers.len();
-        let Some(plan) = port.steering.clone() else { return Ok(None) };
-        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers, targets));
+    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
+        let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
+        let plan = plan.ports[usize::from(id)].steering.clone()?;
         let before = vec![(0, 0); plan.to.len()];
         let by_xdp = matches!(opened, Opened::Xdp { .. });
-        Ok(Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true }))
+        Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true })
+    }
+
+    /// Its rules.
+    pub(crate) fn tables(&self) -> &Tables {
+        self.rules.tables()
     }
 
     /// How a worker tells the packets of the port apart.

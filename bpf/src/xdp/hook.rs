@@ -18,8 +18,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct XdpHook {
     link: Arc<Link>,
-    sockets: MapHandle,
-    interface: String,
+    sockets: Sockets,
     ifindex: u32,
     mode: XdpMode,
     native_refusal: Option<io::Error>,
@@ -38,7 +37,32 @@ impl Link {
     }
 }
 
+/// The AF_XDP sockets of an interface, by receive queue.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    map: MapHandle,
+    interface: String,
+}
+
+impl Sockets {
+    pub(crate) fn set(&self, queue: u32, socket: impl AsFd) -> Result<()> {
+        let descriptor = socket.as_fd().as_raw_fd();
+        self.map
+            .update(&queue.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| self.refused(queue, &error))
+    }
+
+    fn clear(&self, queue: u32) -> Result<()> {
+        self.map.delete(&queue.to_ne_bytes()).map_err(|error| self.refused(queue, &error))
+    }
+
+    fn refused(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
+        Error::Socket { interface: self.interface.clone(), queue, source: io_error(error) }
+    }
+}
+
 /// An interface that has no XDP program yet.
+#[derive(Debug)]
 pub(crate) struct FreeInterface {
     name: String,
     ifindex: u32,
@@ -56,8 +80,13 @@ impl FreeInterface {
         Ok(Self { name, ifindex, device })
     }
 
-    /// Attaches a program; `sockets` is the map by which it finds the socket of a queue.
-    pub(crate) fn attach(self, program: BorrowedFd<'_>, mode: Mode, sockets: MapHandle) -> Result<XdpHook> {
+    /// The sockets of this interface, in the map by which its program will find that of a queue.
+    pub(crate) fn sockets(&self, map: MapHandle) -> Sockets {
+        Sockets { map, interface: self.name.clone() }
+    }
+
+    /// Attaches a program, which finds its sockets in the map of `sockets`.
+    pub(crate) fn attach(self, program: BorrowedFd<'_>, mode: Mode, sockets: Sockets) -> Result<XdpHook> {
         let attempts: &[XdpMode] = match mode {
             Mode::Auto => &[XdpMode::Native, XdpMode::Generic],
             Mode::Native => &[XdpMode::Native],
@@ -69,14 +98,7 @@ impl FreeInterface {
             match create_link(program, device, attempt) {
                 Ok(link) => {
                     let native_refusal = refused.map(|(_, source)| source);
-                    return Ok(XdpHook {
-                        link: Arc::new(link),
-                        sockets,
-                        interface,
-                        ifindex,
-                        mode: attempt,
-                        native_refusal,
-                    });
+                    return Ok(XdpHook { link: Arc::new(link), sockets, ifindex, mode: attempt, native_refusal });
                 }
                 // Somebody else attached a program since the look before.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -109,7 +131,7 @@ impl XdpHook {
 
     /// Name of the interface when the program was attached.
     pub fn interface(&self) -> &str {
-        &self.interface
+        &self.sockets.interface
     }
 
     /// From now on, packets of receive queue `queue` go to this AF_XDP socket, which must be bound to the same queue.
@@ -120,10 +142,7 @@ impl XdpHook {
     ///
     /// [`Error::Socket`] when the queue number is beyond the map (1,024 queues) or the descriptor is no AF_XDP socket.
     pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<()> {
-        let descriptor = socket.as_fd().as_raw_fd();
-        self.sockets
-            .update(&queue.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| self.socket_error(queue, &error))
+        self.sockets.set(queue, socket)
     }
 
     /// From now on, packets of receive queue `queue` go to the kernel's own stack again.
@@ -132,15 +151,11 @@ impl XdpHook {
     ///
     /// [`Error::Socket`] when the queue has no socket.
     pub fn clear_socket(&self, queue: u32) -> Result<()> {
-        self.sockets.delete(&queue.to_ne_bytes()).map_err(|error| self.socket_error(queue, &error))
+        self.sockets.clear(queue)
     }
 
     pub(crate) fn link(&self) -> Arc<Link> {
         Arc::clone(&self.link)
-    }
-
-    fn socket_error(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
-        Error::Socket { interface: self.interface.clone(), queue, source: io_error(error) }
     }
 }
 
