@@ -43,7 +43,8 @@ pub use skmsg::{
     socket_pair,
 };
 pub use steer::{
-    FlowEntry, META_BYTES, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, SteeredPort, Steering, take_tag,
+    FlowEntry, META_BYTES, Mark, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, SteeredPort, Steering,
+    take_mark, take_tag,
 };
 pub use trial::{Run, Trial, Verdict};
 pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort};

@@ -19,7 +19,7 @@ use crate::{Error, Result};
 
 pub use counters::{RuleCounters, SteerCounters, SteerTotals};
 pub use flows::FlowEntry;
-pub use meta::{META_BYTES, take_tag};
+pub use meta::{META_BYTES, Mark, take_mark, take_tag};
 
 use counters::Kept;
 use flows::FlowCount;

@@ -8,6 +8,7 @@ pub(crate) use flows::{Diversion, Diverted};
 pub(crate) use rules::RuleSet;
 
 use crate::command::Command;
+use crate::fast_path::destinations;
 use crate::open::{Opened, XdpProgram};
 use crate::port::Steering;
 use crate::running::Running;
@@ -91,10 +92,12 @@ impl Steered {
     }
 }
 
-/// Where functions may steer flows of a port.
+/// Where packets of a port may go beside where its rules lead: where functions may steer flows, and where fast paths leave them.
 fn targets(plan: &ManagerPlan, port: u8) -> impl Iterator<Item = Action> + '_ {
     let of_hops = plan.hops.iter().flat_map(|hop| &hop.steering);
-    of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action)
+    let steered = of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action);
+    let left = destinations(plan, port).into_iter().map(|destination| Action::Tag(destination.tag()));
+    steered.chain(left)
 }
 
 /// Packets and bytes, added up rule by rule.

@@ -26,17 +26,18 @@ pub(super) fn of_plan(plan: &Plan) -> Table {
 /// `65,536 flows, ports of destinations, 1,024 rules`.
 pub(crate) fn matchers(shape: &Shape) -> String {
     let some = |count: u32, what: &str| (count > 0).then(|| format!("{} {what}", grouped(count.into())));
+    let (src_prefixes, dst_prefixes) = shape.most_prefixes();
     let both = shape.src_ports && shape.dst_ports;
     let parts = [
         some(shape.flows, "flows"),
         some(shape.services, "services"),
         some(shape.slots, "slots"),
-        some(shape.src_prefixes, "source prefixes"),
-        some(shape.dst_prefixes, "destination prefixes"),
+        some(src_prefixes, "source prefixes"),
+        some(dst_prefixes, "destination prefixes"),
         both.then(|| "ports".into()),
         (shape.src_ports && !both).then(|| "source ports".into()),
         (shape.dst_ports && !both).then(|| "destination ports".into()),
-        some(shape.rules, "rules"),
+        some(shape.most_rules(), "rules"),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
