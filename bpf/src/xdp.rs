@@ -15,7 +15,7 @@ use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::{Error, Result, log};
 
 pub use hook::XdpHook;
-pub(crate) use hook::{FreeInterface, Link, Sockets};
+pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets};
 
 /// The name of the program, as `bpftool prog` and `ip -details link` show it.
 const PROGRAM: &str = "xdp_redirect";
@@ -100,7 +100,7 @@ impl XdpPort {
     pub fn load(ifindex: u32) -> Result<Self> {
         let interface = FreeInterface::find(ifindex)?;
         let Redirect { program, sockets, counters } = Redirect::load()?;
-        Ok(Self { sockets: interface.sockets(sockets), interface, program, counters })
+        Ok(Self { sockets: interface.sockets(sockets, 0), interface, program, counters })
     }
 
     /// Once the program is attached, packets of receive queue `queue` go to this AF_XDP socket.

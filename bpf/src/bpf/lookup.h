@@ -75,6 +75,21 @@ struct {
 	__type(value, struct fast_count);
 } classes SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct fast_service_key);
+	__type(value, struct fast_service);
+} services SEC(".maps");
+
+/* The number of a rule. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} slots SEC(".maps");
+
 /* What a packet was found by. */
 struct found {
 	struct fast_flow *flow;

@@ -106,7 +106,7 @@ static __always_inline enum fits rewrite(struct steer_head *head, const struct f
 	struct ipv4 *v4 = start + (head->l3_offset & 0x3f);
 	struct ipv6 *v6 = (void *)v4;
 	void *l4 = start + (head->l4_offset & 0x7fff);
-	__be16 *checksum = 0, *ports = l4;
+	__be16 *checksum = 0, *ports = 0;
 	__u64 of_ip = 0, of_l4 = 0;
 	__u32 at;
 
@@ -132,8 +132,11 @@ static __always_inline enum fits rewrite(struct steer_head *head, const struct f
 			if ((void *)(checksum + 1) > end)
 				return FITS_NOT;
 		}
-		if (what & FAST_SET_PORTS && (void *)(ports + 2) > end)
-			return FITS_NOT;
+		if (what & FAST_SET_PORTS) {
+			ports = l4;
+			if ((void *)(ports + 2) > end)
+				return FITS_NOT;
+		}
 		if (head->key.is_ipv6) {
 			if ((void *)(v6 + 1) > end)
 				return FITS_NOT;
@@ -165,9 +168,9 @@ static __always_inline enum fits rewrite(struct steer_head *head, const struct f
 			}
 			v4->checksum = patched(v4->checksum, of_ip);
 		}
-		if (what & FAST_SET_SRC_PORT)
+		if (ports && what & FAST_SET_SRC_PORT)
 			of_l4 += write_port(&ports[0], &head->key.src_port, action->src_port);
-		if (what & FAST_SET_DST_PORT)
+		if (ports && what & FAST_SET_DST_PORT)
 			of_l4 += write_port(&ports[1], &head->key.dst_port, action->dst_port);
 		/* Of UDP, 0 stands for none. */
 		if (checksum && (protocol != PROTOCOL_UDP || *checksum)) {

@@ -3,45 +3,39 @@
 /// Bytes in front of a packet's first one, in its AF_XDP buffer, that hold its tag.
 pub const META_BYTES: usize = 8;
 
-/// `STEER_MAGIC` in `steer.h`.
+/// `STEER_MAGIC` in `hand_over.h`.
 const MAGIC: u32 = 0x6e74_656d;
 
-/// What a program says of a packet.
+/// What a tag stands for when it is [`take_mark`]'s: where a packet goes, and what fast paths have made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Where it goes.
+    /// The tag.
     pub tag: u16,
-    /// The port that a fast path chose for it to leave by.
+    /// The port by which it is to leave, if a fast path has chosen one.
     pub egress: Option<u8>,
-    /// Whether it travels its chain in reverse; only said where `tag` is a hop.
-    pub is_reverse: bool,
+    /// It travels from right to left; says something of packets only that come from a fast path.
+    pub reverse: bool,
 }
 
-/// Bit of the mark's second word: in reverse. Its low byte is the egress and one, 0 for none.
-const REVERSE: u16 = 1 << 15;
-
-/// Takes the mark out of the [`META_BYTES`] in front of a packet; none if the driver had no room for it.
+/// Takes the tag out of the [`META_BYTES`] in front of a packet; none if the driver had no room for it.
 ///
-/// The bytes are marked as taken, since the buffer may next hold a packet that arrives without a mark.
+/// The bytes are marked as taken, since the buffer may next hold a packet that arrives without a tag.
+#[inline]
+pub fn take_tag(before: &mut [u8; META_BYTES]) -> Option<u16> {
+    take_mark(before).map(|mark| mark.tag)
+}
+
+/// The same with what fast paths have made of the packet.
 #[inline]
 pub fn take_mark(before: &mut [u8; META_BYTES]) -> Option<Mark> {
-    let [tag_low, tag_high, word_low, word_high, magic @ ..] = before;
+    let [tag_low, tag_high, egress, way, magic @ ..] = before;
     if u32::from_ne_bytes(*magic) != MAGIC {
         return None;
     }
     *magic = [0; 4];
-    let word = u16::from_ne_bytes([*word_low, *word_high]);
-    Some(Mark {
-        tag: u16::from_ne_bytes([*tag_low, *tag_high]),
-        egress: (word as u8).checked_sub(1),
-        is_reverse: word & REVERSE != 0,
-    })
-}
-
-/// [`take_mark`] where only rules make marks, which say no more than the tag.
-#[inline]
-pub fn take_tag(before: &mut [u8; META_BYTES]) -> Option<u16> {
-    take_mark(before).map(|mark| mark.tag)
+    let tag = u16::from_ne_bytes([*tag_low, *tag_high]);
+    // `STEER_WAY_REVERSE` in `hand_over.h`.
+    Some(Mark { tag, egress: egress.checked_sub(1), reverse: *way & 0x80 != 0 })
 }
 
 #[cfg(test)]
@@ -49,15 +43,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_taken_once() {
+    fn a_tag_is_taken_once() {
         let mut before = [0; META_BYTES];
-        assert_eq!(take_mark(&mut before), None);
+        assert_eq!(take_tag(&mut before), None);
         before[..2].copy_from_slice(&777_u16.to_ne_bytes());
         before[4..].copy_from_slice(&MAGIC.to_ne_bytes());
-        assert_eq!(take_mark(&mut before), Some(Mark { tag: 777, egress: None, is_reverse: false }));
-        assert_eq!(take_mark(&mut before), None);
-        before[2..4].copy_from_slice(&0x8003_u16.to_ne_bytes());
-        before[4..].copy_from_slice(&MAGIC.to_ne_bytes());
-        assert_eq!(take_mark(&mut before), Some(Mark { tag: 777, egress: Some(2), is_reverse: true }));
+        assert_eq!(take_tag(&mut before), Some(777));
+        assert_eq!(take_tag(&mut before), None);
     }
 }

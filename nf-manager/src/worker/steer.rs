@@ -110,7 +110,7 @@ impl Worker<'_> {
         let chain = self.shared.graph.chain_of_hop(hop);
         let egress = mark.egress.unwrap_or(NO_PORT);
         let fits = egress == NO_PORT || self.shared.graph.has_port(chain, egress);
-        fits.then_some(Journey { ingress, egress, reverse: mark.is_reverse, turns: 0 })
+        fits.then_some(Journey { ingress, egress, reverse: mark.reverse, turns: 0 })
     }
 
     /// Takes flows that functions have steered.
