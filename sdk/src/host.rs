@@ -101,7 +101,7 @@ fn make<'r, F: Hosted>(
             Ok(instance)
         }
         Err(e) => {
-            channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint }, &[])?;
+            channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint, change: None }, &[])?;
             Err(HostError::Refused(e.message))
         }
     }
@@ -195,7 +195,7 @@ impl Host<'_> {
                 self.attachment = Some(Attachment::new(fds, buffer_bytes)?);
                 self.channel.send(&FromFunction::Attached, &[])?;
             }
-            ToFunction::Reconfigure { config } => self.instance.prepare(config),
+            ToFunction::Reconfigure { config, change } => self.instance.prepare(config, change),
             ToFunction::Report => {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }

@@ -138,7 +138,8 @@ fn a_new_configuration_keeps_state_and_counters() {
     let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
     peer.pass(0);
     peer.pass(0);
-    assert!(matches!(peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 10 }) }), FromFunction::Reconfigured));
+    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 10 }), change: 7 });
+    assert!(matches!(answer, FromFunction::Reconfigured { change: 7 }), "{answer:?}");
     assert_eq!(peer.pass(0), 10);
     let FromFunction::Report { value } = peer.ask(&ToFunction::Report) else { panic!("no report") };
     assert_eq!(value, json!({ "seen": 3 }));
@@ -152,8 +153,8 @@ fn a_new_configuration_keeps_state_and_counters() {
 #[test]
 fn a_refused_configuration_leaves_the_old_one_at_work() {
     let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
-    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 0 }) });
-    let FromFunction::Refused { message, hint } = answer else { panic!("{answer:?}") };
+    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 0 }), change: 8 });
+    let FromFunction::Refused { message, hint, change: Some(8) } = answer else { panic!("{answer:?}") };
     assert_eq!((message.as_str(), hint.as_deref()), ("a step of 0 does nothing", Some("use 1")));
     assert_eq!(peer.pass(7), 8);
 }

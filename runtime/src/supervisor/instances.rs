@@ -9,7 +9,7 @@ use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo, STEERED};
 use middlenet_shm::ControlGeometry;
 
-use super::changes::Taker;
+use super::changes::{Taker, Who};
 use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
@@ -162,14 +162,17 @@ impl Supervisor {
                 self.advance_instance(at, id, Instant::now());
             }
             (FromFunction::Attached, Stage::Attaching) => self.join(at, id),
-            (FromFunction::Refused { message, hint }, Stage::Starting) => {
+            (FromFunction::Refused { message, hint, .. }, Stage::Starting) => {
                 let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
                 instance.kill(format!("refused its configuration: {message}{hint}"));
             }
-            (FromFunction::Refused { message, hint }, _) => {
-                self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
+            (FromFunction::Refused { change: None, .. }, _) => {}
+            (FromFunction::Refused { message, hint, change: Some(change) }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Err((message, hint)));
             }
-            (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
+            (FromFunction::Reconfigured { change }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Ok(()));
+            }
             (FromFunction::Steer { mut flows }, _) => {
                 flows.truncate(STEERED);
                 // One without targets in the manifest asks in vain.
@@ -306,7 +309,8 @@ impl Supervisor {
         if known {
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
-        self.change_taken(Taker::Function(hop, Some(instance.id)), Err((format!("the function {reason}"), None)));
+        let taker = self.taker(Who::Function(hop, Some(instance.id)));
+        self.change_taken(taker, Err((format!("the function {reason}"), None)));
     }
 
     /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.
