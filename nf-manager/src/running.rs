@@ -44,6 +44,16 @@ struct Thread {
     commands: Sender<Command>,
     called: Arc<AtomicBool>,
     event: Arc<EventFd>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Says that a worker has come to its end, however it did.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Ports open, workers at work.
@@ -181,9 +191,15 @@ impl Running {
             steered: self.asked.0.clone(),
         };
         let lcore = self.eal.workers()[worker];
-        let launched = self.eal.launch(lcore, move |token| Worker::new(token, parts).run()).map_err(|e| system(&e))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let ending = Ending(Arc::clone(&ended));
+        let work = move |token: &middlenet_dpdk::Worker| {
+            let _ending = ending;
+            Worker::new(token, parts).run()
+        };
+        let launched = self.eal.launch(lcore, work).map_err(|e| system(&e))?;
         self.counters.push(counters);
-        self.threads.push(Thread { launched, commands: sender, called, event });
+        self.threads.push(Thread { launched, commands: sender, called, event, ended });
         Ok(())
     }
 
@@ -216,6 +232,11 @@ impl Running {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
     }
 
+    /// A worker that has ended though nobody told it to: it panicked.
+    pub(crate) fn dead_worker(&self) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.ended.load(Ordering::Acquire))
+    }
+
     /// Returns buffers to the pool from the control thread.
     pub(crate) fn free_from_control(&self, buffers: &[u32]) {
         self.pool.free(&self.eal.main_worker(), buffers);
@@ -223,7 +244,7 @@ impl Running {
 
     pub(crate) fn send(&self, worker: usize, command: Command) {
         let thread = &self.threads[worker];
-        // A worker that is gone is found out by joining it.
+        // That a worker is gone the control thread finds out by itself.
         let _ = thread.commands.send(command);
         thread.called.store(true, Ordering::Release);
         let _ = thread.event.write(1);
