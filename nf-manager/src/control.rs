@@ -48,6 +48,9 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
                 running.sweep_flows();
             }
             running.watch_ports();
+            if std::mem::take(&mut running.infos_changed) {
+                channel.send(&Reply::PortsChanged { ports: running.infos.clone() }, &[])?;
+            }
         }
         let steers = running.as_ref().is_some_and(Running::steers_inline);
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;

@@ -70,6 +70,8 @@ pub(crate) struct Running {
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
+    /// Some of `infos` are others than the runtime was told.
+    pub(crate) infos_changed: bool,
     pub(crate) notes: Vec<String>,
     /// By hop, then by worker.
     pub(crate) inline: Vec<Vec<InlineCounters>>,
@@ -132,6 +134,7 @@ impl Running {
             counters: Vec::new(),
             pool,
             infos,
+            infos_changed: false,
             notes,
             inline: plan.hops.iter().map(|_| Vec::new()).collect(),
             reasons: plan.hops.iter().map(|_| Vec::new()).collect(),
@@ -317,6 +320,21 @@ impl Running {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
             Ok(Command::Reconfigure { hop, made, done })
         })
+    }
+
+    /// Makes the inline functions of chains with this port anew, from what is known of the port now.
+    pub(crate) fn renew_inline(&mut self, port: u8) {
+        for hop in 0..self.plan.hops.len() {
+            let plan = &self.plan.hops[hop];
+            let chain = &self.plan.chains[usize::from(plan.chain)];
+            if plan.placement != Placement::Inline || (chain.left != port && !chain.right.contains(&port)) {
+                continue;
+            }
+            let config = plan.config.clone();
+            if let Err(e) = self.reconfigure(hop as u16, &config) {
+                eprintln!("middlenet-nf-manager: {e}");
+            }
+        }
     }
 
     /// Whether inline functions may steer flows.

@@ -271,6 +271,12 @@ pub enum Reply {
     BrokerStopped(Box<BrokerStats>),
     /// Every capture file has been read and every packet has left: sent once, unasked, in a lockstep run.
     Finished,
+    /// A port is another than it was, such as an interface that came back with another address: sent unasked. Functions of chains
+    /// with such a port are to be told, which takes a new instance of each; inline ones have been.
+    PortsChanged {
+        /// All ports as functions see them.
+        ports: Vec<PortInfo>,
+    },
     /// It did not work: one sentence and a remedy.
     Failed {
         /// The sentence.

@@ -70,6 +70,17 @@ impl Supervisor {
         slot.last_exit = Some(error.message);
     }
 
+    /// Ends the instances that were told of ports which are others now; those that come after them are told anew.
+    pub(super) fn restart_those_with_old_ports(&mut self, plane: Plane) {
+        let Some(up) = self.planes.up(plane) else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slot.plan.hop.plane == plane) {
+            let ports: Vec<PortInfo> = up.ports.iter().filter(|p| slot.plan.ports.contains(&p.id)).cloned().collect();
+            let told = |instance: &&mut Instance| !matches!(instance.stage, Stage::Spawned | Stage::Leaving);
+            let instances = slot.current.iter_mut().chain(&mut slot.successor).filter(told);
+            instances.filter(|instance| instance.ports != ports).for_each(|instance| instance.kill(PORTS_CHANGED));
+        }
+    }
+
     fn advance_instance(&mut self, at: usize, id: u64, now: Instant) {
         let hop = self.slots[at].plan.hop;
         let Some(up) = self.planes.up(hop.plane) else { return };
@@ -105,7 +116,7 @@ impl Supervisor {
                     instance.kill("takes no messages");
                 }
             }
-            // A restarted manager may have other link addresses: a function must not keep the old ones.
+            // A restarted manager, or an interface that came back, may have other link addresses: a function must not keep the old ones.
             Stage::Ready if instance.ports != ports => instance.kill(PORTS_CHANGED),
             Stage::Ready => {
                 let geometry = ControlGeometry {

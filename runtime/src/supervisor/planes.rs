@@ -154,6 +154,12 @@ impl Supervisor {
             return self.captures_finished();
         }
         let Some(data) = self.planes.get_mut(plane) else { return };
+        if let Reply::PortsChanged { ports } = reply {
+            if let Some(up) = &mut data.up {
+                up.ports = ports;
+            }
+            return self.restart_those_with_old_ports(plane);
+        }
         let Some((expected, _)) = data.expected.pop_front() else {
             return log(format_args!("the {} answered what nobody asked", plane.process()));
         };
