@@ -127,7 +127,10 @@ fn carry_out(
         Request::Detach { hop, replica, drain } => at_work.detach(hop, replica, drain).map(|()| Reply::Done),
         Request::Reconfigure { hop, config } => at_work.reconfigure(hop, &config).map(|()| Reply::Done),
         Request::Steer { port, steering } => at_work.steer(port, steering).map(|()| Reply::Done),
-        Request::SteerFlows { hop, flows } => at_work.steer_flows(hop, &flows).map(|()| Reply::Done),
+        Request::SteerFlows { hop, flows, unheard } => {
+            at_work.count_unheard(hop, unheard);
+            at_work.steer_flows(hop, &flows).map(|()| Reply::Done)
+        }
         Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
         Request::Stop { drain_ms } => match running.take() {
             Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),

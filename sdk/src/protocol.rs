@@ -127,6 +127,8 @@ pub enum FromFunction {
     Steer {
         /// At most [`crate::STEERED`].
         flows: Vec<SteeredFlow>,
+        /// Wishes before these that found no room, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Answer to [`ToFunction::Report`].
     Report {

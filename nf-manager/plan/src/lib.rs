@@ -237,6 +237,8 @@ pub enum Request {
         hop: u16,
         /// The flows.
         flows: Vec<middlenet_sdk::SteeredFlow>,
+        /// Wishes that were lost before these, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Counters now.
     Stats,

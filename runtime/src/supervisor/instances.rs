@@ -184,12 +184,12 @@ impl Supervisor {
             (FromFunction::Reconfigured { change }, _) => {
                 self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Ok(()));
             }
-            (FromFunction::Steer { mut flows }, _) => {
+            (FromFunction::Steer { mut flows, unheard }, _) => {
                 flows.truncate(STEERED);
                 // One without targets in the manifest asks in vain.
                 let may = self.plan.hop(hop).is_some_and(|h| !h.steering.is_empty());
                 let up = may && self.planes.get(hop.plane).is_some_and(|data| data.is_up());
-                let request = Request::SteerFlows { hop: hop.hop, flows };
+                let request = Request::SteerFlows { hop: hop.hop, flows, unheard };
                 let asked = up && self.ask(hop.plane, &request, &[], Expected::Steered { slot: at, instance: id });
                 if let Some(instance) = self.slots[at].instance_mut(id) {
                     instance.steering = asked;
