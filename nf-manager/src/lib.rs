@@ -37,7 +37,7 @@ mod steering;
 mod watch;
 mod worker;
 
-pub use control::serve;
+pub use control::{ServeError, serve};
 pub use nic_rules::{Inexact, nic_rules};
 
 /// Why the manager cannot do what it was asked: one sentence and perhaps a remedy.

@@ -2,7 +2,7 @@
 
 mod xdp;
 
-pub(crate) use xdp::{OpenedXdp, XdpOpener};
+pub(crate) use xdp::{OpenedXdp, XdpOpener, info};
 
 use crate::port::{Capture, Clock, Queue, SharedWriter};
 use crate::steering::tables;
@@ -137,8 +137,7 @@ impl<'a> Opener<'a> {
         for (worker, queue) in ports.queues.iter_mut().zip(queues) {
             worker.push(Some(queue));
         }
-        let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
-        ports.infos.push(PortInfo { id, name: plan.ports[usize::from(id)].name.clone(), mac: interface.mac, mtu });
+        ports.infos.push(xdp::info(id, &plan.ports[usize::from(id)], &interface));
         ports.opened.push(Opened::Xdp { program, ifindex: interface.ifindex, _promiscuous: promiscuous });
         Ok(())
     }

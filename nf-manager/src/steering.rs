@@ -201,6 +201,25 @@ impl Running {
         self.all(|_, done| Ok(Command::Divert { flows: Arc::clone(&diverted), done }))
     }
 
+    /// Counts wishes of a function of this hop that nobody heard, at the first port that it may steer flows of.
+    pub(crate) fn count_unheard(&mut self, hop: u16, wishes: u64) {
+        let port = self.first_port(usize::from(hop)).map(usize::from);
+        if let Some(Some(steered)) = port.and_then(|port| self.steered.get_mut(port)) {
+            steered.flows.unheard = steered.flows.unheard.saturating_add(wishes);
+        }
+    }
+
+    fn first_port(&self, hop: usize) -> Option<u8> {
+        self.plan.hops.get(hop)?.steering.iter().flat_map(|target| &target.ports).next().copied()
+    }
+
+    /// Wishes of functions that nobody heard, counted at this port.
+    fn unheard(&self, port: usize, steered: &Steered) -> u64 {
+        let hops = (0..self.plan.hops.len()).filter(|&hop| self.first_port(hop).map(usize::from) == Some(port));
+        let of_hop = |hop: usize| self.counters.iter().map(|worker| worker.hops[hop].unheard.get()).sum::<u64>();
+        hops.map(of_hop).sum::<u64>().saturating_add(steered.flows.unheard)
+    }
+
     fn refuse(&mut self, port: u8) {
         if let Some(Some(steered)) = self.steered.get_mut(usize::from(port)) {
             steered.flows.refused += 1;
@@ -275,7 +294,11 @@ impl Running {
     pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
         let steered = self.steered.get(port)?.as_ref()?;
         let mut decided = steered.decided();
-        let mut irregular = vec![("refused-flows", steered.flows.refused), ("flows-without-room", steered.flows.full)];
+        let mut irregular = vec![
+            ("refused-flows", steered.flows.refused),
+            ("flows-without-room", steered.flows.full),
+            ("flows-unheard", self.unheard(port, steered)),
+        ];
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();

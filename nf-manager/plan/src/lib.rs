@@ -245,6 +245,8 @@ pub enum Request {
         hop: u16,
         /// The flows.
         flows: Vec<middlenet_sdk::SteeredFlow>,
+        /// Wishes that were lost before these, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Counters now.
     Stats,
@@ -287,6 +289,12 @@ pub enum Reply {
     BrokerStopped(Box<BrokerStats>),
     /// Every capture file has been read and every packet has left: sent once, unasked, in a lockstep run.
     Finished,
+    /// A port is another than it was, such as an interface that came back with another address: sent unasked. Functions of chains
+    /// with such a port are to be told, which takes a new instance of each; inline ones have been.
+    PortsChanged {
+        /// All ports as functions see them.
+        ports: Vec<PortInfo>,
+    },
     /// It did not work: one sentence and a remedy.
     Failed {
         /// The sentence.
