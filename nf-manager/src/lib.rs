@@ -27,7 +27,7 @@ mod counters;
 mod graph;
 mod lane;
 mod latency;
-mod nic_rules;
+mod nic;
 mod open;
 mod port;
 mod report;
@@ -37,7 +37,6 @@ mod watch;
 mod worker;
 
 pub use control::serve;
-pub use nic_rules::{Inexact, nic_rules};
 
 /// Why the manager cannot do what it was asked: one sentence and perhaps a remedy.
 #[derive(Debug, thiserror::Error)]

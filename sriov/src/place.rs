@@ -274,27 +274,5 @@ fn mask(filter: &Filter) -> Vec<String> {
     fields.iter().filter_map(|(name, bits)| bits.map(|bits| format!("{name}/{bits}"))).collect()
 }
 
-/// Whether surely no packet matches both.
-fn disjoint(a: &Match, b: &Match) -> bool {
-    fn apart<T>(a: &[T], b: &[T], meet: impl Fn(&T, &T) -> bool) -> bool {
-        !a.is_empty() && !b.is_empty() && !a.iter().any(|x| b.iter().any(|y| meet(x, y)))
-    }
-    let prefixes = |x: &Prefix, y: &Prefix| x.covers(y) || y.covers(x);
-    let ports = |x: &middlenet_steer::PortRange, y: &middlenet_steer::PortRange| x.first <= y.last && y.first <= x.last;
-    a.matches_nothing()
-        || b.matches_nothing()
-        || apart(&a.vlans, &b.vlans, PartialEq::eq)
-        || apart(&a.src_macs, &b.src_macs, PartialEq::eq)
-        || apart(&a.dst_macs, &b.dst_macs, PartialEq::eq)
-        || apart(&a.possible_ether_types(), &b.possible_ether_types(), PartialEq::eq)
-        || apart(&a.src, &b.src, prefixes)
-        || apart(&a.dst, &b.dst, prefixes)
-        || apart(&a.arp_targets, &b.arp_targets, prefixes)
-        || apart(&a.protocols, &b.protocols, PartialEq::eq)
-        || apart(&a.src_ports, &b.src_ports, ports)
-        || apart(&a.dst_ports, &b.dst_ports, ports)
-        || a.fragments.zip(b.fragments).is_some_and(|(a, b)| a != b)
-}
-
 #[cfg(test)]
 mod tests;

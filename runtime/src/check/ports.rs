@@ -38,7 +38,7 @@ impl<'a> Checker<'a> {
                 let message = format!("`{device}` is port `{other}` already");
                 self.problem(port.node.span.clone(), message, Some("give each port a device of its own".into()));
             }
-            plans.push(PortPlan { name: port.name.clone(), kind, queues, steering: None });
+            plans.push(PortPlan { name: port.name.clone(), kind, queues, steering: None, isolated: false });
         }
         if let Traffic::Captures(captures) = self.traffic {
             self.replace_by_captures(&mut plans, captures);

@@ -26,7 +26,7 @@ const LAYERS: &[(&str, May)] = &[
         "middlenet-plan",
         May::Use(&["middlenet-sdk", "middlenet-wire", "middlenet-http", "middlenet-shm", "middlenet-steer"]),
     ),
-    ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
+    ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm", "middlenet-steer"])),
     ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm", "middlenet-steer"])),
     (
         "middlenet-functions",
