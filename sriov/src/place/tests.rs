@@ -205,11 +205,11 @@ fn what_is_placed_is_done() {
         let mut rules = draw.rules(6);
         for rule in &mut rules {
             // As they are drawn, a NIC would do almost none.
-            let kind = draw.below(3);
-            if kind == 1 {
+            let kind = draw.below(4);
+            if kind == 2 {
                 rule.matches.dst_macs = vec![[FAST, WEB][draw.below(2)]];
             }
-            if kind == 0 {
+            if kind < 2 {
                 (rule.matches.fragments, rule.matches.ether_types) = (Some(false), vec![0x0800]);
                 (rule.matches.src_macs, rule.matches.dst_macs) = (Vec::new(), vec![[2, 0, 0, 0, 0, 4]]);
                 (rule.matches.vlans, rule.matches.arp_targets) = (Vec::new(), Vec::new());
@@ -222,11 +222,14 @@ fn what_is_placed_is_done() {
         let default = [Action::Kernel, Action::Kernel, Action::Drop, Action::Tag(1)][draw.below(4)];
         let mut nic = [igb(), i40e()][draw.below(2)].clone();
         nic.vfs[draw.below(2)].vlan = [None, Some(100)][draw.below(2)];
+        // Without a word about DPDK's VF, the kernel could not have the rest.
+        rules.push(rule("rest", nic.vfs[0].region(), Action::Tag(2)));
         let places = place(&rules, default, &nic);
         for _ in 0..30 {
             let mut frame = draw.frame();
-            let addresses: [&[u8]; 4] = [&[2, 0, 0, 0, 0, 4], &FAST, &WEB, &[]];
-            let address = addresses[draw.below(4)];
+            let addresses: [&[u8]; 6] =
+                [&[2, 0, 0, 0, 0, 4], &[2, 0, 0, 0, 0, 4], &[2, 0, 0, 0, 0, 4], &FAST, &WEB, &[]];
+            let address = addresses[draw.below(6)];
             frame[..address.len()].copy_from_slice(address);
             let Some(head) = Head::parse(&frame).filter(|head| head.dst_mac[0] & 1 == 0) else { continue };
             let at = rules.iter().position(|rule| rule.matches.matches(&head));
