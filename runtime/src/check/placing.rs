@@ -8,6 +8,9 @@ use middlenet_steer::Action;
 use super::Checker;
 use crate::plan::{PlacedPort, VfPort};
 
+/// A number that no tag has.
+const NO_VLAN: u16 = 1 << 12;
+
 impl Checker<'_> {
     /// Whether a port's packets can be split with the kernel by its NIC.
     pub(super) fn shares_its_nic(&self, port: &str) -> bool {
@@ -35,7 +38,7 @@ impl Checker<'_> {
         let mut placed = Vec::new();
         for (id, port) in (0..).zip(&mut manager.ports) {
             let PortKind::Dpdk { device } = &port.kind else { continue };
-            let Some(steering) = &port.steering else { continue };
+            let Some(steering) = &mut port.steering else { continue };
             let to_kernel = |action: &Action| *action == Action::Kernel;
             if !steering.rules.iter().map(|rule| &rule.action).chain([&steering.default]).any(to_kernel) {
                 continue;
@@ -52,6 +55,10 @@ impl Checker<'_> {
             let refused = places.iter().enumerate().filter_map(|(rule, place)| Some((rule, place.as_ref().err()?)));
             for (rule, why) in refused {
                 self.not_placed(&port.name, steering, rule, why);
+            }
+            let vlan = wishes.iter().flat_map(|w| &w.vfs).find(|v| Some(v.name.as_str()) == vf).and_then(|v| v.vlan);
+            if let Some(vlan) = vlan {
+                take_tag_off(steering, vlan);
             }
             placed.push(PlacedPort { port: id, by: places.iter().flatten().map(|places| by(places)).collect() });
         }
@@ -107,6 +114,14 @@ impl Checker<'_> {
             ntuple: nic.and_then(|nic| nic.driver.as_deref()).map(Ntuple::of_driver),
             native_split: false,
         }
+    }
+}
+
+/// The rules speak of packets on the wire. To a VF in a VLAN they come without its tag: what asks for the tag asks for nothing more, and
+/// what asks for another matches none.
+fn take_tag_off(steering: &mut SteeringPlan, vlan: u16) {
+    for asked in steering.rules.iter_mut().map(|rule| &mut rule.matches.vlans).filter(|asked| !asked.is_empty()) {
+        *asked = if asked.contains(&vlan) { Vec::new() } else { vec![NO_VLAN] };
     }
 }
 

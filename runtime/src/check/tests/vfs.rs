@@ -221,6 +221,9 @@ fn rules_to_the_kernel_are_the_nics() {
     let by_address = "{ to: drop, dst_mac: \"52:54:00:aa:00:10\", vlan: 10, proto: udp }, { to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }, { to: kernel, dst_mac: \"52:54:00:aa:00:11\" }, { to: kernel }";
     let plan = host.plan(&steered(by_address)).unwrap();
     assert_eq!(plan.runtime.placed[0].by, ["manager", "nic", "nic", "nic"]);
+    // The tag is off when packets come to the port.
+    let seen = packets(&plan).ports[0].steering.clone().unwrap();
+    assert!(seen.rules[..2].iter().all(|rule| rule.matches.vlans.is_empty()), "{seen:?}");
     assert!(plan.runtime.vfs[0].filters.is_empty());
     let text = crate::render::plan_text(&plan, &super::host(2));
     assert!(text.lines().any(|l| l.starts_with("wan ") && l.ends_with("nic")), "{text}");
