@@ -440,7 +440,8 @@ impl Running {
         let kinds: Vec<String> = self.opened.iter().map(Opened::kind).collect();
         // Closing a device gives its buffers back.
         for opened in std::mem::take(&mut self.opened) {
-            if let Opened::Dpdk(mut port) = opened {
+            if let Opened::Dpdk { flows, mut port } = opened {
+                drop(flows);
                 port.stop().map_err(|e| sentence(port.name(), &e))?;
             }
         }

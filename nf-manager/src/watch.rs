@@ -11,6 +11,7 @@
 //! An interface that comes back may have another address or MTU: functions are told, by new instances.
 
 use crate::command::Command;
+use crate::nic::NicFlows;
 use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
 use crate::running::{COMMAND_LIMIT, Running};
@@ -18,7 +19,7 @@ use crate::steering::Steered;
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
-use middlenet_plan::PortKind;
+use middlenet_plan::{PortKind, PortPlan};
 use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::Interface;
@@ -130,7 +131,7 @@ impl Running {
                 self.watches[id].next_look = now + LOOK;
                 self.look_at_interface(id);
             }
-            let Opened::Dpdk(port) = &self.opened[id] else { continue };
+            let Opened::Dpdk { port, .. } = &self.opened[id] else { continue };
             let received_pkts = self.counters.iter().map(|worker| worker.ports[id].received_pkts.get()).sum();
             if self.watches[id].hears(received_pkts) {
                 eprintln!("middlenet-nf-manager: port `{}` receives again", self.plan.ports[id].name);
@@ -234,9 +235,14 @@ impl Running {
                 taken.tx.push(send);
             }
         }
-        let name = &self.plan.ports[id].name;
-        let Opened::Dpdk(port) = &mut self.opened[id] else { return Ok(()) };
+        let PortPlan { name, steering, isolated, .. } = &self.plan.ports[id];
+        let Opened::Dpdk { flows, port } = &mut self.opened[id] else { return Ok(()) };
+        // A device that stops forgets what it was asked.
+        *flows = NicFlows::default();
         let queues = port.restart(taken).map_err(|e| sentence(name, &e))?;
+        if let Some(steering) = steering.as_ref().filter(|_| *isolated) {
+            flows.add(port, name, steering)?;
+        }
         self.give_queues(id, open::deal(queues, self.counters.len()));
         Ok(())
     }

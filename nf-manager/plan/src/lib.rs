@@ -68,6 +68,10 @@ pub struct PortPlan {
     /// Which of its packets go where; without, all go to its chain.
     #[serde(default)]
     pub steering: Option<SteeringPlan>,
+    /// Its device splits its packets with the kernel: it takes in what the rules want for the data plane and leaves the rest
+    /// (`rte_flow`, isolated).
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// Kinds of ports.
