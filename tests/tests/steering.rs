@@ -105,7 +105,10 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
         })?;
         let irregular = &status.port("wan")["steering"]["irregular"];
         assert_eq!(irregular.as_array().map(Vec::len), Some(0), "{irregular}");
-        run.stop()?;
+        let status = run.stop()?.status;
+        // What met a rule and found no room was missed, once each.
+        let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
+        assert_eq!(decided(&status, "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
