@@ -105,7 +105,10 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
         })?;
         let irregular = &status.port("wan")["steering"]["irregular"];
         assert_eq!(irregular.as_array().map(Vec::len), Some(0), "{irregular}");
-        run.stop()?;
+        let status = run.stop()?.status;
+        // What met a rule and found no room was missed, once each.
+        let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
+        assert_eq!(decided(&status, "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
@@ -314,6 +317,16 @@ steering:
     Ok(())
 }
 
+/// What a port counted of a rule, or otherwise than its rules say.
+fn counted(status: &RunStatus, port: &str, list: &str, name: &str) -> u64 {
+    let all = status.port(port)["steering"][list].as_array().cloned().unwrap_or_default();
+    let of = |entry: &Value| match list {
+        "irregular" => (entry[0] == name).then(|| entry[1].as_u64()).flatten(),
+        _ => (entry["name"] == name).then(|| entry["pkts"].as_u64()).flatten(),
+    };
+    all.iter().filter_map(of).sum()
+}
+
 /// An ARP request of 10.3.0.2 for this address.
 fn who_has(address: [u8; 4]) -> Vec<u8> {
     let sender = [2, 0, 0, 0, 9, 9];
@@ -359,9 +372,21 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
         status.port_count("spare", "received_pkts") > 3
     })?;
 
+    // What a rule decided about that is no more stays known, whatever becomes of the program that counted it.
+    let without = manifest.replace("{ vlan: 7, to: drop }, ", "");
+    let of_rule = |status: &RunStatus, wanted: u64| counted(status, "spare", "rules", "#1") >= wanted;
+    let mut tagged = who_has([10, 3, 0, 1]);
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    run.wait_for("packets of the rule", SOON, |status| socket.send(&tagged) && of_rule(status, 3))?;
+    let dropped = counted(&run.status()?, "spare", "rules", "#1");
+    assert_eq!(run.apply(&without)?.stdout, "changed steering of spare\n");
+    let status = run.status()?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
+
     // With another address, which functions must not take for the old one.
     line.middle.exec("ip", ["link", "delete", "spare"])?;
-    run.wait_for("the loss", SOON, gone)?;
+    let status = run.wait_for("the loss", SOON, gone)?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
     add("02:00:00:00:03:07")?;
     let status =
         run.wait_for("new functions", SOON, |status| status.restarts("monitor") == 1 && status.is_running())?;
