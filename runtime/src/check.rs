@@ -113,7 +113,7 @@ impl<'a> Checker<'a> {
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
             self.steering(manager, broker.as_ref(), &mut notes);
-            placed = self.place_rules(manager, &vf_ports, &mut vfs);
+            placed = self.place_rules(manager, &vf_ports, &mut vfs, &mut notes);
         }
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {

@@ -34,6 +34,7 @@ impl Checker<'_> {
         manager: &mut ManagerPlan,
         vf_ports: &[VfPort],
         wishes: &mut [PfWish],
+        notes: &mut Vec<String>,
     ) -> Vec<PlacedPort> {
         let mut placed = Vec::new();
         for (id, port) in (0..).zip(&mut manager.ports) {
@@ -52,6 +53,12 @@ impl Checker<'_> {
                 }
             };
             port.isolated = isolated;
+            if isolated && steering.rules.iter().any(|rule| rule.matches.vlans.contains(&0)) {
+                notes.push(format!(
+                    "steering of `{}`: to its NIC, a priority tag (VLAN 0) is a tag: packets that have one are left to the kernel",
+                    port.name
+                ));
+            }
             let refused = places.iter().enumerate().filter_map(|(rule, place)| Some((rule, place.as_ref().err()?)));
             for (rule, why) in refused {
                 self.not_placed(&port.name, steering, rule, why);
