@@ -18,6 +18,7 @@ mod user;
 mod vfs;
 
 pub(crate) use cores::ranges;
+pub(crate) use placing::tap_remote;
 
 use middlenet_plan::ManagerPlan;
 use middlenet_sdk::Registration;
