@@ -8,6 +8,7 @@ pub(crate) use flows::{Diversion, Diverted};
 pub(crate) use rules::RuleSet;
 
 use crate::command::Command;
+use crate::fast_path::destinations;
 use crate::open::{Opened, XdpProgram};
 use crate::port::Steering;
 use crate::running::Running;
@@ -60,19 +61,22 @@ pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerE
 
 impl Steered {
     /// The steering of a port that is open; none without rules.
-    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened) -> Result<Option<Self>, ManagerError> {
+    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
+        let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
         let port = &plan.ports[usize::from(id)];
-        let targets = targets(plan, id);
-        let workers = plan.workers.len();
-        let Some(plan) = port.steering.clone() else { return Ok(None) };
-        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers, targets));
+        let (plan, isolated) = (port.steering.clone()?, port.isolated);
         let before = vec![(0, 0); plan.to.len()];
         let by = match opened {
             Opened::Xdp { .. } => By::Xdp,
-            Opened::Dpdk { .. } if port.isolated => By::NicFlows,
+            Opened::Dpdk { .. } if isolated => By::NicFlows,
             _ => By::Manager,
         };
-        Ok(Some(Self { plan, rules, by, before, flows: Ledger::default(), swept_empty: true }))
+        Some(Self { plan, rules, by, before, flows: Ledger::default(), swept_empty: true })
+    }
+
+    /// Its rules.
+    pub(crate) fn tables(&self) -> &Tables {
+        self.rules.tables()
     }
 
     /// How a worker tells the packets of the port apart.
@@ -103,10 +107,12 @@ impl Steered {
     }
 }
 
-/// Where functions may steer flows of a port.
+/// Where packets of a port may go beside where its rules lead: where functions may steer flows, and where fast paths leave them.
 fn targets(plan: &ManagerPlan, port: u8) -> impl Iterator<Item = Action> + '_ {
     let of_hops = plan.hops.iter().flat_map(|hop| &hop.steering);
-    of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action)
+    let steered = of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action);
+    let left = destinations(plan, port).into_iter().map(|destination| Action::Tag(destination.tag()));
+    steered.chain(left)
 }
 
 /// Packets and bytes, added up rule by rule.
@@ -221,6 +227,25 @@ impl Running {
         self.all(|_, done| Ok(Command::Divert { flows: Arc::clone(&diverted), done }))
     }
 
+    /// Counts wishes of a function of this hop that nobody heard, at the first port that it may steer flows of.
+    pub(crate) fn count_unheard(&mut self, hop: u16, wishes: u64) {
+        let port = self.first_port(usize::from(hop)).map(usize::from);
+        if let Some(Some(steered)) = port.and_then(|port| self.steered.get_mut(port)) {
+            steered.flows.unheard = steered.flows.unheard.saturating_add(wishes);
+        }
+    }
+
+    fn first_port(&self, hop: usize) -> Option<u8> {
+        self.plan.hops.get(hop)?.steering.iter().flat_map(|target| &target.ports).next().copied()
+    }
+
+    /// Wishes of functions that nobody heard, counted at this port.
+    fn unheard(&self, port: usize, steered: &Steered) -> u64 {
+        let hops = (0..self.plan.hops.len()).filter(|&hop| self.first_port(hop).map(usize::from) == Some(port));
+        let of_hop = |hop: usize| self.counters.iter().map(|worker| worker.hops[hop].unheard.get()).sum::<u64>();
+        hops.map(of_hop).sum::<u64>().saturating_add(steered.flows.unheard)
+    }
+
     fn refuse(&mut self, port: u8) {
         if let Some(Some(steered)) = self.steered.get_mut(usize::from(port)) {
             steered.flows.refused += 1;
@@ -295,7 +320,11 @@ impl Running {
     pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
         let steered = self.steered.get(port)?.as_ref()?;
         let mut decided = steered.decided();
-        let mut irregular = vec![("refused-flows", steered.flows.refused), ("flows-without-room", steered.flows.full)];
+        let mut irregular = vec![
+            ("refused-flows", steered.flows.refused),
+            ("flows-without-room", steered.flows.full),
+            ("flows-unheard", self.unheard(port, steered)),
+        ];
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();

@@ -3,11 +3,12 @@
 
 use crate::middlebox::Interests;
 use crate::{CounterInfo, DropReasonInfo, PortInfo, SteeredFlow};
+use middlenet_fast_path::{MapKind, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The number both sides must share; raised when a message or the control region changes its form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Set in the environment of processes the runtime starts. Its value is `0`: the control socket is standard input, which
 /// needs neither a descriptor number to guess nor a close-on-exec flag to clear.
 pub const SOCKET_VARIABLE: &str = "MIDDLENET_SOCKET";
@@ -32,7 +33,7 @@ pub enum Wait {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "a handful of messages per function life")]
 pub enum ToFunction {
-    /// The first message: make an instance. No descriptors.
+    /// The first message: make an instance. Descriptors: the maps of its fast path, if it has one.
     Start(Start),
     /// Work on these regions from now on; what was held in earlier ones is void. Descriptors: packets or messages region,
     /// control region, one eventfd per worker, and the SK_MSG socket if there is one.
@@ -47,6 +48,9 @@ pub enum ToFunction {
     Reconfigure {
         /// The function's part of the manifest.
         config: Value,
+        /// Which change of the run it is; the answer says the same number. A later change that comes before the answer takes the
+        /// place of this one, which is then not answered.
+        change: u64,
     },
     /// Answer with [`FromFunction::Report`].
     Report,
@@ -70,6 +74,9 @@ pub struct Start {
     /// Names under which it may steer flows.
     #[serde(default)]
     pub steering: Vec<String>,
+    /// Its fast path, if it has one.
+    #[serde(default)]
+    pub fast_path: Option<StartFastPath>,
     /// How to wait for packets.
     pub wait: Wait,
     /// Cores this process may run on; empty: any.
@@ -78,6 +85,15 @@ pub struct Start {
     pub shares_core: bool,
     /// Whether time is the control region's logical clock.
     pub logical_clock: bool,
+}
+
+/// The fast path of a function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartFastPath {
+    /// How it works.
+    pub mode: Mode,
+    /// The maps beside the message, in this order.
+    pub maps: Vec<MapKind>,
 }
 
 /// From a function process to the runtime.
@@ -112,13 +128,20 @@ pub enum FromFunction {
         message: String,
         /// The remedy.
         hint: Option<String>,
+        /// Which change is refused; none on start.
+        change: Option<u64>,
     },
     /// The new instance is in place.
-    Reconfigured,
+    Reconfigured {
+        /// Of which change it is.
+        change: u64,
+    },
     /// It steers these flows.
     Steer {
         /// At most [`crate::STEERED`].
         flows: Vec<SteeredFlow>,
+        /// Wishes before these that found no room, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Answer to [`ToFunction::Report`].
     Report {

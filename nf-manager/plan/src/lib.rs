@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod fast_path;
 mod stats;
 mod steering;
 
@@ -14,10 +15,14 @@ pub use broker::{
     MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport,
     UpstreamSettings, UpstreamStats,
 };
+pub use fast_path::{FastPathPlan, FastPathStats};
 pub use middlenet_sdk::protocol::Wait;
-pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
+pub use stats::{
+    Conservation, FastPathConservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage,
+};
 pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
+use middlenet_fast_path::MapKind;
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -133,6 +138,9 @@ pub struct HopPlan {
     /// Where it may steer flows, in the order that the function knows them by.
     #[serde(default)]
     pub steering: Vec<SteerTargetPlan>,
+    /// Its fast path in the kernel, on ports that can have one.
+    #[serde(default)]
+    pub fast_path: Option<FastPathPlan>,
 }
 
 /// Where a function runs.
@@ -241,6 +249,8 @@ pub enum Request {
         hop: u16,
         /// The flows.
         flows: Vec<middlenet_sdk::SteeredFlow>,
+        /// Wishes that were lost before these, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Counters now.
     Stats,
@@ -263,6 +273,14 @@ pub enum Reply {
         /// What a person should know: fall-backs taken, with their cost.
         notes: Vec<String>,
     },
+    /// The maps that a hop's function shares with its fast path, sent unasked before [`Reply::Started`]. Descriptors: the maps, in
+    /// this order.
+    FastPath {
+        /// Hop id.
+        hop: u16,
+        /// Which.
+        maps: Vec<MapKind>,
+    },
     /// Done.
     Done,
     /// Counters.
@@ -275,6 +293,12 @@ pub enum Reply {
     BrokerStopped(Box<BrokerStats>),
     /// Every capture file has been read and every packet has left: sent once, unasked, in a lockstep run.
     Finished,
+    /// A port is another than it was, such as an interface that came back with another address: sent unasked. Functions of chains
+    /// with such a port are to be told, which takes a new instance of each; inline ones have been.
+    PortsChanged {
+        /// All ports as functions see them.
+        ports: Vec<PortInfo>,
+    },
     /// It did not work: one sentence and a remedy.
     Failed {
         /// The sentence.

@@ -23,6 +23,7 @@ fn graph() -> Graph {
         next_reverse: reverse,
         outputs,
         steering: Vec::new(),
+        fast_path: None,
     };
     let outputs = vec![("suspect".to_owned(), Target::Port(2)), ("bin".to_owned(), Target::Drop)];
     Graph::new(&ManagerPlan {

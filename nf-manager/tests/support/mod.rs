@@ -65,6 +65,7 @@ pub fn hop(function: &str, placement: Placement, config: Value) -> HopPlan {
         next_reverse: Target::Egress,
         outputs: Vec::new(),
         steering: Vec::new(),
+        fast_path: None,
     }
 }
 
@@ -194,6 +195,7 @@ impl Manager {
             ports: self.ports.clone(),
             outputs: Vec::new(),
             steering: Vec::new(),
+            fast_path: None,
             wait: Wait::Auto,
             shares_core: cores.len() == 1,
             cores,
