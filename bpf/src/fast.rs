@@ -1,6 +1,7 @@
 //! Fast paths of functions: a program for each hop that has one, and the maps that they share.
 
 mod counters;
+mod direct;
 mod stage;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::xdp::QUEUES;
 use crate::{Error, Result};
 
 pub use counters::{KernelReason, SlowReason, StageCounters};
+pub use direct::DirectPort;
 pub use stage::{HopMaps, StagePlan, Target};
 
 /// Bytes of `struct fast_packet` in `stages.h`, and of `struct port` in `way.h`.
@@ -45,15 +47,6 @@ pub struct FastPaths {
     ports: MapHandle,
     devices: MapHandle,
     hops: MapHandle,
-}
-
-/// A port whose interface takes packets from programs of other interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectPort {
-    /// Index of the interface, in the caller's network namespace.
-    pub ifindex: u32,
-    /// Its MTU; larger packets go out by the slow path.
-    pub mtu: u32,
 }
 
 /// Where packets of a chain begin at a port.
