@@ -250,8 +250,8 @@ impl FastPath {
         })))
     }
 
-    /// For the instance that replaces this one's.
-    pub(crate) fn renewed(&self) -> Self {
+    /// For hosts: the handle of the instance that is to replace this one's. What it asks for is kept until it takes over.
+    pub fn renewed(&self) -> Self {
         self.0.as_ref().map_or_else(Self::default, |of| Self::with_core(of.core.clone(), of.mode, of.shape))
     }
 

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "testkit")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use middlenet_fast_path::{
     Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, ServiceRule, Shape, flow_key,
@@ -23,6 +26,7 @@ const OWNER: std::ops::Range<usize> = 110..112;
 pub(super) enum Clock {
     Monotonic,
     /// Moved by a test.
+    #[cfg(feature = "testkit")]
     Fake(Arc<AtomicU64>),
 }
 
@@ -31,6 +35,7 @@ impl Clock {
         match self {
             Self::Monotonic => nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
                 .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()),
+            #[cfg(feature = "testkit")]
             Self::Fake(ns) => ns.load(Ordering::Relaxed),
         }
     }
