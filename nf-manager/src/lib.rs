@@ -63,7 +63,12 @@ impl ManagerError {
 
 /// An error of a port with its causes, as one sentence.
 pub(crate) fn sentence(port: &str, error: &dyn std::error::Error) -> ManagerError {
-    let mut message = format!("port `{port}`: {error}");
+    ManagerError::new(format!("port `{port}`: {}", with_causes(error)))
+}
+
+/// An error with its causes, as one sentence.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
@@ -73,5 +78,5 @@ pub(crate) fn sentence(port: &str, error: &dyn std::error::Error) -> ManagerErro
         }
         cause = inner.source();
     }
-    ManagerError::new(message)
+    message
 }

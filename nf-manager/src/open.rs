@@ -9,7 +9,7 @@ use crate::steering::tables;
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{SteeredAttachment, XdpAttachment, XdpHook};
 use middlenet_dpdk::{Eal, Pool, Port, PortConfig, Queues};
-use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_plan::{ManagerPlan, PortKind, PortPlan};
 use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::{Promiscuous, Umem};
@@ -89,14 +89,14 @@ impl<'a> Opener<'a> {
     /// Opens every port, or none: what was opened before an error is closed again.
     pub(crate) fn open(mut self, plan: &ManagerPlan) -> Result<Ports, ManagerError> {
         let queues = (0..self.workers).map(|_| Vec::new()).collect();
-        let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan);
-        let mut ports =
-            Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues, tables: Vec::new(), xdp };
+        let mut notes = Vec::new();
+        let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan, &mut notes);
+        let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes, queues, tables: Vec::new(), xdp };
         for (id, port) in (0..).zip(&plan.ports) {
             ports.tables.push(port.steering.as_ref().map(|steering| tables(&port.name, steering)).transpose()?);
             match &port.kind {
                 PortKind::Dpdk { device } => self.open_dpdk(id, port, device, &mut ports)?,
-                PortKind::Xdp { interface, mode } => self.open_xdp(id, port, interface, *mode, &mut ports)?,
+                PortKind::Xdp { .. } => self.open_xdp(id, plan, &mut ports)?,
                 PortKind::Pcap { read, write } => {
                     self.open_capture(id, port, read.as_deref(), write.as_deref(), &mut ports)?;
                 }
@@ -130,22 +130,15 @@ impl<'a> Opener<'a> {
         Ok(())
     }
 
-    fn open_xdp(
-        &self,
-        id: u8,
-        plan: &PortPlan,
-        name: &str,
-        mode: XdpMode,
-        ports: &mut Ports,
-    ) -> Result<(), ManagerError> {
+    fn open_xdp(&self, id: u8, plan: &ManagerPlan, ports: &mut Ports) -> Result<(), ManagerError> {
         let tables = ports.tables.get(usize::from(id)).and_then(Option::as_ref);
-        let OpenedXdp { program, promiscuous, interface, queues, note } = ports.xdp.open(plan, name, mode, tables)?;
+        let OpenedXdp { program, promiscuous, interface, queues, note } = ports.xdp.open(plan, id, tables)?;
         ports.notes.extend(note);
         for (worker, queue) in ports.queues.iter_mut().zip(queues) {
             worker.push(Some(queue));
         }
         let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
-        ports.infos.push(PortInfo { id, name: plan.name.clone(), mac: interface.mac, mtu });
+        ports.infos.push(PortInfo { id, name: plan.ports[usize::from(id)].name.clone(), mac: interface.mac, mtu });
         ports.opened.push(Opened::Xdp { program, ifindex: interface.ifindex, _promiscuous: promiscuous });
         Ok(())
     }

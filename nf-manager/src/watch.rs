@@ -142,8 +142,9 @@ impl Running {
     /// Lets go of an interface that is gone, so that nobody waits for it, or takes it up again when it is back.
     fn look_at_interface(&mut self, id: usize) {
         let plan = self.plan.ports[id].clone();
-        let PortKind::Xdp { interface, mode } = &plan.kind else { return };
+        let PortKind::Xdp { interface, .. } = &plan.kind else { return };
         let found = Interface::lookup(interface).ok();
+        let seen = found.as_ref().map(|found| (found.ifindex, found.mtu_bytes));
         match (&self.opened[id], found) {
             (Opened::Xdp { ifindex, .. }, found) if found.as_ref().is_none_or(|f| f.ifindex != *ifindex) => {
                 let trouble = format!("its interface `{interface}` is gone");
@@ -151,7 +152,7 @@ impl Running {
                 self.watches[id].trouble = Some(trouble);
                 self.let_go(id);
             }
-            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode, self.tables(id)) {
+            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&self.plan, id as u8, self.tables(id)) {
                 Ok(OpenedXdp { program, promiscuous, interface: found, queues, .. }) => {
                     self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
                     self.give_queues(id, queues);
@@ -162,6 +163,9 @@ impl Running {
                 Err(e) => self.watches[id].trouble = Some(e.to_string()),
             },
             _ => {}
+        }
+        if let Some(fast_paths) = &mut self.xdp.fast_paths {
+            fast_paths.connect(id as u8, seen.filter(|_| matches!(self.opened[id], Opened::Xdp { .. })));
         }
     }
 
