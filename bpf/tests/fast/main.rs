@@ -1,3 +1,6 @@
-//! Fast paths of functions in the kernel, packet by packet.
+//! The fast paths of functions in the kernel, packet by packet, against what rules mean.
 
-mod first;
+mod chain;
+mod drawn;
+mod lab;
+mod model;
