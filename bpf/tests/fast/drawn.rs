@@ -12,7 +12,7 @@ use middlenet_wire::Layers;
 use super::lab::{Chain, LEFT, RIGHT, full_shape};
 use super::model::{Fate, Place, Rules, compare, deal_with, tag};
 
-const FRAMES: usize = 600;
+const FRAMES: usize = 2000;
 const RULES: u32 = 12;
 
 /// A frame; every other one with right checksums, if it has any.
@@ -205,7 +205,7 @@ fn run(shape: Shape, seed: u64, change: impl Fn(&mut StagePlan)) {
         }
         compare(&outcome.packet, before, &packet, &what);
     }
-    assert!(acted > 8, "seed {seed}: {acted} acts");
+    assert!(acted > 5, "seed {seed}: {acted} acts");
     for hop in 0..2 {
         assert_eq!(chain.counters(hop).slow_pkts, slow[usize::from(hop)], "seed {seed}, hop {hop}");
     }

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::{Declared, Request};
-use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
+use middlenet_sdk::protocol::{FromFunction, Start, StartFastPath, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo, STEERED};
 use middlenet_shm::ControlGeometry;
 
-use super::changes::Taker;
+use super::changes::{Taker, Who};
 use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
@@ -21,6 +21,7 @@ use crate::plan::{Hop, Plane};
 const MESSAGES_PER_TURN: usize = 64;
 /// Why an instance is started anew that has done no wrong.
 const PORTS_CHANGED: &str = "has ports that changed";
+const FAST_PATH_CHANGED: &str = "has a fast path that was made anew";
 
 /// How often heartbeats are looked at, at most and at least.
 const LOOK_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -70,6 +71,17 @@ impl Supervisor {
         slot.last_exit = Some(error.message);
     }
 
+    /// Ends the instances that were told of ports which are others now; those that come after them are told anew.
+    pub(super) fn restart_those_with_old_ports(&mut self, plane: Plane) {
+        let Some(up) = self.planes.up(plane) else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slot.plan.hop.plane == plane) {
+            let ports: Vec<PortInfo> = up.ports.iter().filter(|p| slot.plan.ports.contains(&p.id)).cloned().collect();
+            let told = |instance: &&mut Instance| !matches!(instance.stage, Stage::Spawned | Stage::Leaving);
+            let instances = slot.current.iter_mut().chain(&mut slot.successor).filter(told);
+            instances.filter(|instance| instance.ports != ports).for_each(|instance| instance.kill(PORTS_CHANGED));
+        }
+    }
+
     fn advance_instance(&mut self, at: usize, id: u64, now: Instant) {
         let hop = self.slots[at].plan.hop;
         let Some(up) = self.planes.up(hop.plane) else { return };
@@ -77,6 +89,8 @@ impl Supervisor {
         let Some(Hop { name, config, outputs, steering, skmsg, .. }) = self.plan.hop(hop) else { return };
         let plan = &slot.plan;
         let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
+        let maps = up.fast_paths.iter().find(|maps| hop.plane == Plane::Packets && maps.hop == hop.hop);
+        let mode = self.plan.fast_path(hop).map(|fast_path| fast_path.mode);
         let start = Start {
             version: VERSION,
             name: name.to_owned(),
@@ -84,12 +98,13 @@ impl Supervisor {
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
             steering: steering.into_iter().map(str::to_owned).collect(),
-            fast_path: None,
+            fast_path: maps.zip(mode).map(|(maps, mode)| StartFastPath { mode, maps: maps.kinds.clone() }),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
             logical_clock: hop.plane == Plane::Packets && self.plan.is_lockstep(),
         };
+        let restarts = self.planes.get(hop.plane).map_or(0, |data| data.restarts);
         let label = plan.label.clone();
         let Some(instance) = slot.instance_mut(id) else { return };
         if instance.deadline().is_some_and(|deadline| now >= deadline) {
@@ -100,14 +115,20 @@ impl Supervisor {
         match instance.stage {
             Stage::Spawned => {
                 instance.ports = ports;
-                let sent = instance.tell(&ToFunction::Start(start), &[]);
+                instance.maps_of = start.fast_path.is_some().then_some(restarts);
+                let fds: Vec<_> = maps.iter().flat_map(|maps| &maps.maps).map(AsFd::as_fd).collect();
+                let sent = instance.tell(&ToFunction::Start(start), &fds);
                 instance.enter(Stage::Starting);
                 if !sent && !instance.leaving {
                     instance.kill("takes no messages");
                 }
             }
-            // A restarted manager may have other link addresses: a function must not keep the old ones.
+            // A restarted manager, or an interface that came back, may have other link addresses: a function must not keep the old ones.
             Stage::Ready if instance.ports != ports => instance.kill(PORTS_CHANGED),
+            // Its fast path went with the manager that had made it.
+            Stage::Ready if instance.maps_of != start.fast_path.is_some().then_some(restarts) => {
+                instance.kill(FAST_PATH_CHANGED);
+            }
             Stage::Ready => {
                 let geometry = ControlGeometry {
                     workers: u16::try_from(self.plan.workers(hop.plane).len()).unwrap_or(u16::MAX),
@@ -163,20 +184,23 @@ impl Supervisor {
                 self.advance_instance(at, id, Instant::now());
             }
             (FromFunction::Attached, Stage::Attaching) => self.join(at, id),
-            (FromFunction::Refused { message, hint }, Stage::Starting) => {
+            (FromFunction::Refused { message, hint, .. }, Stage::Starting) => {
                 let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
                 instance.kill(format!("refused its configuration: {message}{hint}"));
             }
-            (FromFunction::Refused { message, hint }, _) => {
-                self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
+            (FromFunction::Refused { change: None, .. }, _) => {}
+            (FromFunction::Refused { message, hint, change: Some(change) }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Err((message, hint)));
             }
-            (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
-            (FromFunction::Steer { mut flows }, _) => {
+            (FromFunction::Reconfigured { change }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Ok(()));
+            }
+            (FromFunction::Steer { mut flows, unheard }, _) => {
                 flows.truncate(STEERED);
                 // One without targets in the manifest asks in vain.
                 let may = self.plan.hop(hop).is_some_and(|h| !h.steering.is_empty());
                 let up = may && self.planes.get(hop.plane).is_some_and(|data| data.is_up());
-                let request = Request::SteerFlows { hop: hop.hop, flows };
+                let request = Request::SteerFlows { hop: hop.hop, flows, unheard };
                 let asked = up && self.ask(hop.plane, &request, &[], Expected::Steered { slot: at, instance: id });
                 if let Some(instance) = self.slots[at].instance_mut(id) {
                     instance.steering = asked;
@@ -297,7 +321,7 @@ impl Supervisor {
         }
         let retry = match reason {
             // Not its fault.
-            PORTS_CHANGED => now,
+            PORTS_CHANGED | FAST_PATH_CHANGED => now,
             _ => slot.backoff.next(instance.process.started, now),
         };
         slot.retry = Some(retry);
@@ -307,7 +331,8 @@ impl Supervisor {
         if known {
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
-        self.change_taken(Taker::Function(hop, Some(instance.id)), Err((format!("the function {reason}"), None)));
+        let taker = self.taker(Who::Function(hop, Some(instance.id)));
+        self.change_taken(taker, Err((format!("the function {reason}"), None)));
     }
 
     /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.
