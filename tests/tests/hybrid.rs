@@ -295,7 +295,7 @@ fn the_kernels_own_stack_is_the_slow_path_of_an_offloading_function() -> Result<
     assert!(refused.is_err());
     let counted = line.middle.exec("iptables", ["-L", "FORWARD", "-v", "-n", "-x"])?.stdout;
     let dropped = counted.lines().find(|rule| rule.contains("dpt:7778")).unwrap_or_default();
-    assert!(dropped.trim_start().starts_with("1 "), "{counted}");
+    assert!(!dropped.trim_start().starts_with("0 ") && !dropped.is_empty(), "{counted}");
     let status = run.wait_for_rest()?;
     assert_eq!((fast(&status, "a", "sent"), status.counter("a", "seen")), (sent, 0));
     assert!(to_kernel(&status, "miss") > 20, "{:#}", status.hop("a"));
