@@ -6,6 +6,8 @@
 //! map that is not what the caller said makes the call fail with EFAULT, and nothing else is overwritten.
 
 mod guarded;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

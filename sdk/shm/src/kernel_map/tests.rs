@@ -1,29 +1,13 @@
+use super::testkit::{MapType, create};
 use super::*;
-use std::os::fd::FromRawFd;
 
-const HASH: u32 = 1;
-const ARRAY: u32 = 2;
-const PER_CPU_ARRAY: u32 = 6;
-const LRU_HASH: u32 = 9;
-const TRIE: u32 = 11;
-const NO_PREALLOCATION: u32 = 1;
+const HASH: MapType = MapType::Hash;
+const ARRAY: MapType = MapType::Array;
+const PER_CPU_ARRAY: MapType = MapType::PerProcessorArray;
+const LRU_HASH: MapType = MapType::LruHash;
+const TRIE: MapType = MapType::Trie;
 
-/// A map of the kernel; nothing without the right to make one.
-fn create(kind: u32, key_bytes: u32, value_bytes: u32, entries: u32) -> Option<OwnedFd> {
-    let flags = if kind == TRIE { NO_PREALLOCATION } else { 0 };
-    let mut attributes = [kind, key_bytes, value_bytes, entries, flags, 0, 0, 0];
-    // SAFETY: BPF_MAP_CREATE reads the attributes, which are as large as said.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, 0, attributes.as_mut_ptr(), size_of_val(&attributes)) };
-    if fd < 0 {
-        assert_ne!(nix::unistd::geteuid().as_raw(), 0, "root may make maps: {}", io::Error::last_os_error());
-        eprintln!("SKIPPED: needs root");
-        return None;
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    Some(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) })
-}
-
-fn open(kind: u32, key_bytes: u32, value_bytes: u32, entries: u32) -> Option<KernelMap> {
+fn open(kind: MapType, key_bytes: u32, value_bytes: u32, entries: u32) -> Option<KernelMap> {
     let sizes = MapSizes {
         key_bytes: key_bytes as usize,
         value_bytes: value_bytes as usize,
