@@ -230,6 +230,7 @@ impl<F: NetworkFunction> Testkit<F> {
         std::mem::swap(&mut function, &mut self.function);
         self.function.inherit(function);
         self.init = init;
+        self.init.flush_fast_path();
         self.collect_abandoned();
         Ok(())
     }
