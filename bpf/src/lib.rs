@@ -28,6 +28,7 @@
 
 mod counters;
 mod error;
+mod fast;
 mod flood;
 mod log;
 mod skeletons;
@@ -37,16 +38,20 @@ mod trial;
 mod xdp;
 
 pub use error::Error;
+pub use fast::{
+    DirectPort, Entry, FastPaths, FastPort, HopMaps, KernelReason, SlowReason, StageCounters, StagePlan, Target,
+};
 pub use flood::Flood;
 pub use skmsg::{
     Check, Filter, KeySet, SelfTest, SharedLedger, Skmsg, SkmsgCounters, entry, generation, holder, self_test,
     socket_pair,
 };
 pub use steer::{
-    FlowEntry, META_BYTES, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, SteeredPort, Steering, take_tag,
+    FlowEntry, META_BYTES, Mark, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, SteeredPort, Steering,
+    take_mark, take_tag,
 };
-pub use trial::{Run, Trial, Verdict};
-pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort};
+pub use trial::{Outcome, Run, Trial, Verdict};
+pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort, takes_redirects};
 
 /// The outcome of this crate's operations.
 pub type Result<T> = std::result::Result<T, Error>;

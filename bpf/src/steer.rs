@@ -14,12 +14,13 @@ use std::time::Duration;
 use libbpf_rs::MapHandle;
 use middlenet_steer::Tables;
 
+use crate::fast::FastPort;
 use crate::xdp::{FreeInterface, Link, Mode, Sockets, XdpHook};
 use crate::{Error, Result};
 
 pub use counters::{RuleCounters, SteerCounters, SteerTotals};
 pub use flows::FlowEntry;
-pub use meta::{META_BYTES, take_tag};
+pub use meta::{META_BYTES, Mark, take_mark, take_tag};
 
 use counters::Kept;
 use flows::FlowCount;
@@ -62,6 +63,15 @@ struct Shared {
     sockets: MapHandle,
     counters: MapHandle,
     flows: MapHandle,
+    /// What leads to the fast paths of functions, if there are any.
+    fast: Option<FastPort>,
+}
+
+impl Shared {
+    /// The slot of queue 0 among the sockets.
+    fn first_slot(&self) -> u32 {
+        self.fast.as_ref().map_or(0, FastPort::first_slot)
+    }
 }
 
 impl Steering {
@@ -72,7 +82,22 @@ impl Steering {
     /// [`Error::NotPermitted`] and [`Error::Load`] when the kernel refuses the program, which takes CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON; [`Error::Tables`] when it refuses the tables.
     pub fn load(tables: &Tables) -> Result<Self> {
-        let (rule_set, shared) = RuleSet::load_first(tables)?;
+        Self::load_with(tables, None)
+    }
+
+    /// The same for a port whose chains have fast paths: packets of such a chain go through these first.
+    ///
+    /// A packet that went into a chain's fast paths counts as redirected, whatever becomes of it there.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_fast(tables: &Tables, port: FastPort) -> Result<Self> {
+        Self::load_with(tables, Some(port))
+    }
+
+    fn load_with(tables: &Tables, port: Option<FastPort>) -> Result<Self> {
+        let (rule_set, shared) = RuleSet::load_first(tables, port)?;
         let kept = Kept::new(tables.rules().len());
         Ok(Self { shared, flows: FlowCount::default(), rule_set, kept, link: None })
     }
@@ -119,6 +144,10 @@ impl Steering {
     pub(crate) fn sockets(&self) -> &MapHandle {
         &self.shared.sockets
     }
+
+    pub(crate) fn first_slot(&self) -> u32 {
+        self.shared.first_slot()
+    }
 }
 
 /// An interface about to get a program that steers packets by rules: as [`XdpPort`](crate::XdpPort), with a rule set.
@@ -136,11 +165,23 @@ impl SteeredPort {
     ///
     /// As [`XdpPort::load`](crate::XdpPort::load) and [`Steering::load`].
     pub fn load(ifindex: u32, tables: &Tables) -> Result<Self> {
-        let interface = FreeInterface::find(ifindex)?;
-        let steering = Steering::load(tables)?;
+        Self::of(FreeInterface::find(ifindex)?, Steering::load(tables)?)
+    }
+
+    /// The same for a port whose chains have fast paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_fast(ifindex: u32, tables: &Tables, port: FastPort) -> Result<Self> {
+        Self::of(FreeInterface::find(ifindex)?, Steering::load_fast(tables, port)?)
+    }
+
+    fn of(interface: FreeInterface, steering: Steering) -> Result<Self> {
         let sockets = MapHandle::try_from(&steering.shared.sockets)
             .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
-        Ok(Self { sockets: interface.sockets(sockets), interface, steering })
+        let sockets = interface.sockets(sockets, steering.shared.first_slot());
+        Ok(Self { sockets, interface, steering })
     }
 
     /// As [`XdpPort::set_socket`](crate::XdpPort::set_socket).

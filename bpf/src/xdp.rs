@@ -1,5 +1,6 @@
 //! The program that hands all packets to AF_XDP sockets, and the life of programs on an interface.
 
+mod features;
 mod hook;
 
 use std::fmt;
@@ -14,8 +15,9 @@ use crate::counters::per_cpu_sums;
 use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::{Error, Result, log};
 
+pub use features::takes_redirects;
 pub use hook::XdpHook;
-pub(crate) use hook::{FreeInterface, Link, Sockets};
+pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets, interface_name};
 
 /// The name of the program, as `bpftool prog` and `ip -details link` show it.
 const PROGRAM: &str = "xdp_redirect";
@@ -100,7 +102,7 @@ impl XdpPort {
     pub fn load(ifindex: u32) -> Result<Self> {
         let interface = FreeInterface::find(ifindex)?;
         let Redirect { program, sockets, counters } = Redirect::load()?;
-        Ok(Self { sockets: interface.sockets(sockets), interface, program, counters })
+        Ok(Self { sockets: interface.sockets(sockets, 0), interface, program, counters })
     }
 
     /// Once the program is attached, packets of receive queue `queue` go to this AF_XDP socket.

@@ -2,9 +2,9 @@
 
 use crate::ManagerError;
 use crate::running::Running;
-use middlenet_plan::{Reply, Request};
+use middlenet_plan::{Placement, Reply, Request};
 use middlenet_sdk::{Channel, ChannelError, Registration};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How often a lockstep run is looked at for its end, and inline functions that may steer flows for some.
@@ -80,6 +80,9 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
         let stopping = matches!(request, Request::Stop { .. });
         match carry_out(request, fds, &mut running, registry) {
             Ok(reply) => {
+                if let (Reply::Started { .. }, Some(running)) = (&reply, &running) {
+                    hand_out_maps(channel, running)?;
+                }
                 let events: Vec<BorrowedFd<'_>> = match &reply {
                     Reply::Started { .. } => running.as_ref().map(Running::events).unwrap_or_default(),
                     _ => Vec::new(),
@@ -92,6 +95,17 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
             return Ok(());
         }
     }
+}
+
+/// Tells the runtime of the maps that function processes share with their fast paths.
+fn hand_out_maps(channel: &Channel, running: &Running) -> Result<(), ChannelError> {
+    let Some(fast_paths) = &running.xdp.fast_paths else { return Ok(()) };
+    for (hop, plan) in running.plan.hops.iter().enumerate() {
+        let Some(maps) = fast_paths.maps(hop).filter(|_| plan.placement == Placement::Process) else { continue };
+        let (kinds, fds): (Vec<_>, Vec<_>) = maps.iter().map(|(kind, map)| (kind, map.as_fd())).unzip();
+        channel.send(&Reply::FastPath { hop: hop as u16, maps: kinds }, &fds)?;
+    }
+    Ok(())
 }
 
 fn carry_out(

@@ -61,6 +61,10 @@ manager_reasons! {
     Stopped = "hop" / "stopped";
     /// No buffer was free for a copy.
     NoBuffer = "hop" / "no-buffer-for-copy";
+    /// A fast path wanted to leave it to a worker, but no worker reads its queue.
+    NoSocket = "hop" / "queue-without-socket";
+    /// A fast path wanted to leave it to a worker, but the driver has no room for what is to be said with it.
+    NoRoom = "hop" / "no-room-for-mark";
 }
 
 /// Descriptors that the filter refused. They name no buffer that the sender held, so no packet is lost by them.

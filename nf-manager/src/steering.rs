@@ -8,6 +8,7 @@ pub(crate) use flows::{Diversion, Diverted};
 pub(crate) use rules::RuleSet;
 
 use crate::command::Command;
+use crate::fast_path::destinations;
 use crate::open::{Opened, XdpProgram};
 use crate::port::Steering;
 use crate::running::Running;
@@ -33,8 +34,7 @@ pub(crate) struct Steered {
     plan: SteeringPlan,
     /// As the workers carry them out, where no XDP program does or where it could not mark a packet.
     rules: Arc<RuleSet>,
-    /// Whether an XDP program carries them out.
-    by_xdp: bool,
+    by: By,
     /// What rules of the same name decided about before the last replacement by the workers, or by programs that went with
     /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
@@ -43,6 +43,17 @@ pub(crate) struct Steered {
     flows: Ledger,
     /// No flow was there at the last sweep.
     swept_empty: bool,
+}
+
+/// Who carries a port's rules out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// An XDP program; workers where it could not mark a packet.
+    Xdp,
+    /// The device, which takes in what is not the kernel's and is not dropped, and the workers who tell that apart.
+    NicFlows,
+    /// The workers.
+    Manager,
 }
 
 /// A port's rules as tables.
@@ -54,11 +65,16 @@ impl Steered {
     /// The steering of a port that is open; none without rules.
     pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
         let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
-        let plan = plan.ports[usize::from(id)].steering.clone()?;
+        let port = &plan.ports[usize::from(id)];
+        let (plan, isolated) = (port.steering.clone()?, port.isolated);
         let before = vec![(0, 0); plan.to.len()];
-        let by_xdp = matches!(opened, Opened::Xdp { .. });
+        let by = match opened {
+            Opened::Xdp { .. } => By::Xdp,
+            Opened::Dpdk { .. } if isolated => By::NicFlows,
+            _ => By::Manager,
+        };
         let (otherwise_before, flows) = (Otherwise::default(), Ledger::default());
-        Some(Self { plan, rules, by_xdp, before, otherwise_before, flows, swept_empty: true })
+        Some(Self { plan, rules, by, before, otherwise_before, flows, swept_empty: true })
     }
 
     /// Its rules.
@@ -70,8 +86,8 @@ impl Steered {
     pub(crate) fn of_worker(steered: Option<&Self>) -> Steering {
         match steered {
             None => Steering::None,
-            Some(Self { rules, by_xdp: true, .. }) => Steering::Marked(Arc::clone(rules)),
-            Some(Self { rules, by_xdp: false, .. }) => Steering::Rules(Arc::clone(rules)),
+            Some(Self { rules, by: By::Xdp, .. }) => Steering::Marked(Arc::clone(rules)),
+            Some(Self { rules, .. }) => Steering::Rules(Arc::clone(rules)),
         }
     }
 
@@ -89,15 +105,17 @@ impl Steered {
     /// Packets and bytes by rule, the default last, but for what the present XDP program counts.
     fn decided(&self) -> Vec<(u64, u64)> {
         // What workers decide about where there is a program, it has counted as well: it only could not mark it.
-        let by_workers = if self.by_xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
+        let by_workers = if self.by == By::Xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
         plus(by_workers, &self.before)
     }
 }
 
-/// Where functions may steer flows of a port.
+/// Where packets of a port may go beside where its rules lead: where functions may steer flows, and where fast paths leave them.
 fn targets(plan: &ManagerPlan, port: u8) -> impl Iterator<Item = Action> + '_ {
     let of_hops = plan.hops.iter().flat_map(|hop| &hop.steering);
-    of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action)
+    let steered = of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action);
+    let left = destinations(plan, port).into_iter().map(|destination| Action::Tag(destination.tag()));
+    steered.chain(left)
 }
 
 /// Packets and bytes, added up rule by rule.
@@ -179,7 +197,8 @@ impl Running {
         }
     }
 
-    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new.
+    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new. Where the device
+    /// carries them out, packets that change sides with the kernel at this moment may be lost, and are counted.
     pub(crate) fn steer(&mut self, port: u8, plan: SteeringPlan) -> Result<(), ManagerError> {
         let at = usize::from(port);
         let Some(name) = self.plan.ports.get(at).map(|p| p.name.clone()) else {
@@ -196,8 +215,18 @@ impl Running {
                 other => other.map_err(|e| sentence(&name, &e))?,
             }
         }
+        // The device is asked for what is new first, and lets go of what is old last: it may refuse, and all stays as it was.
+        let wanted = match &mut self.opened[at] {
+            Opened::Dpdk { flows, port: device } if self.plan.ports[at].isolated => {
+                Some(flows.add(device, &name, &plan)?)
+            }
+            _ => None,
+        };
         let rules = Arc::new(RuleSet::new(tables, self.counters.len(), targets(&self.plan, port)));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
+        if let (Some(wanted), Opened::Dpdk { flows, .. }) = (wanted, &mut self.opened[at]) {
+            flows.keep(&wanted);
+        }
         // For an interface that comes back later.
         self.plan.ports[at].steering = Some(plan.clone());
         if let Some(Some(steered)) = self.steered.get_mut(at) {
@@ -362,14 +391,22 @@ impl Running {
             },
         });
         let names = steered.plan.rules.iter().map(|rule| rule.name.as_str()).chain(["else"]);
-        let rules = names.zip(&steered.plan.to).zip(decided).map(|((name, to), (pkts, bytes))| SteeredStats {
+        let actions = steered.plan.rules.iter().map(|rule| rule.action).chain([steered.plan.default]);
+        let rules = names.zip(actions).zip(&steered.plan.to).zip(decided);
+        let rules = rules.map(|(((name, action), to), (pkts, bytes))| SteeredStats {
             name: name.into(),
             to: to.clone(),
             pkts,
             bytes,
+            uncounted: steered.by == By::NicFlows && !matches!(action, Action::Tag(_)),
         });
         Some(SteeringStats {
-            by: if steered.by_xdp { "xdp" } else { "manager" }.into(),
+            by: match steered.by {
+                By::Xdp => "xdp",
+                By::NicFlows => "nic flows",
+                By::Manager => "manager",
+            }
+            .into(),
             rules: rules.collect(),
             flows: flows.collect(),
             irregular: irregular.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| (what.into(), n)).collect(),

@@ -11,6 +11,7 @@
 //! An interface that comes back may have another address or MTU: functions are told, by new instances.
 
 use crate::command::Command;
+use crate::nic::NicFlows;
 use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
 use crate::running::{COMMAND_LIMIT, Running};
@@ -18,7 +19,7 @@ use crate::steering::Steered;
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
-use middlenet_plan::PortKind;
+use middlenet_plan::{PortKind, PortPlan};
 use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::Interface;
@@ -130,7 +131,7 @@ impl Running {
                 self.watches[id].next_look = now + LOOK;
                 self.look_at_interface(id);
             }
-            let Opened::Dpdk(port) = &self.opened[id] else { continue };
+            let Opened::Dpdk { port, .. } = &self.opened[id] else { continue };
             let received_pkts = self.counters.iter().map(|worker| worker.ports[id].received_pkts.get()).sum();
             if self.watches[id].hears(received_pkts) {
                 eprintln!("middlenet-nf-manager: port `{}` receives again", self.plan.ports[id].name);
@@ -156,8 +157,9 @@ impl Running {
     /// Lets go of an interface that is gone, so that nobody waits for it, or takes it up again when it is back.
     fn look_at_interface(&mut self, id: usize) {
         let plan = self.plan.ports[id].clone();
-        let PortKind::Xdp { interface, mode } = &plan.kind else { return };
+        let PortKind::Xdp { interface, .. } = &plan.kind else { return };
         let found = Interface::lookup(interface).ok();
+        let seen = found.as_ref().map(|found| (found.ifindex, found.mtu_bytes));
         match (&self.opened[id], found) {
             (Opened::Xdp { ifindex, .. }, found) if found.as_ref().is_none_or(|f| f.ifindex != *ifindex) => {
                 let trouble = format!("its interface `{interface}` is gone");
@@ -165,7 +167,7 @@ impl Running {
                 self.watches[id].trouble = Some(trouble);
                 self.let_go(id);
             }
-            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode, self.tables(id)) {
+            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&self.plan, id as u8, self.tables(id)) {
                 Ok(OpenedXdp { program, promiscuous, interface: found, queues, .. }) => {
                     self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
                     self.give_queues(id, queues);
@@ -177,6 +179,9 @@ impl Running {
                 Err(e) => self.watches[id].trouble = Some(e.to_string()),
             },
             _ => {}
+        }
+        if let Some(fast_paths) = &mut self.xdp.fast_paths {
+            fast_paths.connect(id as u8, seen.filter(|_| matches!(self.opened[id], Opened::Xdp { .. })));
         }
     }
 
@@ -230,9 +235,14 @@ impl Running {
                 taken.tx.push(send);
             }
         }
-        let name = &self.plan.ports[id].name;
-        let Opened::Dpdk(port) = &mut self.opened[id] else { return Ok(()) };
+        let PortPlan { name, steering, isolated, .. } = &self.plan.ports[id];
+        let Opened::Dpdk { flows, port } = &mut self.opened[id] else { return Ok(()) };
+        // A device that stops forgets what it was asked.
+        *flows = NicFlows::default();
         let queues = port.restart(taken).map_err(|e| sentence(name, &e))?;
+        if let Some(steering) = steering.as_ref().filter(|_| *isolated) {
+            flows.add(port, name, steering)?;
+        }
         self.give_queues(id, open::deal(queues, self.counters.len()));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod config;
 mod cores;
+mod fast_paths;
 mod graph;
 mod hops;
 mod listeners;
@@ -18,10 +19,13 @@ mod user;
 mod vfs;
 
 pub(crate) use cores::ranges;
+pub(crate) use placing::tap_remote;
 
 use middlenet_plan::ManagerPlan;
 use middlenet_sdk::Registration;
 use middlenet_sdk::protocol::Wait;
+use middlenet_sriov::Inventory;
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,8 +66,15 @@ pub fn plan(
     surroundings: &dyn Surroundings,
     traffic: &Traffic,
 ) -> Result<Plan, Vec<Diagnostic>> {
-    let checker =
-        Checker { manifest, registry, machine, surroundings, traffic, problems: manifest.problems().to_vec() };
+    let checker = Checker {
+        manifest,
+        registry,
+        machine,
+        surroundings,
+        traffic,
+        network: OnceCell::new(),
+        problems: manifest.problems().to_vec(),
+    };
     checker.run()
 }
 
@@ -73,6 +84,8 @@ struct Checker<'a> {
     machine: &'a Machine,
     surroundings: &'a dyn Surroundings,
     traffic: &'a Traffic,
+    /// The host's network devices, once somebody has asked for them.
+    network: OnceCell<Option<Inventory>>,
     problems: Vec<Diagnostic>,
 }
 
@@ -102,7 +115,8 @@ impl<'a> Checker<'a> {
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
             self.steering(manager, broker.as_ref(), &mut notes);
-            placed = self.place_rules(manager, &vf_ports, &mut vfs);
+            self.fast_paths(manager, &mut notes);
+            placed = self.place_rules(manager, &vf_ports, &mut vfs, &mut notes);
         }
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {
@@ -128,6 +142,10 @@ impl<'a> Checker<'a> {
             obstacles,
         };
         Ok(Plan { name: self.manifest.name.clone(), manager, broker, runtime })
+    }
+
+    fn network(&self) -> Option<&Inventory> {
+        self.network.get_or_init(|| self.surroundings.network()).as_ref()
     }
 
     /// Which data planes run: that of packets, and that of messages.

@@ -2,6 +2,7 @@
 
 use crate::middlebox::{DynMiddlebox, Interests, MiddleboxFunction};
 use crate::{Burst, ConfigError, Init, middlebox};
+use middlenet_fast_path::Shape;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +15,9 @@ use std::any::Any;
 pub trait NetworkFunction: Sized + Send + 'static {
     /// What the manifest says under the function's name. Its doc comments become the schema's descriptions.
     type Config: DeserializeOwned + JsonSchema;
+
+    /// What its fast path in the kernel can hold, if it has one; see [`crate::fast_path`].
+    const FAST_PATH: Shape = Shape::NONE;
 
     /// Makes an instance, or says in one sentence why the configuration cannot be used.
     fn new(config: Self::Config, init: &mut Init) -> Result<Self, ConfigError>;
@@ -116,6 +120,8 @@ pub struct Registration {
     pub name: String,
     /// One line for `middlenet functions`.
     pub summary: &'static str,
+    /// What its fast path in the kernel can hold, if it has one.
+    pub fast_path: Shape,
     schema: fn() -> Value,
     create: Create,
 }
@@ -175,6 +181,7 @@ impl Registration {
         Self {
             name: name.into(),
             summary,
+            fast_path: F::FAST_PATH,
             schema: || schemars::schema_for!(F::Config).to_value(),
             create: Create::Packets(create),
         }
@@ -187,6 +194,7 @@ impl Registration {
         Self {
             name: name.into(),
             summary,
+            fast_path: Shape::NONE,
             schema: || schemars::schema_for!(F::Config).to_value(),
             create: Create::Messages(create),
         }

@@ -3,6 +3,7 @@
 
 use crate::middlebox::Interests;
 use crate::{CounterInfo, DropReasonInfo, PortInfo, SteeredFlow};
+use middlenet_fast_path::{MapKind, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ pub enum Wait {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[allow(clippy::large_enum_variant, reason = "a handful of messages per function life")]
 pub enum ToFunction {
-    /// The first message: make an instance. No descriptors.
+    /// The first message: make an instance. Descriptors: the maps of its fast path, if it has one.
     Start(Start),
     /// Work on these regions from now on; what was held in earlier ones is void. Descriptors: packets or messages region,
     /// control region, one eventfd per worker, and the SK_MSG socket if there is one.
@@ -73,6 +74,9 @@ pub struct Start {
     /// Names under which it may steer flows.
     #[serde(default)]
     pub steering: Vec<String>,
+    /// Its fast path, if it has one.
+    #[serde(default)]
+    pub fast_path: Option<StartFastPath>,
     /// How to wait for packets.
     pub wait: Wait,
     /// Cores this process may run on; empty: any.
@@ -81,6 +85,18 @@ pub struct Start {
     pub shares_core: bool,
     /// Whether time is the control region's logical clock.
     pub logical_clock: bool,
+}
+
+/// The fast path of a function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartFastPath {
+    /// How it works.
+    pub mode: Mode,
+    /// The maps beside the message, in this order.
+    pub maps: Vec<MapKind>,
+    /// Which of the function's instances it is, from 0.
+    #[serde(default)]
+    pub instance: u16,
 }
 
 /// From a function process to the runtime.

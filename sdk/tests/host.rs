@@ -81,6 +81,7 @@ fn start_message(config: Value) -> ToFunction {
         ports: Vec::new(),
         outputs: Vec::new(),
         steering: vec!["away".into()],
+        fast_path: None,
         wait: Wait::Auto,
         cores: Vec::new(),
         shares_core: false,

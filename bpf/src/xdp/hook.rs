@@ -13,6 +13,9 @@ use crate::error::io_error;
 use crate::log;
 use crate::{Error, Result};
 
+/// Receive queues that a map of sockets has room for.
+pub(crate) const QUEUES: u32 = 1024;
+
 /// The hold of an XDP program on an interface, and the AF_XDP sockets that it hands packets to. Dropping it, or the death of
 /// the process, detaches the program.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     map: MapHandle,
+    /// The slot of queue 0.
+    first: u32,
     interface: String,
 }
 
@@ -48,12 +53,21 @@ impl Sockets {
     pub(crate) fn set(&self, queue: u32, socket: impl AsFd) -> Result<()> {
         let descriptor = socket.as_fd().as_raw_fd();
         self.map
-            .update(&queue.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
+            .update(&self.slot(queue)?, &descriptor.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| self.refused(queue, &error))
     }
 
     fn clear(&self, queue: u32) -> Result<()> {
-        self.map.delete(&queue.to_ne_bytes()).map_err(|error| self.refused(queue, &error))
+        self.map.delete(&self.slot(queue)?).map_err(|error| self.refused(queue, &error))
+    }
+
+    /// The slots behind those of this interface may be another's.
+    fn slot(&self, queue: u32) -> Result<[u8; 4]> {
+        if queue >= QUEUES {
+            let source = io::Error::from(io::ErrorKind::InvalidInput);
+            return Err(Error::Socket { interface: self.interface.clone(), queue, source });
+        }
+        Ok((self.first + queue).to_ne_bytes())
     }
 
     fn refused(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
@@ -80,9 +94,9 @@ impl FreeInterface {
         Ok(Self { name, ifindex, device })
     }
 
-    /// The sockets of this interface, in the map by which its program will find that of a queue.
-    pub(crate) fn sockets(&self, map: MapHandle) -> Sockets {
-        Sockets { map, interface: self.name.clone() }
+    /// The sockets of this interface, in the map by which its program will find that of a queue, from slot `first` on.
+    pub(crate) fn sockets(&self, map: MapHandle, first: u32) -> Sockets {
+        Sockets { map, first, interface: self.name.clone() }
     }
 
     /// Attaches a program, which finds its sockets in the map of `sockets`.
@@ -188,7 +202,7 @@ fn attached_program(device: i32) -> Option<u32> {
     [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id].into_iter().find(|&id| id != 0)
 }
 
-fn interface_name(ifindex: u32) -> Result<String> {
+pub(crate) fn interface_name(ifindex: u32) -> Result<String> {
     let mut name = [0_u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer has the IF_NAMESIZE bytes that if_indextoname(3) asks for.
     let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };

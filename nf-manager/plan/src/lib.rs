@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod broker;
+mod fast_path;
 mod stats;
 mod steering;
 
@@ -14,10 +15,14 @@ pub use broker::{
     MessageHopPlan, MessageHopStats, MessageInstanceStats, MessageLimits, OnLoss, Protocol, Timeouts, Transport,
     UpstreamSettings, UpstreamStats,
 };
+pub use fast_path::{FastPathPlan, FastPathStats};
 pub use middlenet_sdk::protocol::Wait;
-pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
+pub use stats::{
+    Conservation, FastPathConservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage,
+};
 pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
+use middlenet_fast_path::MapKind;
 use middlenet_sdk::PortInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +68,10 @@ pub struct PortPlan {
     /// Which of its packets go where; without, all go to its chain.
     #[serde(default)]
     pub steering: Option<SteeringPlan>,
+    /// Its device splits its packets with the kernel: it takes in what the rules want for the data plane and leaves the rest
+    /// (`rte_flow`, isolated).
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// Kinds of ports.
@@ -129,6 +138,9 @@ pub struct HopPlan {
     /// Where it may steer flows, in the order that the function knows them by.
     #[serde(default)]
     pub steering: Vec<SteerTargetPlan>,
+    /// Its fast path in the kernel, on ports that can have one.
+    #[serde(default)]
+    pub fast_path: Option<FastPathPlan>,
 }
 
 /// Where a function runs.
@@ -260,6 +272,14 @@ pub enum Reply {
         ports: Vec<PortInfo>,
         /// What a person should know: fall-backs taken, with their cost.
         notes: Vec<String>,
+    },
+    /// The maps that a hop's function shares with its fast path, sent unasked before [`Reply::Started`]. Descriptors: the maps, in
+    /// this order.
+    FastPath {
+        /// Hop id.
+        hop: u16,
+        /// Which.
+        maps: Vec<MapKind>,
     },
     /// Done.
     Done,

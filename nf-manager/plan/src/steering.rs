@@ -19,25 +19,34 @@ pub struct SteeringPlan {
 pub enum Destination {
     /// Into this chain, at the end that its port is at.
     Chain(u16),
+    /// Into the chain of this hop, at the hop itself: the fast paths of those before it have dealt with the packet.
+    Hop(u16),
     /// Out of this port, past all functions.
     Port(u8),
 }
 
 impl Destination {
     /// Above all numbers of chains.
+    const HOP: u16 = 1 << 14;
+    /// Above all numbers of hops.
     const PORT: u16 = 1 << 15;
 
     /// The number that stands for it in rules and on packets.
     pub fn tag(self) -> u16 {
         match self {
             Self::Chain(chain) => chain,
+            Self::Hop(hop) => Self::HOP | hop,
             Self::Port(port) => Self::PORT | u16::from(port),
         }
     }
 
     /// What a number stands for.
     pub fn of(tag: u16) -> Self {
-        if tag & Self::PORT == 0 { Self::Chain(tag) } else { Self::Port(tag as u8) }
+        match (tag & Self::PORT, tag & Self::HOP) {
+            (0, 0) => Self::Chain(tag),
+            (0, _) => Self::Hop(tag & !Self::HOP),
+            _ => Self::Port(tag as u8),
+        }
     }
 }
 
@@ -57,7 +66,8 @@ pub struct SteerTargetPlan {
 /// What a port's rules have done.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SteeringStats {
-    /// Who carries the rules out: `xdp`, or `manager` where packets of the port are not to be had before.
+    /// Who carries the rules out: `xdp`; `nic flows` where the device splits with the kernel; or `manager` where packets of the port
+    /// are not to be had before.
     pub by: String,
     /// By rule, in order; the last one is the default.
     pub rules: Vec<SteeredStats>,
@@ -78,6 +88,9 @@ pub struct SteeredStats {
     pub pkts: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Its packets are dropped or left to the kernel by the device, which does not count them.
+    #[serde(default)]
+    pub uncounted: bool,
 }
 
 /// A flow that a function has steered.
@@ -101,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_tag_stands_for_one_destination() {
-        for destination in [Destination::Chain(0), Destination::Chain(40), Destination::Port(0), Destination::Port(31)]
-        {
+        let all = [Destination::Chain(0), Destination::Chain(40), Destination::Hop(0), Destination::Hop(77)];
+        for destination in all.into_iter().chain([Destination::Port(0), Destination::Port(31)]) {
             assert_eq!(Destination::of(destination.tag()), destination);
         }
     }

@@ -9,6 +9,7 @@ fn graph() -> Graph {
         kind: PortKind::Pcap { read: None, write: None },
         queues: 1,
         steering: None,
+        isolated: false,
     };
     let hop = |name: &str, forward, reverse, outputs| HopPlan {
         name: name.into(),
@@ -22,6 +23,7 @@ fn graph() -> Graph {
         next_reverse: reverse,
         outputs,
         steering: Vec::new(),
+        fast_path: None,
     };
     let outputs = vec![("suspect".to_owned(), Target::Port(2)), ("bin".to_owned(), Target::Drop)];
     Graph::new(&ManagerPlan {

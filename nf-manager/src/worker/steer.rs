@@ -5,8 +5,8 @@ use crate::counters::PortLoss;
 use crate::graph::{Entry, Journey, NO_PORT};
 use crate::port::Steering;
 use crate::steering::Diverted;
-use middlenet_bpf::{META_BYTES, take_tag};
-use middlenet_plan::Destination;
+use middlenet_bpf::{META_BYTES, Mark, take_mark};
+use middlenet_plan::{Destination, Target};
 use middlenet_shm::Descriptor;
 use middlenet_steer::{Action, Flow, Head};
 use std::sync::atomic::Ordering;
@@ -16,6 +16,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Into(Destination),
+    /// To a hop in the midst of its chain, as far on its journey as fast paths have brought it.
+    On(u16, Journey),
     Lost(PortLoss),
 }
 
@@ -33,6 +35,15 @@ impl Worker<'_> {
                 Some(_) => self.lose(at, PortLoss::ChainFull, group),
                 None => self.lose(at, PortLoss::NoDestination, group),
             },
+            Way::On(hop, journey) => {
+                let chain = self.shared.graph.chain_of_hop(hop);
+                if is_full(&self.in_flight, chain, self.shared.budget) {
+                    return self.lose(at, PortLoss::ChainFull, group);
+                }
+                self.enter(Entry { chain, target: Target::Hop(hop), journey }, group);
+            }
+            // Only fast paths lead there, and they say more.
+            Way::Into(Destination::Hop(_)) => self.lose(at, PortLoss::NoDestination, group),
             Way::Into(Destination::Port(port)) => {
                 let ingress = self.sources[at].port;
                 let journey = Journey { ingress, egress: port, reverse: false, turns: 0 };
@@ -55,7 +66,22 @@ impl Worker<'_> {
     }
 
     fn way(&self, at: usize, descriptor: &Descriptor) -> Way {
-        match self.sources[at].action(self.id, self.buffers.bytes(descriptor), || self.tag(descriptor)) {
+        let source = &self.sources[at];
+        let packet = self.buffers.bytes(descriptor);
+        let mut mark = match &source.steering {
+            Steering::Marked(rules) => self.mark(descriptor).filter(|mark| rules.knows(mark.tag)),
+            Steering::Rules(_) | Steering::None => None,
+        };
+        if let Some(made) = mark
+            && let Destination::Hop(hop) = Destination::of(made.tag)
+        {
+            // A mark that no fast path makes is a function's doing: its packet goes by the rules.
+            match self.journey(source.port, hop, made) {
+                Some(journey) => return Way::On(hop, journey),
+                None => mark = None,
+            }
+        }
+        match source.action(self.id, packet, mark.map(|mark| mark.tag)) {
             Some(Action::Tag(tag)) => match Destination::of(tag) {
                 Destination::Port(NO_PORT) => Way::Lost(PortLoss::NoDestination),
                 destination => Way::Into(destination),
@@ -68,10 +94,18 @@ impl Worker<'_> {
 
     /// What the XDP program put in front of a packet.
     #[inline]
-    fn tag(&self, descriptor: &Descriptor) -> Option<u16> {
+    fn mark(&self, descriptor: &Descriptor) -> Option<Mark> {
         let length = META_BYTES as u16;
         let mut before = Descriptor { offset: descriptor.offset.checked_sub(length)?, length, ..*descriptor };
-        take_tag(self.buffers.bytes_mut(&mut before).try_into().ok()?)
+        take_mark(self.buffers.bytes_mut(&mut before).try_into().ok()?)
+    }
+
+    /// The journey of a packet that fast paths have brought to a hop; nothing if its chain has no such port.
+    fn journey(&self, ingress: u8, hop: u16, mark: Mark) -> Option<Journey> {
+        let chain = self.shared.graph.chain_of_hop(hop);
+        let egress = mark.egress.unwrap_or(NO_PORT);
+        let fits = egress == NO_PORT || self.shared.graph.has_port(chain, egress);
+        fits.then_some(Journey { ingress, egress, reverse: mark.reverse, turns: 0 })
     }
 
     /// Takes flows that functions have steered.
@@ -105,9 +139,9 @@ impl Worker<'_> {
 impl Source {
     /// What becomes of a packet; `tag` is what the XDP program has put in front of it.
     #[inline]
-    fn action(&self, worker: u8, packet: &[u8], tag: impl FnOnce() -> Option<u16>) -> Option<Action> {
+    fn action(&self, worker: u8, packet: &[u8], tag: Option<u16>) -> Option<Action> {
         let rules = match &self.steering {
-            Steering::Marked(rules) => match tag().filter(|&tag| rules.knows(tag)) {
+            Steering::Marked(rules) => match tag.filter(|&tag| rules.knows(tag)) {
                 Some(tag) => return Some(Action::Tag(tag)),
                 // Flows are known to the program alone.
                 None => rules,
@@ -170,7 +204,7 @@ mod tests {
     fn a_forged_tag_is_refused() {
         let (mut source, _rules) = source(Steering::Marked);
         source.diverted.clear();
-        let of = |tag: Option<u16>| source.action(0, &packet(), || tag);
+        let of = |tag: Option<u16>| source.action(0, &packet(), tag);
         for known in [5, 6, 7] {
             assert_eq!(of(Some(known)), Some(Action::Tag(known)));
         }
@@ -178,17 +212,17 @@ mod tests {
             assert_eq!(of(Some(forged)), Some(Action::Tag(5)), "by the rules, as one without a tag");
         }
         assert_eq!(of(None), Some(Action::Tag(5)));
-        assert_eq!(source.action(0, &packet()[..13], || None), Some(Action::Drop));
+        assert_eq!(source.action(0, &packet()[..13], None), Some(Action::Drop));
     }
 
     #[test]
     fn an_untagged_packet_with_a_flow_goes_by_the_rules() {
         let (mut marked, rules) = source(Steering::Marked);
         marked.diverted.clear();
-        assert_eq!(marked.action(0, &packet(), || None), Some(Action::Tag(5)));
+        assert_eq!(marked.action(0, &packet(), None), Some(Action::Tag(5)));
         assert_eq!(rules.counts()[0].0, 1);
         let (by_worker, rules) = source(Steering::Rules);
-        assert_eq!(by_worker.action(0, &packet(), || panic!("there is no program")), Some(Action::Tag(7)));
+        assert_eq!(by_worker.action(0, &packet(), Some(5)), Some(Action::Tag(7)));
         assert_eq!(rules.counts()[0].0, 0);
     }
 
@@ -197,8 +231,8 @@ mod tests {
         let (source, _rules) = source(Steering::Rules);
         let mut fragment = packet();
         fragment[20] = 0x20;
-        assert_eq!(source.action(0, &fragment, || None), Some(Action::Tag(5)), "the first shows its ports");
+        assert_eq!(source.action(0, &fragment, None), Some(Action::Tag(5)), "the first shows its ports");
         fragment[21] = 1;
-        assert_eq!(source.action(0, &fragment, || None), Some(Action::Tag(6)));
+        assert_eq!(source.action(0, &fragment, None), Some(Action::Tag(6)));
     }
 }

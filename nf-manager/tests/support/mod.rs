@@ -28,7 +28,7 @@ pub fn plan(left: PortKind, right: PortKind, hops: Vec<HopPlan>) -> ManagerPlan 
     }
     let (first, end) =
         if last == 0 { (Target::Egress, Target::Egress) } else { (Target::Hop(0), Target::Hop(last - 1)) };
-    let port = |name: &str, kind| PortPlan { name: name.into(), kind, queues: 1, steering: None };
+    let port = |name: &str, kind| PortPlan { name: name.into(), kind, queues: 1, steering: None, isolated: false };
     ManagerPlan {
         name: "test".into(),
         buffers: 8192,
@@ -65,6 +65,7 @@ pub fn hop(function: &str, placement: Placement, config: Value) -> HopPlan {
         next_reverse: Target::Egress,
         outputs: Vec::new(),
         steering: Vec::new(),
+        fast_path: None,
     }
 }
 
@@ -194,6 +195,7 @@ impl Manager {
             ports: self.ports.clone(),
             outputs: Vec::new(),
             steering: Vec::new(),
+            fast_path: None,
             wait: Wait::Auto,
             shares_core: cores.len() == 1,
             cores,
