@@ -11,6 +11,8 @@ pub mod access_log;
 pub mod balance;
 mod cookies;
 pub mod cpu_burner;
+#[cfg(feature = "ndpi")]
+pub mod edpi;
 mod field_name;
 pub mod firewall;
 mod flow_table;
