@@ -30,7 +30,8 @@
 //! **Statistics** count packets, bytes and flows by protocol, in both paths together; what a flow moved before its protocol was known is
 //! added to its protocol. The report shows the `top` protocols.
 //!
-//! **Trust.** nDPI parses hostile bytes in C; see the crate `middlenet-ndpi`. Let the function run in a process, which is confined.
+//! **Trust.** nDPI parses hostile bytes in C (see the crate `middlenet-ndpi`), so the function runs in a process, which is confined; inline it
+//! is refused.
 //! nDPI allocates memory for each flow that it inspects, at most for `flows`; a flood of first packets pushes out flows that nobody
 //! answered.
 //!
@@ -115,6 +116,7 @@ impl Counters {
 
 impl NetworkFunction for Edpi {
     type Config = Config;
+    const PROCESS_ONLY: Option<&'static str> = Some("nDPI parses packets in C, and what it does wrong is its process's loss alone");
     const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(FAST_FLOWS).classes(PROTOCOLS as u32);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
