@@ -23,7 +23,6 @@
 mod bindings;
 mod detector;
 mod flow;
-#[cfg(any(test, feature = "samples"))]
 pub mod samples;
 mod signatures;
 

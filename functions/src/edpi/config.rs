@@ -191,7 +191,10 @@ impl ActThen {
 impl Kinds {
     fn of(detector: &Detector, protocols: &[String], categories: &[String]) -> Result<Self, ConfigError> {
         Ok(Self {
-            protocols: protocols.iter().map(|name| number(detector.protocols(), name, "protocol")).collect::<Result<_, _>>()?,
+            protocols: protocols
+                .iter()
+                .map(|name| number(detector.protocols(), name, "protocol"))
+                .collect::<Result<_, _>>()?,
             categories: categories
                 .iter()
                 .map(|name| number(detector.categories(), name, "category"))
@@ -231,8 +234,8 @@ impl Policy {
 
     /// Whether a flow of which nothing more is to be learned goes to the fast path.
     pub(super) fn is_elephant(&self, found: &Classification, packets: u64, bytes: u64) -> bool {
-        self.elephants
-            .iter()
-            .any(|(kinds, least_packets, least_bytes)| packets >= *least_packets && bytes >= *least_bytes && kinds.has(found))
+        self.elephants.iter().any(|(kinds, least_packets, least_bytes)| {
+            packets >= *least_packets && bytes >= *least_bytes && kinds.has(found)
+        })
     }
 }

@@ -37,7 +37,6 @@ pub(super) struct Tracked {
 
 const RESET: u8 = 4;
 
-
 impl Tracked {
     fn new(turned: bool) -> Self {
         Self {

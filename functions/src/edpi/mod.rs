@@ -116,7 +116,8 @@ impl Counters {
 
 impl NetworkFunction for Edpi {
     type Config = Config;
-    const PROCESS_ONLY: Option<&'static str> = Some("nDPI parses packets in C, and what it does wrong is its process's loss alone");
+    const PROCESS_ONLY: Option<&'static str> =
+        Some("nDPI parses packets in C, and what it does wrong is its process's loss alone");
     const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(FAST_FLOWS).classes(PROTOCOLS as u32);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
@@ -139,7 +140,8 @@ impl NetworkFunction for Edpi {
         for index in 0..burst.len() {
             let Some(packet) = burst.get_mut(index) else { break };
             if let Some((flow, to)) = self.packet(packet, now_ns) {
-                let done = burst.steer(&flow, to, self.policy.steer) && burst.steer(&flow.reverse(), to, self.policy.steer);
+                let done =
+                    burst.steer(&flow, to, self.policy.steer) && burst.steer(&flow.reverse(), to, self.policy.steer);
                 self.counters.steered.add(done.into());
             }
         }

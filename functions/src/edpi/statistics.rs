@@ -1,7 +1,7 @@
 //! What each protocol has moved, in the slow path and in the fast path together.
 
-use middlenet_sdk::fast_path::FastPath;
 use middlenet_ndpi::Detector;
+use middlenet_sdk::fast_path::FastPath;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 
@@ -73,8 +73,10 @@ impl Statistics {
 
     /// All that was moved, and the protocols that moved most bytes.
     pub(super) fn report(&self, detector: &Detector, fast_path: &FastPath, top: usize) -> Value {
-        let mut all: Vec<(u16, Moved, Moved)> =
-            (0..PROTOCOLS as u16).zip(&self.slow).map(|(number, slow)| (number, *slow, self.fast(fast_path, number))).collect();
+        let mut all: Vec<(u16, Moved, Moved)> = (0..PROTOCOLS as u16)
+            .zip(&self.slow)
+            .map(|(number, slow)| (number, *slow, self.fast(fast_path, number)))
+            .collect();
         let packets: u64 = all.iter().map(|(_, slow, fast)| slow.packets + fast.packets).sum();
         let bytes: u64 = all.iter().map(|(_, slow, fast)| slow.bytes + fast.bytes).sum();
         all.retain(|(number, slow, fast)| slow.packets + fast.packets + self.flows[usize::from(*number)] != 0);

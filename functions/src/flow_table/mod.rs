@@ -118,7 +118,9 @@ impl<V> FlowTable<V> {
     /// All flows.
     #[cfg(feature = "ndpi")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
-        (0..self.slab.high_water() as u32).filter_map(|slot| self.slab.get(slot)).map(|entry| (&entry.key, &entry.value))
+        (0..self.slab.high_water() as u32)
+            .filter_map(|slot| self.slab.get(slot))
+            .map(|entry| (&entry.key, &entry.value))
     }
 
     /// The entry in a slot, to change.

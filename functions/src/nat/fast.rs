@@ -5,8 +5,8 @@
 //! that the next one comes here. A session here is asked for there once half its time-out has passed, and lives on if it is in use. So
 //! it ends no sooner after its last packet than without a fast path, and at most half a time-out later.
 
+use super::Lifetimes;
 use super::bindings::Session;
-use super::{Lifetimes, is_transport};
 use crate::firewall::prefix::address_of;
 use crate::flow_table::{Key, Probe, SWEEP_SLOTS};
 use middlenet_sdk::fast_path::{Action, Counted, Ends, FastPath, Flow, FlowRule, Rewrite};
@@ -99,11 +99,7 @@ impl Fast {
             idle: Some(Duration::from_nanos(self.lifetime_ns(session) / 2)),
             ends: Ends::ToSlowPath,
         };
-        let src = Rewrite {
-            src: Some(address_of(outside.b)),
-            src_port: Some(outside.b_port()),
-            ..Rewrite::default()
-        };
+        let src = Rewrite { src: Some(address_of(outside.b)), src_port: Some(outside.b_port()), ..Rewrite::default() };
         let dst = Rewrite { dst: Some(address_of(inside.a)), dst_port: Some(inside.a_port()), ..Rewrite::default() };
         [(flow(inside), rule(OUTBOUND, src)), (flow(outside), rule(INBOUND, dst))]
     }
