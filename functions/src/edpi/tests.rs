@@ -2,6 +2,7 @@ use super::*;
 use middlenet_ndpi::samples::{
     bittorrent_handshake, dns_query, dns_response, http_request, http_response, tls_client_hello,
 };
+use middlenet_sdk::fast_path::{Action, Then, flow_of};
 use middlenet_sdk::testkit::{Outcome, Testkit};
 use middlenet_sdk::wire::{PacketBuilder, TcpFlags};
 use proptest::prelude::*;
@@ -246,9 +247,9 @@ fn what_is_no_flow_passes_and_is_counted() {
         PacketBuilder::new().arp_request(middlenet_sdk::wire::MacAddr::new(2, 0, 0, 0, 0, 1), CLIENT, SERVER).build();
     let fragment = middlenet_sdk::wire::Fragment { offset_bytes: 64, more: false, id: 7 };
     let piece = PacketBuilder::new().ipv4(CLIENT, SERVER).fragment(fragment).protocol(17).payload(&[0; 32]).build();
-    let outcomes = kit.run("left", &[arp, piece, vec![0x45; 20]]);
+    let outcomes = kit.run("left", &[arp, piece, vec![0x45; 10]]);
     assert!(outcomes.iter().all(|outcome| outcome.verdict == Verdict::Next));
-    assert_eq!([kit.counter("not-ip"), kit.counter("fragments")], [1, 1]);
+    assert_eq!(["not-ip", "fragments", "malformed"].map(|name| kit.counter(name)), [1, 1, 1]);
     assert_eq!(kit.report()["moved"]["packets"], 1);
 }
 
@@ -269,6 +270,142 @@ fn a_flood_of_first_packets_ends_no_conversation() {
     assert!(kit.counter("table-full") > 0);
     let sent = 4 + 199 + 1 + 38;
     assert_eq!(kit.report()["moved"]["packets"], sent);
+}
+
+/// The flow of a packet made above.
+fn flow(step: &Step) -> Flow {
+    flow_of(&FlowKey::parse(&step.1).unwrap())
+}
+
+/// A flow's two directions, by ports.
+fn both(make: impl Fn(Way) -> Step) -> [Flow; 2] {
+    [flow(&make(Forward)), flow(&make(Reverse))]
+}
+
+fn tcp_flow(ports: (u16, u16)) -> [Flow; 2] {
+    both(|way| tcp(way, ports, ACK, b""))
+}
+
+fn fast(config: Value) -> Testkit<Edpi> {
+    Testkit::<Edpi>::with_fast_path(config, Mode::Reactive).unwrap()
+}
+
+#[test]
+fn what_is_known_goes_to_the_fast_path_in_both_directions() {
+    let mut kit = fast(json!({}));
+    let page = http((40_000, 9999));
+    play(&mut kit, &page[..4]);
+    assert!(kit.fast_path().flows().is_empty(), "the answer may tell more");
+    play(&mut kit, &page[4..]);
+    let flows = tcp_flow((40_000, 9999));
+    for flow in &flows {
+        let action = kit.fast_path().decide(flow).unwrap();
+        assert_eq!(action, Action { then: Then::Next, class: Some(7), ..Action::default() });
+    }
+    assert_eq!((kit.counter("elephants"), kit.counter("fast_installed")), (1, 2));
+    // Statistics are those of both paths.
+    for flow in &flows {
+        kit.fast_path().pass(flow, 1000).unwrap();
+    }
+    assert_eq!(moved(&kit, "HTTP"), (1, 7, bytes(&page) + 2000));
+    // A packet that was under way does not install it again.
+    play(&mut kit, &[tcp(Forward, (40_000, 9999), ACK, b"")]);
+    assert_eq!(kit.counter("fast_installed"), 2);
+    assert_eq!(kit.report()["moved"]["packets"], 8);
+}
+
+#[test]
+fn elephants_are_what_the_configuration_says() {
+    let elephants = json!([{"protocols": ["dns"]}, {"categories": ["Web"], "packets": 8, "bytes": 500}]);
+    let mut kit = fast(json!({"elephants": elephants}));
+    play(&mut kit, &dns((40_001, 53)));
+    assert_eq!(kit.fast_path().flows().len(), 2);
+    play(&mut kit, &http((40_000, 80)));
+    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b""), tcp(Reverse, (40_000, 80), PUSH, &[b'x'; 300])]);
+    assert_eq!(kit.fast_path().flows().len(), 2);
+    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
+    assert_eq!(kit.fast_path().flows().len(), 4);
+
+    let mut none = fast(json!({"elephants": []}));
+    play(&mut none, &dns((40_001, 53)));
+    assert!(none.fast_path().flows().is_empty());
+}
+
+#[test]
+fn actions_hold_in_the_fast_path_too() {
+    let actions = json!([
+        {"protocols": ["bittorrent"], "then": "drop"},
+        {"protocols": ["HTTP"], "then": {"output": "cache"}},
+    ]);
+    let config = json!({"elephants": [], "actions": actions});
+    let ports = Testkit::<Edpi>::two_ports();
+    let mut kit = Testkit::<Edpi>::with_fast_path_on(config, Mode::Reactive, ports, &["cache"]).unwrap();
+    let seen = verdicts(&mut kit, &bittorrent((40_000, 51_413)));
+    let Some(Verdict::Drop(reason)) = seen.last() else { panic!("{seen:?}") };
+    play(&mut kit, &http((40_001, 80)));
+    for (ports, then) in [((40_000, 51_413), Then::Drop(reason.0)), ((40_001, 80), Then::Output(0))] {
+        for flow in tcp_flow(ports) {
+            assert_eq!(kit.fast_path().decide(&flow).map(|action| action.then), Some(then));
+        }
+    }
+    assert_eq!(kit.counter("elephants"), 0);
+}
+
+#[test]
+fn the_end_of_a_connection_takes_it_out() {
+    for ends in [vec![(Forward, FIN), (Reverse, FIN)], vec![(Reverse, TcpFlags(0x14))]] {
+        let mut kit = fast(json!({}));
+        play(&mut kit, &http((40_000, 80)));
+        for (at, (way, flags)) in ends.iter().enumerate() {
+            assert_eq!(kit.fast_path().flows().len(), 2, "before end {at}");
+            play(&mut kit, &[tcp(*way, (40_000, 80), *flags, b"")]);
+        }
+        assert!(kit.fast_path().flows().is_empty());
+        play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
+        assert!(kit.fast_path().flows().is_empty(), "its last packet does not bring it back");
+        // Between the same ports again: inspected, then fast again.
+        play(&mut kit, &http((40_000, 80)));
+        assert_eq!((moved(&kit, "HTTP").0, kit.fast_path().flows().len()), (2, 2));
+    }
+}
+
+#[test]
+fn flows_that_go_by_in_the_fast_path_are_not_forgotten() {
+    let mut kit = fast(json!({"idle_s": 60}));
+    play(&mut kit, &dns((40_000, 53)));
+    let flows = both(|way| udp(way, (40_000, 53), b""));
+    for _ in 0..10 {
+        kit.advance(Duration::from_secs(40));
+        // One direction is enough; the other has been silent for too long by then.
+        kit.fast_path().pass(&flows[0], 100).unwrap();
+        kit.tick();
+        assert_eq!(kit.counter("flows"), 1);
+    }
+    assert_eq!(kit.counter("fast_expired"), 1);
+    assert_eq!(moved(&kit, "DNS").1, 12);
+    // A packet of the direction that has expired brings it back, without another inspection.
+    let inspected = kit.counter("inspected");
+    play(&mut kit, &[udp(Reverse, (40_000, 53), b"more")]);
+    assert!(kit.fast_path().decide(&flows[1]).is_some());
+    assert_eq!(kit.counter("inspected"), inspected);
+    for _ in 0..3 {
+        kit.advance(Duration::from_secs(60));
+        kit.tick();
+    }
+    assert_eq!((kit.counter("flows"), kit.fast_path().flows().len()), (0, 0));
+}
+
+#[test]
+fn a_change_of_configuration_decides_anew() {
+    let mut kit = fast(json!({}));
+    play(&mut kit, &http((40_000, 80)));
+    kit.reconfigure(json!({"actions": [{"protocols": ["http"], "then": "drop"}]})).unwrap();
+    assert!(kit.fast_path().flows().is_empty());
+    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
+    for flow in tcp_flow((40_000, 80)) {
+        assert!(matches!(kit.fast_path().decide(&flow).map(|action| action.then), Some(Then::Drop(_))));
+    }
+    assert_eq!(moved(&kit, "HTTP").1, 6);
 }
 
 #[test]
