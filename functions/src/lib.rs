@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+#[cfg(test)]
+mod applied;
 pub mod balance;
 mod cookies;
 pub mod cpu_burner;

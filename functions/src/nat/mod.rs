@@ -45,6 +45,8 @@ mod bindings;
 mod config;
 mod errors;
 mod fast;
+#[cfg(test)]
+mod fast_tests;
 mod neighbours;
 mod ports;
 #[cfg(test)]
