@@ -56,8 +56,7 @@ impl Default for Config {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Elephants {
-    /// The flow is of one of these protocols, by nDPI's names (`middlenet` knows them as `edpi` does: `YouTube`, `BitTorrent`); case
-    /// does not matter.
+    /// The flow is of one of these protocols, by nDPI's names, as `YouTube` or `BitTorrent`; case does not matter.
     pub protocols: Vec<String>,
     /// The flow is of one of these categories of nDPI's, as `Streaming`.
     pub categories: Vec<String>,

@@ -28,7 +28,8 @@
 //! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here.
 //!
 //! **Statistics** count packets, bytes and flows by protocol, in both paths together; what a flow moved before its protocol was known is
-//! added to its protocol. The report shows the `top` protocols.
+//! added to its protocol. The report shows the `top` protocols. Replicas share one fast path: each one's report has what went by there of
+//! all.
 //!
 //! **Trust.** nDPI parses hostile bytes in C (see the crate `middlenet-ndpi`), so the function runs in a process, which is confined; inline it
 //! is refused.

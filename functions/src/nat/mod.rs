@@ -32,7 +32,7 @@
 //! In the kernel a packet is told by addresses and ports, not by the port it came in by: hosts that forge both ends' must be
 //! stopped before.
 //!
-//! **Counters** of packets that came here; the report has those of the fast path. `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
+//! **Counters** of packets that came here; the report has those of the fast path, which replicas share. `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
 //! `untranslatable`; gauges `sessions`, `mappings`, `hosts`.
 //!
 //! **Change of configuration.** State stays if pool, ports, sources, forwards and limits stay the same; else it starts afresh.
@@ -43,6 +43,7 @@
 
 mod bindings;
 mod config;
+mod counters;
 mod errors;
 mod fast;
 #[cfg(test)]
@@ -59,6 +60,7 @@ use crate::firewall::prefix::{address_of, is_mapped};
 use crate::flow_table::{Class, FragmentTable, Icmp, Key, Probe};
 use bindings::{Bindings, Refusal};
 use config::Scheme;
+use counters::{Counters, Reasons};
 use fast::Fast;
 use middlenet_sdk::BURST;
 use middlenet_sdk::fast_path::{Mode, Shape};
@@ -111,29 +113,6 @@ struct Lifetimes {
     icmp_ns: u64,
 }
 
-struct Counters {
-    outbound: Counter,
-    inbound: Counter,
-    hairpinned: Counter,
-    icmp_errors: Counter,
-    unsolicited: Counter,
-    exhausted: Counter,
-    host_limited: Counter,
-    no_session: Counter,
-    untranslatable: Counter,
-    sessions: Counter,
-    mappings: Counter,
-    hosts: Counter,
-}
-
-struct Reasons {
-    unsolicited: DropReason,
-    exhausted: DropReason,
-    host_limit: DropReason,
-    no_session: DropReason,
-    fragment: DropReason,
-}
-
 impl NetworkFunction for Nat {
     type Config = Config;
     const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(fast::FLOWS).classes(fast::CLASSES);
@@ -144,28 +123,6 @@ impl NetworkFunction for Nat {
         for port in &scheme.inside {
             is_inside[usize::from(port.0)] = true;
         }
-        let counters = Counters {
-            outbound: init.counter("outbound", "packets translated on the way out"),
-            inbound: init.counter("inbound", "packets translated on the way in"),
-            hairpinned: init.counter("hairpinned", "packets between inside hosts by outside addresses"),
-            icmp_errors: init.counter("icmp-errors", "ICMP errors translated with what they quote"),
-            unsolicited: init.counter("unsolicited", "packets from outside that no mapping wants"),
-            exhausted: init.counter("exhausted", "packets refused for want of an outside port or of table space"),
-            host_limited: init.counter("host-limited", "packets refused because their host has its share"),
-            no_session: init.counter("no-session", "packets that neither begin nor belong to a session"),
-            untranslatable: init.counter("untranslatable", "malformed packets, other protocols, lone fragments"),
-            sessions: init.gauge("sessions", "sessions in the table"),
-            mappings: init.gauge("mappings", "outside ports in use, forwards included"),
-            hosts: init.gauge("hosts", "inside hosts with sessions"),
-        };
-        let reasons = Reasons {
-            unsolicited: init.drop_reason("unsolicited", "from outside, and no mapping wants it"),
-            exhausted: init.drop_reason("ports-exhausted", "no outside port is free"),
-            host_limit: init.drop_reason("host-limit", "the inside host has its share of ports or sessions"),
-            no_session: init.drop_reason("no-session", "neither begins nor belongs to a session"),
-            fragment: init
-                .drop_reason("fragment-unknown", "fragment whose first fragment was not translated before it"),
-        };
         let seconds = |s: u64| s.saturating_mul(1_000_000_000);
         let timeouts = Lifetimes {
             established_ns: seconds(config.timeouts.tcp_established_s),
@@ -186,8 +143,8 @@ impl NetworkFunction for Nat {
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             probed: vec![Probed::default(); BURST],
             scheme,
-            counters,
-            reasons,
+            counters: Counters::new(init),
+            reasons: Reasons::new(init),
         })
     }
 
