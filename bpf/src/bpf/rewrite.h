@@ -3,14 +3,12 @@
 #ifndef MIDDLENET_REWRITE_H
 #define MIDDLENET_REWRITE_H
 
-#include "fast_path.h"
+#include "lookup.h"
 
 #define FAST_SET_ADDRESSES (FAST_SET_SRC | FAST_SET_DST)
 #define FAST_SET_PORTS (FAST_SET_SRC_PORT | FAST_SET_DST_PORT)
 #define FAST_SET_ANY 0x3f
 
-#define PROTOCOL_TCP 6
-#define PROTOCOL_UDP 17
 #define PROTOCOL_DCCP 33
 #define PROTOCOL_ICMP6 58
 #define PROTOCOL_UDPLITE 136
@@ -42,11 +40,6 @@ static __always_inline __u16 folded(__u64 sum)
 static __always_inline __u16 patched(__u16 checksum, __u64 difference)
 {
 	return ~folded((__u16)~checksum + difference);
-}
-
-static __always_inline int is_mapped(const __u64 *address)
-{
-	return !address[0] && (__u32)address[1] == MAPPED;
 }
 
 /* Where the checksum of a protocol is that covers the addresses; 0 if none does. */
