@@ -22,6 +22,7 @@ pub mod l2_bridge;
 pub mod l2_forward;
 pub mod l3_router;
 mod link_address;
+mod log_file;
 pub mod monitor;
 pub mod nat;
 mod path_pattern;
