@@ -8,7 +8,11 @@ use std::{env, fs};
 use libbpf_cargo::SkeletonBuilder;
 
 /// One `src/bpf/NAME.bpf.c` each.
-const PROGRAMS: [&str; 4] = ["xdp_redirect", "skmsg_route", "steer_rules", "xdp_flood"];
+const PROGRAMS: [&str; 5] = ["xdp_redirect", "skmsg_route", "steer_rules", "fast_path", "xdp_flood"];
+
+/// What they include.
+const HEADERS: [&str; 8] =
+    ["head.h", "hand_over.h", "steer.h", "stages.h", "fast_path.h", "lookup.h", "rewrite.h", "way.h"];
 
 /// Where `middlenet_descriptor.h` is: BPF and functions in C see the same one.
 const DESCRIPTOR_FOLDER: &str = "../sdk/shm/include";
@@ -36,7 +40,9 @@ fn build() -> Result<(), String> {
 
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run this through cargo")?);
     println!("cargo::rerun-if-changed={DESCRIPTOR_FOLDER}");
-    println!("cargo::rerun-if-changed=src/bpf/steer.h");
+    for header in HEADERS {
+        println!("cargo::rerun-if-changed=src/bpf/{header}");
+    }
     for name in PROGRAMS {
         let source = PathBuf::from(format!("src/bpf/{name}.bpf.c"));
         println!("cargo::rerun-if-changed={}", source.display());

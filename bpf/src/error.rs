@@ -117,6 +117,13 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The maps of fast paths could not be made, read or changed.
+    #[error("cannot use the maps of fast paths: {source}")]
+    FastPaths {
+        /// What the kernel answered.
+        source: io::Error,
+    },
+
     /// A program could not be run on a packet by itself.
     #[error("cannot run the BPF program on a packet of {bytes} bytes: {source}")]
     Trial {
@@ -190,8 +197,8 @@ pub enum Error {
     },
 }
 
-/// How libbpf heads what the verifier said.
-const VERIFIER_LOG: &str = "BEGIN PROG LOAD LOG";
+/// In the lines that libbpf puts before and behind what the verifier said; the first may have been cut off.
+const VERIFIER_LOG: &str = "PROG LOAD LOG";
 
 impl Error {
     /// Why a program was not loaded; `log` is what libbpf said meanwhile.

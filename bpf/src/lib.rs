@@ -4,15 +4,15 @@
 //! of the binary. What callers see are typed guards: a program is attached while its guard lives, and no longer.
 //!
 //! ```text
-//! XdpPort::attach --> XdpAttachment --set_socket(queue, xsk)--> packets of that queue reach the socket
-//!                          |
-//!                          +--drop, or death of the process--> the interface is as it was
+//! XdpPort::load --set_socket(queue, xsk)--> attach --> XdpAttachment: packets of that queue reach the socket
+//!                                                           |
+//!                                                           +--drop, or death of the process--> the interface is as it was
 //! ```
 //!
 //! ```text
-//! XdpPort::attach_steered(tables) --> SteeredAttachment --replace(tables)--> each packet meets the old rules or the new ones
-//!                                          |
-//!                                          +--install_flow(flow, action, lifetime)--> goes before the rules until it expires
+//! SteeredPort::load(tables) --as above--> SteeredAttachment --replace(tables)--> each packet meets the old rules or the new ones
+//!                                              |
+//!                                              +--install_flow(flow, action, lifetime)--> goes before the rules until it expires
 //! ```
 //!
 //! ```text
@@ -28,6 +28,7 @@
 
 mod counters;
 mod error;
+mod fast;
 mod flood;
 mod log;
 mod skeletons;
@@ -37,15 +38,19 @@ mod trial;
 mod xdp;
 
 pub use error::Error;
+pub use fast::{
+    DirectPort, Entry, FastPaths, FastPort, HopMaps, KernelReason, SlowReason, StageCounters, StagePlan, Target,
+};
 pub use flood::Flood;
 pub use skmsg::{
     Check, Filter, KeySet, SelfTest, SharedLedger, Skmsg, SkmsgCounters, entry, generation, holder, self_test,
     socket_pair,
 };
 pub use steer::{
-    FlowEntry, META_BYTES, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, Steering, take_tag,
+    FlowEntry, META_BYTES, Mark, RuleCounters, SteerCounters, SteerTotals, SteeredAttachment, SteeredPort, Steering,
+    take_mark, take_tag,
 };
-pub use trial::{Run, Trial, Verdict};
+pub use trial::{Outcome, Run, Trial, Verdict};
 pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort};
 
 /// The outcome of this crate's operations.

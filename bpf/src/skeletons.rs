@@ -42,6 +42,20 @@ pub(crate) mod steer_rules {
     include!(concat!(env!("OUT_DIR"), "/steer_rules.skel.rs"));
 }
 
+/// `src/bpf/fast_path.bpf.c`.
+// Generated: its style is its generator's.
+#[allow(
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    missing_docs,
+    rust_2018_idioms,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+pub(crate) mod fast_path {
+    include!(concat!(env!("OUT_DIR"), "/fast_path.skel.rs"));
+}
+
 /// `src/bpf/xdp_flood.bpf.c`.
 // Generated: its style is its generator's.
 #[allow(

@@ -7,19 +7,20 @@ mod rule_set;
 mod small;
 
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use libbpf_rs::MapHandle;
 use middlenet_steer::Tables;
 
-use crate::xdp::{FreeInterface, Link, Mode, XdpHook};
+use crate::fast::FastPort;
+use crate::xdp::{FreeInterface, Link, Mode, Sockets, XdpHook};
 use crate::{Error, Result};
 
 pub use counters::{RuleCounters, SteerCounters, SteerTotals};
 pub use flows::FlowEntry;
-pub use meta::{META_BYTES, take_tag};
+pub use meta::{META_BYTES, Mark, take_mark, take_tag};
 
 use counters::Kept;
 use flows::FlowCount;
@@ -61,6 +62,15 @@ struct Shared {
     sockets: MapHandle,
     counters: MapHandle,
     flows: MapHandle,
+    /// What leads to the fast paths of functions, if there are any.
+    fast: Option<FastPort>,
+}
+
+impl Shared {
+    /// The slot of queue 0 among the sockets.
+    fn first_slot(&self) -> u32 {
+        self.fast.as_ref().map_or(0, FastPort::first_slot)
+    }
 }
 
 impl Steering {
@@ -71,7 +81,22 @@ impl Steering {
     /// [`Error::NotPermitted`] and [`Error::Load`] when the kernel refuses the program, which takes CAP_BPF, CAP_NET_ADMIN and
     /// CAP_PERFMON; [`Error::Tables`] when it refuses the tables.
     pub fn load(tables: &Tables) -> Result<Self> {
-        let (rule_set, shared) = RuleSet::load_first(tables)?;
+        Self::load_with(tables, None)
+    }
+
+    /// The same for a port whose chains have fast paths: packets of such a chain go through these first.
+    ///
+    /// A packet that went into a chain's fast paths counts as redirected, whatever becomes of it there.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_fast(tables: &Tables, port: FastPort) -> Result<Self> {
+        Self::load_with(tables, Some(port))
+    }
+
+    fn load_with(tables: &Tables, port: Option<FastPort>) -> Result<Self> {
+        let (rule_set, shared) = RuleSet::load_first(tables, port)?;
         let kept = Kept::new(tables.rules().len());
         Ok(Self { shared, flows: FlowCount::default(), rule_set, kept, link: None })
     }
@@ -111,20 +136,72 @@ impl Steering {
         Ok(self.kept.sums(&of_rules, totals))
     }
 
-    pub(crate) fn attach(mut self, interface: FreeInterface, mode: Mode) -> Result<SteeredAttachment> {
-        let sockets = MapHandle::try_from(&self.shared.sockets)
-            .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
-        let hook = interface.attach(self.program(), mode, sockets)?;
-        self.link = Some(hook.link());
-        Ok(SteeredAttachment { hook, steering: self })
-    }
-
     pub(crate) fn program(&self) -> BorrowedFd<'_> {
         self.rule_set.program()
     }
 
     pub(crate) fn sockets(&self) -> &MapHandle {
         &self.shared.sockets
+    }
+
+    pub(crate) fn first_slot(&self) -> u32 {
+        self.shared.first_slot()
+    }
+}
+
+/// An interface about to get a program that steers packets by rules: as [`XdpPort`](crate::XdpPort), with a rule set.
+#[derive(Debug)]
+pub struct SteeredPort {
+    interface: FreeInterface,
+    sockets: Sockets,
+    steering: Steering,
+}
+
+impl SteeredPort {
+    /// Loads a rule set for the interface with this index, in the caller's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpPort::load`](crate::XdpPort::load) and [`Steering::load`].
+    pub fn load(ifindex: u32, tables: &Tables) -> Result<Self> {
+        Self::of(FreeInterface::find(ifindex)?, Steering::load(tables)?)
+    }
+
+    /// The same for a port whose chains have fast paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_fast(ifindex: u32, tables: &Tables, port: FastPort) -> Result<Self> {
+        Self::of(FreeInterface::find(ifindex)?, Steering::load_fast(tables, port)?)
+    }
+
+    fn of(interface: FreeInterface, steering: Steering) -> Result<Self> {
+        let sockets = MapHandle::try_from(&steering.shared.sockets)
+            .map_err(|error| Error::of_load(rule_set::PROGRAM, &error, String::new()))?;
+        let sockets = interface.sockets(sockets, steering.shared.first_slot());
+        Ok(Self { sockets, interface, steering })
+    }
+
+    /// As [`XdpPort::set_socket`](crate::XdpPort::set_socket).
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpHook::set_socket`].
+    pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<()> {
+        self.sockets.set(queue, socket)
+    }
+
+    /// Attaches the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`XdpPort::attach`](crate::XdpPort::attach).
+    pub fn attach(self, mode: Mode) -> Result<SteeredAttachment> {
+        let Self { interface, sockets, mut steering } = self;
+        let hook = interface.attach(steering.program(), mode, sockets)?;
+        steering.link = Some(hook.link());
+        Ok(SteeredAttachment { hook, steering })
     }
 }
 

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use libbpf_rs::{MapCore, MapFlags};
 use middlenet_steer::Tables;
 
-use crate::steer::{META_BYTES, Steering, take_tag};
+use crate::fast::FastPort;
+use crate::steer::{META_BYTES, Mark, Steering, take_mark};
 use crate::xdp::Redirect;
 use crate::{Error, Result};
 
@@ -35,6 +36,17 @@ pub struct Run {
     pub mean_ns: u32,
 }
 
+/// What came out of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The program's decision.
+    pub verdict: Verdict,
+    /// What is in front of the packet.
+    pub mark: Option<Mark>,
+    /// The packet.
+    pub packet: Vec<u8>,
+}
+
 /// A program in the kernel and on no interface, with a socket for its one receive queue.
 ///
 /// What runs here runs as it would on an interface, and counts as there (`BPF_PROG_TEST_RUN`).
@@ -51,26 +63,38 @@ enum Tried {
 }
 
 impl Trial {
-    /// The program of [`XdpPort::attach`](crate::XdpPort::attach).
+    /// The program of [`XdpPort`](crate::XdpPort).
     ///
     /// # Errors
     ///
     /// As there; [`Error::Trial`] when there is no socket to be had.
     pub fn redirect() -> Result<Self> {
         let loaded = Redirect::load()?;
-        let socket = with_socket(&loaded.sockets).map_err(|source| Error::Trial { bytes: 0, source })?;
+        let socket = with_socket(&loaded.sockets, 0).map_err(|source| Error::Trial { bytes: 0, source })?;
         Ok(Self { tried: Tried::Redirect(loaded.program), _socket: socket })
     }
 
-    /// The program of [`XdpPort::attach_steered`](crate::XdpPort::attach_steered).
+    /// The program of [`SteeredPort`](crate::SteeredPort).
     ///
     /// # Errors
     ///
     /// As there; [`Error::Trial`] when there is no socket to be had.
     pub fn steering(tables: &Tables) -> Result<Self> {
-        let steering = Steering::load(tables)?;
+        Self::of(Steering::load(tables)?)
+    }
+
+    /// The same for a port whose chains have fast paths.
+    ///
+    /// # Errors
+    ///
+    /// As [`steering`](Self::steering).
+    pub fn fast(tables: &Tables, port: FastPort) -> Result<Self> {
+        Self::of(Steering::load_fast(tables, port)?)
+    }
+
+    fn of(steering: Steering) -> Result<Self> {
         let failed = |source| Error::Trial { bytes: 0, source };
-        let socket = with_socket(steering.sockets()).map_err(failed)?;
+        let socket = with_socket(steering.sockets(), steering.first_slot()).map_err(failed)?;
         Ok(Self { tried: Tried::Steering(Box::new(steering)), _socket: socket })
     }
 
@@ -88,16 +112,33 @@ impl Trial {
     ///
     /// [`Error::Trial`] when the kernel refuses: it takes no packet shorter than 14 bytes, nor longer than a page.
     pub fn run(&self, packet: &[u8], repeat: u32) -> Result<Run> {
+        let (outcome, mean_ns) = self.outcome(packet, repeat, LOOPBACK)?;
+        Ok(Run { verdict: outcome.verdict, tag: outcome.mark.map(|mark| mark.tag), mean_ns })
+    }
+
+    /// Runs the program on a packet once, as one that came in by this interface (0 for none in particular), which has to be up.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); likewise if there is no such interface.
+    pub fn pass(&self, packet: &[u8], ifindex: u32) -> Result<Outcome> {
+        self.outcome(packet, 1, ifindex).map(|(outcome, _)| outcome)
+    }
+
+    fn outcome(&self, packet: &[u8], repeat: u32, ifindex: u32) -> Result<(Outcome, u32)> {
         let program = match &self.tried {
             Tried::Redirect(program) => program.as_fd(),
             Tried::Steering(steering) => steering.program(),
         };
-        run(program, packet, repeat).map_err(|source| Error::Trial { bytes: packet.len(), source })
+        run(program, packet, repeat, ifindex).map_err(|source| Error::Trial { bytes: packet.len(), source })
     }
 }
 
+/// No interface in particular.
+const LOOPBACK: u32 = 0;
+
 /// Enters a socket for queue 0. It is bound to nothing, so nothing is ever handed to it.
-fn with_socket(sockets: &impl MapCore) -> io::Result<OwnedFd> {
+fn with_socket(sockets: &impl MapCore, slot: u32) -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers.
     let raw = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if raw < 0 {
@@ -105,14 +146,15 @@ fn with_socket(sockets: &impl MapCore) -> io::Result<OwnedFd> {
     }
     // SAFETY: the call succeeded, so this is an open descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    let entered = sockets.update(&0_u32.to_ne_bytes(), &raw.to_ne_bytes(), MapFlags::ANY);
+    let entered = sockets.update(&slot.to_ne_bytes(), &raw.to_ne_bytes(), MapFlags::ANY);
     entered.map_err(|error| crate::error::io_error(&error))?;
     Ok(socket)
 }
 
-fn run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<Run> {
+fn run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, ifindex: u32) -> io::Result<(Outcome, u32)> {
     let context_bytes = size_of::<libbpf_sys::xdp_md>() as u32;
-    let mut context_in = libbpf_sys::xdp_md { data_end: packet.len() as u32, ..Default::default() };
+    let mut context_in =
+        libbpf_sys::xdp_md { data_end: packet.len() as u32, ingress_ifindex: ifindex, ..Default::default() };
     let mut context_out = libbpf_sys::xdp_md::default();
     let mut out = vec![0_u8; packet.len() + META_BYTES];
     let mut options = libbpf_sys::bpf_test_run_opts {
@@ -141,7 +183,9 @@ fn run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Result<Run> {
         4 => Verdict::Redirect,
         other => Verdict::Other(other),
     };
-    let has_meta = context_out.data as usize >= META_BYTES;
-    let tag = out.first_chunk_mut().filter(|_| has_meta).and_then(take_tag);
-    Ok(Run { verdict, tag, mean_ns: options.duration })
+    let before = (context_out.data as usize).min(out.len());
+    let mut packet = out.split_off(before);
+    packet.truncate((context_out.data_end - context_out.data) as usize);
+    let mark = out.first_chunk_mut().and_then(take_mark);
+    Ok((Outcome { verdict, mark, packet }, options.duration))
 }

@@ -9,15 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use libbpf_rs::MapHandle;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use middlenet_steer::Tables;
 
 use crate::counters::per_cpu_sums;
 use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
-use crate::steer::{SteeredAttachment, Steering};
 use crate::{Error, Result, log};
 
 pub use hook::XdpHook;
-pub(crate) use hook::{FreeInterface, Link};
+pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets};
 
 /// The name of the program, as `bpftool prog` and `ip -details link` show it.
 const PROGRAM: &str = "xdp_redirect";
@@ -80,34 +78,48 @@ pub struct XdpCounters {
     pub missing_pkts: u64,
 }
 
-/// An interface about to get a program that hands packets to AF_XDP sockets.
+/// An interface about to get the program that hands every packet to an AF_XDP socket: the program is in the kernel, and not
+/// attached yet.
+///
+/// Sockets are best set before it is attached. Packets of a queue without one go on to the kernel's own stack.
 #[derive(Debug)]
-pub struct XdpPort;
+pub struct XdpPort {
+    interface: FreeInterface,
+    sockets: Sockets,
+    program: OwnedFd,
+    counters: MapHandle,
+}
 
 impl XdpPort {
-    /// Loads the program that hands over every packet, and attaches it to the interface with this index, in the caller's
-    /// network namespace.
-    ///
-    /// Until a queue gets a socket by [`XdpHook::set_socket`], its packets go on to the kernel's own stack.
+    /// Loads the program for the interface with this index, in the caller's network namespace.
     ///
     /// # Errors
     ///
     /// [`Error::Occupied`] when another XDP program is attached: it is never replaced. [`Error::NotPermitted`],
-    /// [`Error::NoInterface`], [`Error::Load`] and [`Error::Attach`] as their names say.
-    pub fn attach(ifindex: u32, mode: Mode) -> Result<XdpAttachment> {
+    /// [`Error::NoInterface`] and [`Error::Load`] as their names say.
+    pub fn load(ifindex: u32) -> Result<Self> {
         let interface = FreeInterface::find(ifindex)?;
         let Redirect { program, sockets, counters } = Redirect::load()?;
-        Ok(XdpAttachment { hook: interface.attach(program.as_fd(), mode, sockets)?, counters })
+        Ok(Self { sockets: interface.sockets(sockets, 0), interface, program, counters })
     }
 
-    /// Loads the program that steers packets by rules, and attaches it likewise.
+    /// Once the program is attached, packets of receive queue `queue` go to this AF_XDP socket.
     ///
     /// # Errors
     ///
-    /// As [`attach`](Self::attach).
-    pub fn attach_steered(ifindex: u32, mode: Mode, tables: &Tables) -> Result<SteeredAttachment> {
-        let interface = FreeInterface::find(ifindex)?;
-        Steering::load(tables)?.attach(interface, mode)
+    /// As [`XdpHook::set_socket`].
+    pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<()> {
+        self.sockets.set(queue, socket)
+    }
+
+    /// Attaches the program.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Attach`] when the interface does not take it, [`Error::Occupied`] when somebody else was faster.
+    pub fn attach(self, mode: Mode) -> Result<XdpAttachment> {
+        let hook = self.interface.attach(self.program.as_fd(), mode, self.sockets)?;
+        Ok(XdpAttachment { hook, counters: self.counters })
     }
 }
 

@@ -30,7 +30,7 @@ fn pair() -> (Netns, Netns, Veth) {
 
 fn attach(netns: &Netns, device: &str, mode: Mode) -> Result<XdpAttachment, Error> {
     netns
-        .enter(|| XdpPort::attach(if_nametoindex(device).expect("the device is there"), mode))
+        .enter(|| XdpPort::load(if_nametoindex(device).expect("the device is there"))?.attach(mode))
         .expect("the namespace can be entered")
 }
 
@@ -124,7 +124,7 @@ fn what_is_no_af_xdp_socket_is_refused() {
 #[test]
 fn an_index_without_an_interface_is_named() {
     require_root!();
-    let refused = XdpPort::attach(0x7fff_fffe, Mode::Auto).expect_err("there is no such interface");
+    let refused = XdpPort::load(0x7fff_fffe).expect_err("there is no such interface");
     assert!(matches!(refused, Error::NoInterface { ifindex: 0x7fff_fffe }), "{refused}");
 }
 
@@ -149,7 +149,7 @@ fn a_killed_process_leaves_the_interface_as_it_was() {
 fn hold_an_interface_until_killed() {
     let Some(device) = env::var_os(HOLD) else { return };
     let ifindex = if_nametoindex(device.as_os_str()).expect("the device is there");
-    let _attachment = XdpPort::attach(ifindex, Mode::Auto).expect("the program attaches");
+    let _attachment = XdpPort::load(ifindex).and_then(|port| port.attach(Mode::Auto)).expect("the program attaches");
     println!("holding");
     thread::sleep(Duration::from_secs(60));
 }

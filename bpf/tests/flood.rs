@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use middlenet_bpf::{Error, Flood, Mode, XdpPort};
+use middlenet_bpf::{Error, Flood, Mode, SteeredPort};
 use middlenet_steer::{Action, Match, Prefix, Rule, Tables};
 use middlenet_tests::{End, Netns, Veth, require_root, wait_until};
 use nix::net::if_::if_nametoindex;
@@ -32,7 +32,7 @@ fn heads_arrive_in_turn_and_nothing_else() {
     };
     let tables = Tables::compile(&[to("10.0.0.1"), to("10.0.0.2")], Action::Kernel).expect("tables");
     let attachment = right
-        .enter(|| XdpPort::attach_steered(index(), Mode::Native, &tables))
+        .enter(|| SteeredPort::load(index(), &tables)?.attach(Mode::Native))
         .expect("the namespace can be entered")
         .expect("the programs attach");
     let heads = [head([10, 0, 0, 1]), head([10, 0, 0, 2])];

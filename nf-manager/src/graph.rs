@@ -142,6 +142,12 @@ impl Graph {
         })
     }
 
+    /// Whether a chain has a port.
+    #[inline]
+    pub(crate) fn has_port(&self, chain: u16, port: u8) -> bool {
+        has_port(&self.chains[usize::from(chain)], port)
+    }
+
     /// Where a packet without another verdict goes on from a hop.
     #[inline]
     pub(crate) fn next(&self, hop: u16, reverse: bool) -> Target {

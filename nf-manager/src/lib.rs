@@ -24,6 +24,7 @@
 mod command;
 mod control;
 mod counters;
+mod fast_path;
 mod graph;
 mod lane;
 mod latency;

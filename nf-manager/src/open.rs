@@ -5,11 +5,13 @@ mod xdp;
 pub(crate) use xdp::{OpenedXdp, XdpOpener};
 
 use crate::port::{Capture, Clock, Queue, SharedWriter};
+use crate::steering::tables;
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{SteeredAttachment, XdpAttachment, XdpHook};
 use middlenet_dpdk::{Eal, Pool, Port, PortConfig, Queues};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
 use middlenet_sdk::PortInfo;
+use middlenet_steer::Tables;
 use middlenet_xsk::{Promiscuous, Umem};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,6 +66,8 @@ pub(crate) struct Ports {
     pub(crate) notes: Vec<String>,
     /// By worker, then by port.
     pub(crate) queues: Vec<Vec<Option<Queue>>>,
+    /// The rules of ports that have some.
+    pub(crate) tables: Vec<Option<Tables>>,
     /// To open an AF_XDP port again.
     pub(crate) xdp: XdpOpener,
 }
@@ -86,8 +90,10 @@ impl<'a> Opener<'a> {
     pub(crate) fn open(mut self, plan: &ManagerPlan) -> Result<Ports, ManagerError> {
         let queues = (0..self.workers).map(|_| Vec::new()).collect();
         let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan);
-        let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues, xdp };
+        let mut ports =
+            Ports { opened: Vec::new(), infos: Vec::new(), notes: Vec::new(), queues, tables: Vec::new(), xdp };
         for (id, port) in (0..).zip(&plan.ports) {
+            ports.tables.push(port.steering.as_ref().map(|steering| tables(&port.name, steering)).transpose()?);
             match &port.kind {
                 PortKind::Dpdk { device } => self.open_dpdk(id, port, device, &mut ports)?,
                 PortKind::Xdp { interface, mode } => self.open_xdp(id, port, interface, *mode, &mut ports)?,
@@ -132,7 +138,8 @@ impl<'a> Opener<'a> {
         mode: XdpMode,
         ports: &mut Ports,
     ) -> Result<(), ManagerError> {
-        let OpenedXdp { program, promiscuous, interface, queues, note } = ports.xdp.open(plan, name, mode)?;
+        let tables = ports.tables.get(usize::from(id)).and_then(Option::as_ref);
+        let OpenedXdp { program, promiscuous, interface, queues, note } = ports.xdp.open(plan, name, mode, tables)?;
         ports.notes.extend(note);
         for (worker, queue) in ports.queues.iter_mut().zip(queues) {
             worker.push(Some(queue));

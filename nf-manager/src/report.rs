@@ -4,7 +4,9 @@ use crate::counters::{Count, HopDrop, MISSED, PortLoss};
 use crate::latency::Histogram;
 use crate::open::Opened;
 use crate::running::Running;
-use middlenet_plan::{Conservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage};
+use middlenet_plan::{
+    Conservation, FastPathConservation, HopStats, InstanceStats, Placement, PortStats, Stats, WorkerStats, drop_stage,
+};
 use middlenet_sdk::DropReason;
 
 impl Running {
@@ -33,6 +35,7 @@ impl Running {
             buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum::<u64>()
                 + self.buffers_in_devices(),
             buffers_lent: self.hop_sum(|hop| hop.lent.get()),
+            fast_paths: FastPathConservation::default(),
         };
         Stats { uptime_s: self.started.elapsed().as_secs_f64(), ports, hops, workers: workers.collect(), conservation }
     }
@@ -139,6 +142,7 @@ impl Running {
                 self.tsc_hz as f64 / 1e6,
             ),
             instances: self.instances(hop, reports),
+            fast_path: None,
         }
     }
 

@@ -92,14 +92,14 @@ impl Running {
         let pool = Pool::create(&eal, buffers, &PoolConfig::default())
             .map_err(|e| ManagerError::new(format!("the packet pool cannot be made: {e}")))?;
         let clock = Clock::default();
-        let Ports { opened, infos, mut notes, queues, xdp } =
+        let Ports { opened, infos, mut notes, queues, tables, xdp } =
             Opener::new(&eal, &pool, plan.workers.len(), Arc::clone(&clock)).open(&plan)?;
         if !huge && !plan.unprivileged {
             notes
                 .push("no huge pages: packet memory is on 4 KiB pages, which costs up to a quarter of the rate".into());
         }
-        let steered =
-            (0..).zip(&opened).map(|(id, opened)| Steered::of(&plan, id, opened)).collect::<Result<_, _>>()?;
+        let with_tables = opened.iter().zip(tables);
+        let steered = (0..).zip(with_tables).map(|(id, (o, tables))| Steered::of(&plan, id, o, tables)).collect();
         let shared = Arc::new(Shared {
             ledger: Ledger::new(pool.count()),
             graph: Graph::new(&plan),

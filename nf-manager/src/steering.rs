@@ -8,6 +8,7 @@ pub(crate) use flows::{Diversion, Diverted};
 pub(crate) use rules::RuleSet;
 
 use crate::command::Command;
+use crate::fast_path::destinations;
 use crate::open::{Opened, XdpProgram};
 use crate::port::Steering;
 use crate::running::Running;
@@ -50,15 +51,17 @@ pub(crate) fn tables(port: &str, plan: &SteeringPlan) -> Result<Tables, ManagerE
 
 impl Steered {
     /// The steering of a port that is open; none without rules.
-    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened) -> Result<Option<Self>, ManagerError> {
-        let port = &plan.ports[usize::from(id)];
-        let targets = targets(plan, id);
-        let workers = plan.workers.len();
-        let Some(plan) = port.steering.clone() else { return Ok(None) };
-        let rules = Arc::new(RuleSet::new(tables(&port.name, &plan)?, workers, targets));
+    pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
+        let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
+        let plan = plan.ports[usize::from(id)].steering.clone()?;
         let before = vec![(0, 0); plan.to.len()];
         let by_xdp = matches!(opened, Opened::Xdp { .. });
-        Ok(Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true }))
+        Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true })
+    }
+
+    /// Its rules.
+    pub(crate) fn tables(&self) -> &Tables {
+        self.rules.tables()
     }
 
     /// How a worker tells the packets of the port apart.
@@ -89,10 +92,12 @@ impl Steered {
     }
 }
 
-/// Where functions may steer flows of a port.
+/// Where packets of a port may go beside where its rules lead: where functions may steer flows, and where fast paths leave them.
 fn targets(plan: &ManagerPlan, port: u8) -> impl Iterator<Item = Action> + '_ {
     let of_hops = plan.hops.iter().flat_map(|hop| &hop.steering);
-    of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action)
+    let steered = of_hops.filter(move |target| target.ports.contains(&port)).map(|target| target.action);
+    let left = destinations(plan, port).into_iter().map(|destination| Action::Tag(destination.tag()));
+    steered.chain(left)
 }
 
 /// Packets and bytes, added up rule by rule.

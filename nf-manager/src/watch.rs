@@ -12,10 +12,12 @@ use crate::command::Command;
 use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
 use crate::running::{COMMAND_LIMIT, Running};
+use crate::steering::Steered;
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
 use middlenet_plan::PortKind;
+use middlenet_steer::Tables;
 use middlenet_xsk::Interface;
 use std::time::{Duration, Instant};
 
@@ -149,7 +151,7 @@ impl Running {
                 self.watches[id].trouble = Some(trouble);
                 self.let_go(id);
             }
-            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode) {
+            (Opened::Gone, Some(found)) if found.up => match self.xdp.open(&plan, interface, *mode, self.tables(id)) {
                 Ok(OpenedXdp { program, promiscuous, interface: found, queues, .. }) => {
                     self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
                     self.give_queues(id, queues);
@@ -161,6 +163,11 @@ impl Running {
             },
             _ => {}
         }
+    }
+
+    /// The rules of a port, if it has some.
+    fn tables(&self, id: usize) -> Option<&Tables> {
+        self.steered.get(id)?.as_ref().map(Steered::tables)
     }
 
     /// Closes what an interface left behind: its sockets, whose buffers come back, and its program.

@@ -2,6 +2,7 @@
 
 mod config;
 mod cores;
+mod fast_paths;
 mod graph;
 mod hops;
 mod listeners;
@@ -102,6 +103,7 @@ impl<'a> Checker<'a> {
         let broker = of_messages.then(|| self.messages(&cores, &mut processes, &mut notes));
         if let Some(manager) = &mut manager {
             self.steering(manager, broker.as_ref(), &mut notes);
+            self.fast_paths(manager, &mut notes);
             placed = self.place_rules(manager, &vf_ports, &mut vfs);
         }
         let processes = self.processes(processes, &cores, &mut notes);

@@ -1,12 +1,17 @@
 //! Devices that a run has taken: a locked file each, so that two runs do not share one by mistake. A lock ends with its process.
 
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use middlenet_sriov::PciAddress;
+
+use crate::lock::{Locked, is_locked};
+
+/// How often a claim that others have is tried for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A device as runs know it: two names of one device are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +44,9 @@ impl ClaimedDevice {
         Self { key: format!("user-{uid}"), shown: format!("the user {uid}") }
     }
 
-    /// The right to make VFs of this PF, which is apart from the use of the PF itself.
-    #[must_use]
-    pub fn making_vfs(self, pf: &str) -> Self {
-        Self { key: format!("{}-vfs", self.key), shown: format!("the making of virtual functions of `{pf}`") }
+    /// The right to make VFs of this PF, to set them up and to take them away, which is apart from the use of the PF itself.
+    pub fn changes_of_vfs(pf: PciAddress) -> Self {
+        Self { key: format!("pci-{pf}-vfs"), shown: format!("what is changed of the virtual functions of {pf}") }
     }
 
     /// Calls it by another name.
@@ -80,7 +84,7 @@ pub struct Claims(Vec<Claim>);
 #[derive(Debug)]
 struct Claim {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: Locked,
 }
 
 impl Claims {
@@ -105,9 +109,38 @@ impl Claims {
     pub fn holder(folder: &Path, device: &ClaimedDevice) -> Option<String> {
         let path = folder.join("claims").join(&device.key);
         let file = File::open(&path).ok()?;
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Some(claimant(&path)),
-            _ => None,
+        is_locked(&file).is_ok_and(|locked| locked).then(|| claimant(&path))
+    }
+
+    /// The same, unless it is this process for the run `name`.
+    pub fn other_holder(folder: &Path, name: &str, device: &ClaimedDevice) -> Option<String> {
+        Self::holder(folder, device).filter(|by| *by != own_words(name))
+    }
+
+    /// Takes all devices for the run `name`, and waits for those that another run has for a moment; `waiting` is called once, with
+    /// that run, if there is one.
+    ///
+    /// # Errors
+    /// [`ClaimError::Taken`] when the limit is over.
+    pub fn wait(
+        folder: &Path,
+        name: &str,
+        devices: &[ClaimedDevice],
+        limit: Duration,
+        waiting: impl FnOnce(&str),
+    ) -> Result<Self, ClaimError> {
+        let began = Instant::now();
+        let mut waiting = Some(waiting);
+        loop {
+            match Self::take(folder, name, devices) {
+                Err(ClaimError::Taken { by, .. }) if began.elapsed() < limit => {
+                    if let Some(waiting) = waiting.take() {
+                        waiting(&by);
+                    }
+                    std::thread::sleep(LOOK);
+                }
+                outcome => return outcome,
+            }
         }
     }
 }
@@ -118,18 +151,14 @@ impl Claim {
         loop {
             let file =
                 OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path).map_err(fail)?;
-            let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                    return Err(ClaimError::Taken { device: device.shown.clone(), by: claimant(path) });
-                }
-                Err((_, e)) => return Err(fail(e.into())),
+            let Some(mut lock) = Locked::take(file).map_err(fail)? else {
+                return Err(ClaimError::Taken { device: device.shown.clone(), by: claimant(path) });
             };
             // Whoever let go removed the file: a lock on it is a lock on nothing.
             let inode = lock.metadata().map_err(fail)?.ino();
             if fs::metadata(path).is_ok_and(|m| m.ino() == inode) {
                 lock.set_len(0).map_err(fail)?;
-                lock.write_all(format!("`{name}` (process {})\n", std::process::id()).as_bytes()).map_err(fail)?;
+                lock.write_all(format!("{}\n", own_words(name)).as_bytes()).map_err(fail)?;
                 return Ok(Self { path: path.into(), _lock: lock });
             }
         }
@@ -141,6 +170,11 @@ impl Drop for Claim {
         // Still locked: nobody else can have taken it.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// What this process writes into its claims for the run `name`.
+fn own_words(name: &str) -> String {
+    format!("`{name}` (process {})", std::process::id())
 }
 
 fn claimant(path: &Path) -> String {
@@ -186,6 +220,47 @@ mod tests {
         fs::write(folder.path().join("claims/a"), "`edge` (process 1)\n").unwrap();
         assert_eq!(Claims::holder(folder.path(), &device("a")), None);
         Claims::take(folder.path(), "core", &[device("a")]).unwrap();
+    }
+
+    /// Those who look, however many, keep nobody from taking.
+    #[test]
+    fn asking_takes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        Claims::holder(folder.path(), &device("a"));
+                    }
+                });
+            }
+            let taken = (0..20_000).find_map(|_| Claims::take(folder.path(), "edge", &[device("a")]).err());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.is_none(), "{taken:?}");
+        });
+    }
+
+    #[test]
+    fn what_others_have_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let a = device("a");
+        let edge = Claims::take(folder.path(), "edge", std::slice::from_ref(&a)).unwrap();
+        assert_eq!(Claims::other_holder(folder.path(), "edge", &a), None);
+        let by = Claims::other_holder(folder.path(), "core", &a).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let wait = |limit, tell: std::sync::mpsc::Sender<String>| {
+                let tell = move |by: &str| tell.send(by.to_owned()).unwrap();
+                Claims::wait(folder.path(), "core", std::slice::from_ref(&a), limit, tell)
+            };
+            let refusal = wait(Duration::ZERO, tell.clone()).unwrap_err();
+            assert!(matches!(refusal, ClaimError::Taken { .. }), "{refusal}");
+            let core = scope.spawn(move || wait(Duration::from_secs(60), tell).map(drop));
+            assert_eq!(told.recv().unwrap(), by);
+            drop(edge);
+            core.join().unwrap().unwrap();
+        });
     }
 
     #[test]

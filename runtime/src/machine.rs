@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::domain::Ids;
+use middlenet_fast_path::Shape;
 use middlenet_sdk::Layer;
 use middlenet_sriov::Inventory;
 use serde_json::Value;
@@ -72,6 +73,8 @@ pub struct Description {
     pub layer: Option<Layer>,
     /// JSON schema of its configuration.
     pub schema: Value,
+    /// What its fast path can hold, [`Shape::NONE`] without one; nothing where that is not known.
+    pub fast_path: Option<Shape>,
 }
 
 /// A user of this host, by name or number.

@@ -1,11 +1,12 @@
 //! Where a run leaves its traces: the lock on its name, its control socket, and what to clean up after a crash.
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::lock::{Locked, is_locked};
 
 /// The folder of all runs of this user: `/run/middlenet` for root, else below `$XDG_RUNTIME_DIR` or in `/tmp`.
 pub fn path() -> PathBuf {
@@ -31,15 +32,13 @@ pub fn running() -> Vec<String> {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".lock").map(str::to_owned))
-        .filter(|name| is_locked(&path().join(format!("{name}.lock"))))
+        .filter(|name| {
+            let lock = File::open(path().join(format!("{name}.lock")));
+            lock.and_then(|file| is_locked(&file)).unwrap_or(false)
+        })
         .collect();
     names.sort();
     names
-}
-
-fn is_locked(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
 }
 
 /// What a run changed on the host, so that the next one of its name can undo it after a crash.
@@ -80,7 +79,7 @@ pub enum FolderError {
 /// The name of a run, taken. The lock ends with the process, whatever ends it.
 #[derive(Debug)]
 pub struct RunFolder {
-    _lock: Flock<File>,
+    _lock: Locked,
     name: String,
     folder: PathBuf,
 }
@@ -112,13 +111,12 @@ impl RunFolder {
             .open(&lock_path)
             .map_err(fail(&lock_path))?;
         let traces = read_traces(&folder.join(format!("{name}.json")));
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok((Self { _lock: lock, name: name.into(), folder }, traces)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+        match Locked::take(file).map_err(fail(&lock_path))? {
+            Some(lock) => Ok((Self { _lock: lock, name: name.into(), folder }, traces)),
+            None => {
                 let by = traces.map(|t| format!(" (process {}, of {})", t.pid, t.manifest)).unwrap_or_default();
                 Err(FolderError::Taken { name: name.into(), by })
             }
-            Err((_, e)) => Err(FolderError::Io { path: lock_path, source: e.into() }),
         }
     }
 

@@ -41,6 +41,7 @@ use crate::claim::Claims;
 use crate::domain::Ids;
 use crate::kernel_port::KernelPorts;
 use crate::machine::Machine;
+use crate::other_runs::OtherRuns;
 use crate::plan::{Plan, Plane};
 use crate::run_folder::RunFolder;
 use changes::Job;
@@ -105,7 +106,7 @@ pub struct Taken {
     /// Interfaces that were made.
     pub kernel_ports: KernelPorts,
     /// Virtual functions that were made.
-    pub vfs: Option<Vfs>,
+    pub vfs: Option<Vfs<OtherRuns>>,
     /// Devices that no other run may have.
     pub claims: Claims,
     /// The name.

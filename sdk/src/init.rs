@@ -1,5 +1,6 @@
 //! What a function learns and declares when it starts.
 
+use crate::fast_path::{self, FastPath};
 use crate::middlebox::Upstream;
 use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port, SteerTarget};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,7 @@ pub struct Init {
     upstreams: Vec<String>,
     upstreams_alike: bool,
     is_trial: bool,
+    fast_path: FastPath,
 }
 
 impl Init {
@@ -77,6 +79,33 @@ impl Init {
     pub fn with_steering(mut self, names: Vec<String>) -> Self {
         self.steering = names;
         self
+    }
+
+    /// With this fast path, for hosts: they [begin](Self::begin) it when the instance takes over, and write what the function has
+    /// queued after each call of it ([`FastPath::flush`]).
+    #[must_use]
+    pub fn with_fast_path(mut self, fast_path: FastPath) -> Self {
+        self.fast_path = fast_path;
+        self
+    }
+
+    /// The function's fast path; one that does nothing where the manifest gives it none. Declares the counters `fast_*`.
+    pub fn fast_path(&mut self) -> FastPath {
+        if self.fast_path.is_active() {
+            let counters = fast_path::COUNTERS.map(|(name, help)| self.counter(name, help));
+            self.fast_path.count_with(counters);
+        }
+        self.fast_path.clone()
+    }
+
+    /// For hosts: a handle on the fast path for [`FastPath::flush`].
+    pub fn host_fast_path(&self) -> FastPath {
+        self.fast_path.clone()
+    }
+
+    /// For hosts: the first instance works from now on. [`Self::continue_from`] says it of those that replace another.
+    pub fn begin(&self) {
+        self.fast_path.begin();
     }
 
     /// Whether the instance is made only to see if the configuration can be used, and is let go at once: then files stay
@@ -203,15 +232,21 @@ impl Init {
 
     /// An empty one for the instance that replaces this one's.
     pub fn renewed(&self) -> Self {
-        Self::new(self.ports.clone(), self.outputs.clone()).with_steering(self.steering.clone())
+        Self::new(self.ports.clone(), self.outputs.clone())
+            .with_steering(self.steering.clone())
+            .with_fast_path(self.fast_path.renewed())
     }
 
-    /// Lets counters of the same name go on from the replaced instance's values.
+    /// For hosts: the instance takes over. Counters of the same name go on from the replaced instance's values, and the fast path
+    /// is this one's.
     pub fn continue_from(&self, previous: &Self) {
         for (info, counter) in &self.counters {
             if let Some((_, old)) = previous.counters.iter().find(|(old, _)| old == info) {
                 counter.add(old.get());
             }
         }
+        previous.fast_path.flush();
+        previous.fast_path.end();
+        self.fast_path.begin();
     }
 }

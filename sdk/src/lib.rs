@@ -44,6 +44,7 @@
 mod burst;
 mod channel;
 mod counter;
+pub mod fast_path;
 mod function;
 pub mod host;
 mod init;
@@ -77,6 +78,7 @@ pub use {schemars, serde, serde_json};
 
 /// What a function's source file needs.
 pub mod prelude {
+    pub use crate::fast_path::{Action, Ends, FastPath, FlowRule, Mode, Rewrite, Shape, Then};
     pub use crate::{
         Burst, ConfigError, Counter, DropReason, Held, Init, NetworkFunction, Output, Packet, Port, PortInfo,
         SteerTarget, Verdict,

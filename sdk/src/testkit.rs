@@ -20,6 +20,7 @@
 //! assert_eq!(kit.counter("runts"), 1);
 //! ```
 
+use crate::fast_path::{FastPath, Mode, View};
 use crate::{
     BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo,
     Registration, SteeredFlow, Verdict,
@@ -30,11 +31,14 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 const BUFFER_BYTES: u32 = 2048;
 const BUFFERS: u32 = 2048;
 const OFFSET_BYTES: u16 = 256;
+/// An hour: functions may subtract time-outs from the start.
+const START_NS: u64 = 3_600_000_000_000;
 
 /// What became of one packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +102,31 @@ impl<F: NetworkFunction> Testkit<F> {
         Self::with_init(config, Init::new(Self::two_ports(), Vec::new()).with_steering(names))
     }
 
+    /// On the chain of [`Testkit::new`], in a manifest that turns the function's fast path on. It is in memory:
+    /// [`Testkit::fast_path`] shows what is in it, and packets given to [`Testkit::run`] do not pass it.
+    ///
+    /// # Panics
+    /// When the function has no fast path that works in this mode.
+    pub fn with_fast_path(config: Value, mode: Mode) -> Result<Self, ConfigError> {
+        Self::with_init(config, Self::init_with_fast_path(Self::two_ports(), &[], mode))
+    }
+
+    /// As [`Testkit::with_fast_path`], on a chain with these ports, and with these named outputs.
+    pub fn with_fast_path_on(
+        config: Value,
+        mode: Mode,
+        ports: Vec<PortInfo>,
+        outputs: &[&str],
+    ) -> Result<Self, ConfigError> {
+        Self::with_init(config, Self::init_with_fast_path(ports, outputs, mode))
+    }
+
+    fn init_with_fast_path(ports: Vec<PortInfo>, outputs: &[&str], mode: Mode) -> Init {
+        assert!(F::FAST_PATH.works(mode), "the function's fast path does not work in the mode `{}`", mode.name());
+        let fast_path = FastPath::in_memory_at(mode, F::FAST_PATH, Arc::new(AtomicU64::new(START_NS)));
+        Init::new(ports, outputs.iter().map(|o| (*o).to_owned()).collect()).with_fast_path(fast_path)
+    }
+
     fn with_init(config: Value, mut init: Init) -> Result<Self, ConfigError> {
         let registration = Registration::of::<F>();
         let function = registration.create(config, &mut init)?;
@@ -111,10 +140,10 @@ impl<F: NetworkFunction> Testkit<F> {
             buffers: region,
             free: (0..BUFFERS).rev().collect(),
             state: BurstState::default(),
-            // An hour: functions may subtract time-outs from the start.
-            now_ns: 3_600_000_000_000,
+            now_ns: START_NS,
             _type: PhantomData,
         };
+        kit.init.begin();
         kit.advance(Duration::ZERO);
         Ok(kit)
     }
@@ -163,6 +192,7 @@ impl<F: NetworkFunction> Testkit<F> {
     pub fn advance(&mut self, by: Duration) {
         self.now_ns += u64::try_from(by.as_nanos()).unwrap_or(u64::MAX / 2);
         self.state.set_logical_clock(self.now_ns);
+        self.init.host_fast_path().set_clock(self.now_ns);
     }
 
     /// The value of a counter.
@@ -209,6 +239,14 @@ impl<F: NetworkFunction> Testkit<F> {
         std::mem::take(&mut self.state.steered)
     }
 
+    /// The function's fast path.
+    ///
+    /// # Panics
+    /// When it was made without one.
+    pub fn fast_path(&self) -> View {
+        self.init.host_fast_path().view().expect("a kit made with `with_fast_path`")
+    }
+
     /// Buffers that the function holds back.
     pub fn held(&self) -> usize {
         BUFFERS as usize - self.free.len() - self.state.spare.len()
@@ -234,6 +272,7 @@ impl<F: NetworkFunction> Testkit<F> {
         } else {
             self.function.process(&mut burst)
         }
+        self.init.host_fast_path().flush();
         self.collect_abandoned();
     }
 

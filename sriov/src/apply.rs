@@ -1,5 +1,6 @@
 //! Virtual functions as they are wanted, and back.
 
+use std::any::Any;
 use std::io;
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use crate::device::Device;
 use crate::discover::number;
 use crate::journal::{Journal, Step};
 use crate::nic::splits_natively;
-use crate::{Host, Linux, Nic, PciAddress, PfWish, SriovError, VfDriver, VfSetting, VfWish, check, discover};
+use crate::{Host, Linux, Nic, PciAddress, PfWish, Runs, SriovError, VfDriver, VfSetting, VfWish, check, discover};
 
 /// How often is looked whether an interface has come, or the PF's cable carries: five seconds.
 const PATIENCE: usize = 100;
@@ -25,28 +26,31 @@ pub struct ReadyVf {
 
 /// Virtual functions, ready for use. When this goes, the host is as it was found.
 #[derive(Debug)]
-pub struct Vfs<H: Host = Linux> {
-    host: H,
-    journal: Journal,
-    ready: Vec<ReadyVf>,
+pub struct Vfs<R: Runs, H: Host = Linux> {
+    made: Made<H>,
+    runs: R,
+    released: bool,
 }
 
-impl<H: Host> Vfs<H> {
+impl<R: Runs, H: Host> Vfs<R, H> {
     /// Makes and sets up what is asked for; all of it or nothing. `record` is where each change is written down before it is made; a
     /// record that is there already is of a run that crashed, and is undone first.
     ///
-    /// The caller sees to it that no other run does the same at the same time.
+    /// Other runs that do the same, or undo it, are waited for.
     ///
     /// # Errors
     /// [`SriovError`]; the host is as it was found.
-    pub fn apply(host: H, wishes: &[PfWish], record: &Path) -> Result<Self, SriovError> {
+    pub fn apply(host: H, runs: R, wishes: &[PfWish], record: &Path) -> Result<Self, SriovError> {
         let mut journal = Journal::open(record)?;
+        let inventory = discover(&host).map_err(SriovError::Look)?;
+        let wished = wishes.iter().filter_map(|wish| inventory.find(&wish.pf)?.pci);
+        let _turn = take_turn(&runs, journal.pfs(&host).chain(wished).collect())?;
         // What cannot be undone now stays in the journal, to be undone with the rest.
-        journal.undo(&host);
-        let mut vfs = Self { host, journal, ready: Vec::new() };
-        match vfs.make(wishes) {
-            Ok(()) => Ok(vfs),
-            Err(cause) => match vfs.release() {
+        journal.undo(&host, &runs);
+        let mut made = Made { host, journal, ready: Vec::new() };
+        match made.make(wishes) {
+            Ok(()) => Ok(Self { made, runs, released: false }),
+            Err(cause) => match made.journal.undo(&made.host, &runs) {
                 problems if problems.is_empty() => Err(cause),
                 problems => Err(SriovError::Left { cause: Box::new(cause), problems: problems.join("; ") }),
             },
@@ -55,14 +59,37 @@ impl<H: Host> Vfs<H> {
 
     /// The VFs, in the order of the wishes.
     pub fn ready(&self) -> &[ReadyVf] {
-        &self.ready
+        &self.made.ready
     }
 
     /// Undoes everything now; returns what could not be undone, a line each. That is kept in the record.
     pub fn release(mut self) -> Vec<String> {
-        self.journal.undo(&self.host)
+        self.undo()
     }
 
+    fn undo(&mut self) -> Vec<String> {
+        self.released = true;
+        undo(&mut self.made.journal, &self.made.host, &self.runs)
+    }
+}
+
+impl<R: Runs, H: Host> Drop for Vfs<R, H> {
+    fn drop(&mut self) {
+        if !self.released {
+            self.undo();
+        }
+    }
+}
+
+/// VFs as far as they have been made.
+#[derive(Debug)]
+struct Made<H> {
+    host: H,
+    journal: Journal,
+    ready: Vec<ReadyVf>,
+}
+
+impl<H: Host> Made<H> {
     fn make(&mut self, wishes: &[PfWish]) -> Result<(), SriovError> {
         let inventory = discover(&self.host).map_err(SriovError::Look)?;
         let nics = check(&inventory, wishes)?;
@@ -294,26 +321,35 @@ impl<H: Host> Vfs<H> {
     }
 }
 
-impl<H: Host> Drop for Vfs<H> {
-    fn drop(&mut self) {
-        self.journal.undo(&self.host);
-    }
-}
-
-/// The virtual functions that a crashed run changed by the word of its `record`; none if there is no record.
+/// The virtual functions that a crashed run changed by the word of its `record`, and that are there; none if there is no record.
 ///
 /// # Errors
-/// [`SriovError::Record`] when the record cannot be read.
-pub fn recorded(record: &Path) -> Result<Vec<PciAddress>, SriovError> {
-    Ok(Journal::open(record)?.virtual_functions())
+/// [`SriovError::Record`] when the record cannot be read, [`SriovError::Look`] when the host cannot be looked at.
+pub fn recorded(host: &dyn Host, record: &Path) -> Result<Vec<PciAddress>, SriovError> {
+    Journal::open(record)?.virtual_functions(host).map_err(SriovError::Look)
 }
 
 /// Undoes what a crashed run wrote down in `record`; returns what could not be undone, a line each.
 ///
 /// # Errors
 /// [`SriovError::Record`] when the record cannot be read.
-pub fn recover(host: &dyn Host, record: &Path) -> Result<Vec<String>, SriovError> {
-    Ok(Journal::open(record)?.undo(host))
+pub fn recover(host: &dyn Host, runs: &dyn Runs, record: &Path) -> Result<Vec<String>, SriovError> {
+    Ok(undo(&mut Journal::open(record)?, host, runs))
+}
+
+/// Undoes a journal when it is this run's turn.
+fn undo(journal: &mut Journal, host: &dyn Host, runs: &dyn Runs) -> Vec<String> {
+    match take_turn(runs, journal.pfs(host).collect()) {
+        Ok(_turn) => journal.undo(host, runs),
+        Err(e) => vec![e.to_string()],
+    }
+}
+
+/// Waits for the turn at these PFs; always in the same order, so that no two runs wait for each other.
+fn take_turn(runs: &dyn Runs, mut pfs: Vec<PciAddress>) -> Result<Option<Box<dyn Any>>, SriovError> {
+    pfs.sort();
+    pfs.dedup();
+    if pfs.is_empty() { Ok(None) } else { runs.turn(&pfs).map(Some) }
 }
 
 fn refused(what: String, device: &str, source: io::Error) -> SriovError {

@@ -111,6 +111,11 @@ impl Device {
         Ok(tree.vfs(&self.folder(host), self.driver(host).as_deref(), None))
     }
 
+    /// Its PF, if it is a VF.
+    pub(crate) fn pf(self, host: &dyn Host) -> Option<PciAddress> {
+        link_name(&self.folder(host).join("physfn"))?.parse().ok()
+    }
+
     /// The process that has it open through VFIO.
     pub(crate) fn user(self, host: &dyn Host) -> Option<Held> {
         Tree { host, links: &[] }.process_with(self.0, group(&self.folder(host)))

@@ -150,6 +150,9 @@ pub enum SriovError {
         /// What is left.
         problems: String,
     },
+    /// Another run is at it, and does not come to an end.
+    #[error("another run changes virtual functions of the same NIC: {0}")]
+    NoTurn(String),
     /// The host could not be looked at.
     #[error("cannot look at the network devices: {0}")]
     Look(io::Error),

@@ -1,6 +1,7 @@
 //! A small kernel over a temporary folder: PFs that make VFs, drivers that bind, links with VFs; and it can fail at any change.
 
 use middlenet_steer::Prefix;
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +9,13 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use tempfile::TempDir;
 
 use crate::discover::{PCI_DEVICES, PCI_DRIVERS, link_name, names, number, text};
-use crate::{Feature, Filter, FilterTarget, Filters, Host, Link, Mac, PciAddress, VfSetting, VfSettings};
+use crate::{
+    Feature, Filter, FilterTarget, Filters, Host, Link, Mac, PciAddress, Runs, SriovError, VfSetting, VfSettings,
+};
 
 /// The host of a test.
 #[derive(Debug)]
@@ -35,6 +39,12 @@ pub(crate) struct Fake {
     pub(crate) pauses: Cell<usize>,
     /// Pauses after which whoever has a device open closes it.
     pub(crate) closes_after: Cell<Option<usize>>,
+    /// What other runs have.
+    pub(crate) of_others: RefCell<Vec<PciAddress>>,
+    /// Another run is at it all the time.
+    pub(crate) no_turn: Cell<bool>,
+    /// The PFs that are this run's for the moment.
+    turn: Rc<RefCell<Vec<PciAddress>>>,
     next_group: Cell<u32>,
 }
 
@@ -57,6 +67,9 @@ impl Fake {
             dead: Cell::new(false),
             pauses: Cell::new(0),
             closes_after: Cell::new(None),
+            of_others: RefCell::default(),
+            no_turn: Cell::new(false),
+            turn: Rc::default(),
             next_group: Cell::new(1),
         };
         for folder in [PCI_DEVICES, PCI_DRIVERS, "sys/class/net", "sys/kernel/iommu_groups", "sys/devices/pci0", "proc"]
@@ -182,6 +195,7 @@ impl Fake {
     }
 
     fn change(&self) -> io::Result<()> {
+        assert!(!self.turn.borrow().is_empty(), "changed out of turn");
         let now = self.changes.replace(self.changes.get() + 1);
         match self.fail_at.get().is_some_and(|at| now == at || now > at && self.dead.get()) {
             true => Err(io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32)),
@@ -267,6 +281,27 @@ impl Fake {
 
 fn of_driver(path: &Path) -> String {
     path.parent().unwrap().file_name().unwrap().to_str().unwrap().into()
+}
+
+impl Runs for Fake {
+    fn turn(&self, pfs: &[PciAddress]) -> Result<Box<dyn Any>, SriovError> {
+        struct Turn(Rc<RefCell<Vec<PciAddress>>>);
+        impl Drop for Turn {
+            fn drop(&mut self) {
+                self.0.borrow_mut().clear();
+            }
+        }
+        assert!(self.turn.borrow().is_empty(), "a turn within a turn waits for itself");
+        if self.no_turn.get() {
+            return Err(SriovError::NoTurn("`core` (process 7)".into()));
+        }
+        self.turn.borrow_mut().extend(pfs);
+        Ok(Box::new(Turn(Rc::clone(&self.turn))))
+    }
+
+    fn other(&self, function: PciAddress) -> Option<String> {
+        self.of_others.borrow().contains(&function).then(|| "`core` (process 7)".into())
+    }
 }
 
 impl Host for Fake {

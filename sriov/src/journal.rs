@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::device::Device;
-use crate::{Filter, Host, PciAddress, SriovError, VfSetting};
+use crate::{Filter, Host, Link, PciAddress, Runs, SriovError, VfSetting};
 
 /// A change of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,17 +57,17 @@ impl Step {
         }
     }
 
-    /// Undoes it, if it is still as the step left it.
+    /// Undoes it, if it is still as the step left it. What other runs build on stays.
     ///
     /// # Errors
     /// What is wrong, in words.
-    pub(crate) fn undo(&self, host: &dyn Host) -> Result<(), String> {
+    pub(crate) fn undo(&self, host: &dyn Host, runs: &dyn Runs) -> Result<(), String> {
         // A device that is gone has taken its settings with it.
         if !self.device().exists(host) {
             return Ok(());
         }
         let done = match self {
-            Self::Up { device } => self.undo_up(host, Device(*device)),
+            Self::Up { device } => return undo_up(host, runs, Device(*device)),
             Self::Autoprobe { pf, before, after } => {
                 let now = Device(*pf).read(host, "sriov_drivers_autoprobe");
                 match now.as_deref() == Some(flag(*after)) {
@@ -75,7 +75,7 @@ impl Step {
                     false => Ok(()),
                 }
             }
-            Self::Count { pf, after } => return undo_count(host, Device(*pf), *after),
+            Self::Count { pf, after } => return undo_count(host, runs, Device(*pf), *after),
             Self::Setting { pf, vf, before, after } => undo_setting(host, Device(*pf), *vf, *before, *after),
             Self::Unbind { vf, driver } => match Device(*vf).driver(host) {
                 None => Device(*vf).bind(host, driver),
@@ -92,17 +92,23 @@ impl Step {
         done.map_err(|e| format!("{}: {e}", self.device().0))
     }
 
-    fn undo_up(&self, host: &dyn Host, device: Device) -> io::Result<()> {
-        match device.link(host)? {
-            Some(link) if link.up => host.set_up(link.index, false),
-            _ => Ok(()),
+    /// Whether both together change nothing.
+    fn cancels(&self, earlier: &Self) -> bool {
+        match (earlier, self) {
+            (Self::Autoprobe { pf, before, after }, Self::Autoprobe { pf: same, before: from, after: to }) => {
+                pf == same && before == to && after == from
+            }
+            _ => false,
         }
     }
 
-    fn virtual_function(&self) -> Option<PciAddress> {
+    /// The VF that it changes.
+    fn virtual_function(&self, host: &dyn Host) -> io::Result<Option<PciAddress>> {
         match self {
-            Self::Unbind { vf, .. } | Self::Override { vf, .. } | Self::Bind { vf } => Some(*vf),
-            _ => None,
+            Self::Setting { pf, vf, .. } => {
+                Ok(Device(*pf).vfs(host)?.into_iter().find(|there| there.index == *vf).map(|there| there.pci))
+            }
+            step => Ok(Some(step.device()).filter(|device| device.pf(host).is_some()).map(|device| device.0)),
         }
     }
 
@@ -118,17 +124,37 @@ impl Step {
     }
 }
 
+/// A VF of `pf` that another run has, and that run.
+fn of_another_run(host: &dyn Host, runs: &dyn Runs, pf: Device) -> Result<Option<(PciAddress, String)>, String> {
+    let vfs = pf.vfs(host).map_err(|e| format!("{}: {e}", pf.0))?;
+    Ok(vfs.iter().find_map(|vf| Some((vf.pci, runs.other(vf.pci)?))))
+}
+
+fn undo_up(host: &dyn Host, runs: &dyn Runs, device: Device) -> Result<(), String> {
+    let down = |link: Option<Link>| match link {
+        Some(link) if link.up => host.set_up(link.index, false),
+        _ => Ok(()),
+    };
+    match of_another_run(host, runs, device)? {
+        Some((vf, run)) => Err(format!("{} stays up: its virtual function {vf} belongs to the run {run}", device.0)),
+        None => device.link(host).and_then(down).map_err(|e| format!("{}: {e}", device.0)),
+    }
+}
+
 fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
 }
 
-fn undo_count(host: &dyn Host, pf: Device, after: u16) -> Result<(), String> {
+fn undo_count(host: &dyn Host, runs: &dyn Runs, pf: Device, after: u16) -> Result<(), String> {
     if pf.read(host, "sriov_numvfs") != Some(after.to_string()) {
         return Ok(());
     }
     let vfs = pf.vfs(host).map_err(|e| format!("{}: {e}", pf.0))?;
     if let Some((vf, held)) = vfs.iter().find_map(|vf| Some((vf, vf.held.clone()?))) {
         return Err(format!("the virtual functions of {} stay: {} is held by {held}", pf.0, vf.pci));
+    }
+    if let Some((vf, run)) = of_another_run(host, runs, pf)? {
+        return Err(format!("the virtual functions of {} stay: {vf} belongs to the run {run}", pf.0));
     }
     pf.write(host, "sriov_numvfs", "0").map_err(|e| format!("{}: {e}", pf.0))
 }
@@ -189,27 +215,54 @@ impl Journal {
         }
     }
 
-    /// The VFs that it speaks of, each once.
-    pub(crate) fn virtual_functions(&self) -> Vec<PciAddress> {
-        let mut vfs: Vec<PciAddress> = self.steps.iter().filter_map(Step::virtual_function).collect();
+    /// The VFs that it changes and that are there, each once.
+    pub(crate) fn virtual_functions(&self, host: &dyn Host) -> io::Result<Vec<PciAddress>> {
+        let mut vfs = Vec::new();
+        for step in &self.steps {
+            vfs.extend(step.virtual_function(host)?);
+        }
         vfs.sort();
         vfs.dedup();
-        vfs
+        Ok(vfs)
     }
 
-    /// Writes a step down, and then does it.
+    /// The PFs that it changes, or VFs of theirs.
+    pub(crate) fn pfs(&self, host: &dyn Host) -> impl Iterator<Item = PciAddress> {
+        self.steps.iter().map(|step| step.device().pf(host).unwrap_or(step.device().0))
+    }
+
+    /// Writes a step down, and then does it. One that takes an earlier one back leaves neither: what was put back for a moment
+    /// only is not changed again by undoing it.
     pub(crate) fn step(&mut self, host: &dyn Host, step: Step) -> Result<io::Result<()>, SriovError> {
+        let earlier = self.steps.iter().rposition(|earlier| step.cancels(earlier));
         self.steps.push(step);
-        self.save().map_err(|source| SriovError::Record { path: self.path.clone(), source })?;
-        Ok(self.steps.last().map_or(Ok(()), |step| step.take(host)))
+        self.keep()?;
+        let done = self.steps.last().map_or(Ok(()), |step| step.take(host));
+        if let Some(earlier) = earlier.filter(|_| done.is_ok()) {
+            self.steps.pop();
+            self.steps.remove(earlier);
+            self.keep()?;
+        }
+        Ok(done)
+    }
+
+    fn keep(&mut self) -> Result<(), SriovError> {
+        self.save().map_err(|source| SriovError::Record { path: self.path.clone(), source })
     }
 
     /// Undoes everything, the last step first; returns what could not be undone. That stays in the file, for the next attempt.
-    pub(crate) fn undo(&mut self, host: &dyn Host) -> Vec<String> {
+    pub(crate) fn undo(&mut self, host: &dyn Host, runs: &dyn Runs) -> Vec<String> {
         let mut kept: Vec<(Step, Option<String>)> = Vec::new();
         while let Some(step) = self.steps.pop() {
-            let problem = step.undo(host).err();
             // While a later step stands, an earlier one of the same device cannot be judged by what is.
+            let stands = kept.iter().any(|(later, _)| later.device() == step.device());
+            // And what others use through this device, they use as long as it is up.
+            let needed = stands && matches!(step, Step::Up { .. });
+            let problem = if needed { None } else { step.undo(host, runs).err() };
+            if let (Step::Count { pf, .. }, None) = (&step, &problem) {
+                // VFs that are gone took their settings with them.
+                kept.retain(|(later, _)| !matches!(later, Step::Setting { pf: of, .. } if of == pf));
+            }
             if problem.is_some() || kept.iter().any(|(later, _)| later.device() == step.device()) {
                 kept.push((step, problem));
             }

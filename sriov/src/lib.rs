@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Architecture invariant:** the host is changed by steps of the journal alone, and each is in the record before it is made. What is not
-//! named in a wish is never touched.
+//! named in a wish is never touched. Steps are made and undone by one run at a time for each PF ([`Runs`]).
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod netlink;
 mod nic;
 mod ntuple;
 mod place;
+mod runs;
 mod wish;
 
 pub use ability::{Abilities, Ability, abilities};
@@ -37,4 +38,5 @@ pub use linux::Linux;
 pub use nic::{Feature, Filters, Held, Nic, Sriov, Use, Vf, is_for_user_space};
 pub use ntuple::{Filter, FilterTarget, filters_for, listed};
 pub use place::{Capabilities, Ntuple, Place, Side, VfAddress, place};
+pub use runs::Runs;
 pub use wish::{PfWish, VfDriver, VfWish, check};

@@ -1,5 +1,6 @@
 //! One interface that feeds several chains, the kernel and ports, by rules and by what functions decide.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use middlenet_tests::{
@@ -77,6 +78,35 @@ fn one_interface_carries_both_layers() -> Result<(), Error> {
     // What the rules gave to the chain is what the chain received, but for what the socket had no room for.
     assert_eq!(decided(status, "else"), status.port_count("wan", "received_pkts") + status.missed());
     assert_eq!(line.interfaces()?, before);
+    Ok(())
+}
+
+/// Whatever comes while a port opens either finds the interface as it was, or meets rules that are carried out.
+#[test]
+fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = line()?;
+    let socket = RawSocket::open(&line.client, "eth0")?;
+    let frame = random_frame(3, [0xff; 6], [2, 0, 0, 0, 1, 2]);
+    for _ in 0..3 {
+        let done = AtomicBool::new(false);
+        let (run, status) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Should the start take for ever, the runtime gives up first.
+                let deadline = Instant::now() + SOON * 4;
+                while !done.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    socket.send(&frame);
+                }
+            });
+            let run = Runtime::start(&line.middle, &manifest(&["monitor"], "    - { to: transit }\n"))?;
+            let status = run.wait_for("packets", SOON, |status| decided(status, "else") > 1000)?;
+            done.store(true, Ordering::Relaxed);
+            Ok::<_, Error>((run, status))
+        })?;
+        let irregular = &status.port("wan")["steering"]["irregular"];
+        assert_eq!(irregular.as_array().map(Vec::len), Some(0), "{irregular}");
+        run.stop()?;
+    }
     Ok(())
 }
 

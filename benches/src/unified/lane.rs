@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use middlenet_bpf::{Mode, SteeredAttachment, XdpAttachment, XdpPort};
+use middlenet_bpf::{Mode, SteeredAttachment, SteeredPort, XdpAttachment, XdpPort};
 use middlenet_sdk::shm::{Buffers, Descriptor, Pages, Region};
 use middlenet_steer::Tables;
 use middlenet_tests::{End, Netns, Veth, wait_until};
@@ -152,13 +152,14 @@ fn open(device: &str, tables: Option<&Tables>, umem: &Arc<Umem>) -> Result<(Prog
     let bind = || XskQueue::bind(umem, ifindex, 0, &config).map_err(failed);
     Ok(match tables {
         None => {
-            let attachment = XdpPort::attach(ifindex, Mode::Native).map_err(failed)?;
+            let attachment = XdpPort::load(ifindex).and_then(|port| port.attach(Mode::Native)).map_err(failed)?;
             let queue = bind()?;
             attachment.set_socket(0, &queue).map_err(failed)?;
             (Program::Redirect { _attachment: attachment }, queue)
         }
         Some(tables) => {
-            let attachment = XdpPort::attach_steered(ifindex, Mode::Native, tables).map_err(failed)?;
+            let attachment =
+                SteeredPort::load(ifindex, tables).and_then(|port| port.attach(Mode::Native)).map_err(failed)?;
             let queue = bind()?;
             attachment.set_socket(0, &queue).map_err(failed)?;
             (Program::Steer { _attachment: Box::new(attachment) }, queue)

@@ -3,7 +3,7 @@
 #ifndef MIDDLENET_FAST_PATH_H
 #define MIDDLENET_FAST_PATH_H
 
-#include "steer.h"
+#include "head.h"
 
 /* `fast_action.then` */
 #define FAST_NEXT 0

@@ -6,6 +6,7 @@
  * set asks for is no part of the program: the constants below are known when the kernel verifies it, and it leaves out what
  * they rule out.
  */
+#include "stages.h"
 #include "steer.h"
 
 #define WITH_kinds (1 << 0)
@@ -24,6 +25,8 @@
 /* Of a small set: IPv4 addresses are looked up in `small_src`, `small_dst`. */
 #define SRC_BY_BYTE (1 << 10)
 #define DST_BY_BYTE (1 << 11)
+/* Some chain of the port has fast paths. */
+#define WITH_FAST (1 << 12)
 
 /* Words of a vector; a summary goes before them. */
 const volatile __u32 words = 1;
@@ -48,6 +51,9 @@ const volatile __u64 small_vectors[SMALL_VECTORS];
 const volatile __u32 small_actions[SMALL_ACTIONS];
 /* The rules for each value of each byte of an address: `small.rs` says how. */
 const volatile __u64 small_src[4][256], small_dst[4][256];
+
+/* The port's number, and its first slot in `xsks`; 0 unless it has fast paths. */
+const volatile __u32 port = 0, sockets = 0;
 
 /* Not 0: flows are to be looked up. */
 volatile __u32 with_flows;
@@ -176,6 +182,14 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct rule_counters));
 } rule_counters SEC(".maps");
+
+/* By chain: the first hop with a fast path, if that is where packets of this port begin; 0 if not. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} fast_entries SEC(".maps");
 
 /* The position of the lowest bit of a number that is not 0; BPF has no instruction for it (de Bruijn's sequence). */
 static const __u8 positions[64] = {
@@ -378,41 +392,41 @@ static __always_inline __u32 first_match(const struct steer_head *head, const __
 	return first;
 }
 
+/* Goes on to the fast paths of a chain; comes back if there are none, and the packet is as it was. */
+static __always_inline void go_fast(struct xdp_md *ctx, struct steer_head *head, void *start, void *end, __u32 chain)
+{
+	__u32 zero = 0, *entry = bpf_map_lookup_elem(&fast_entries, &chain);
+	struct fast_packet *packet;
+
+	if (!entry || !*entry)
+		return;
+	packet = bpf_map_lookup_elem(&packets, &zero);
+	if (!packet)
+		return;
+	read_icmp_id(head, start, end);
+	packet->head = *head;
+	packet->sockets = sockets;
+	packet->ingress = port;
+	packet->egress = NO_PORT;
+	packet->reverse = !!(*entry & ENTRY_REVERSE);
+	packet->enters = 1;
+	bpf_tail_call(ctx, &stages, (*entry & ENTRY_HOP) - 1);
+}
+
 /* Hands a packet to the AF_XDP socket of its queue, with the tag in front of it; to the kernel if there is none. */
 static __always_inline int redirect(struct xdp_md *ctx, __u16 tag)
 {
-	struct steer_meta *meta;
+	struct steer_counters *seen;
 
-	/* The helper returns its flags argument when the slot is empty. */
-	if (bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS) != XDP_REDIRECT)
+	switch (hand_over(ctx, sockets + ctx->rx_queue_index, tag, 0)) {
+	case NO_SOCKET:
 		return XDP_PASS;
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*meta)) != 0) {
-		struct steer_counters *seen = the_counters();
-
+	case NO_ROOM:
+		seen = the_counters();
 		if (seen)
 			seen->untagged += 1;
-		return XDP_REDIRECT;
-	}
-	meta = (void *)(long)ctx->data_meta;
-	if ((void *)(meta + 1) <= (void *)(long)ctx->data) {
-		meta->tag = tag;
-		meta->reserved = 0;
-		meta->magic = STEER_MAGIC;
 	}
 	return XDP_REDIRECT;
-}
-
-/* ICMP messages of one exchange are one flow: both ports are the identifier. */
-static __always_inline void read_icmp_id(struct steer_head *head, void *start, void *end)
-{
-	/* No packet's is so far as the mask allows; the verifier wants to see that the offset does not overflow. */
-	__u8 *icmp = start + (head->l4_offset & 0x7fff);
-
-	if (!head->l4_offset || head->key.protocol != (head->key.is_ipv6 ? 58 : 1) || (void *)(icmp + 8) > end)
-		return;
-	if (head->key.is_ipv6 ? icmp[0] == 128 || icmp[0] == 129
-			      : icmp[0] == 0 || icmp[0] == 8 || icmp[0] == 13 || icmp[0] == 14)
-		head->key.src_port = head->key.dst_port = bpf_ntohs(*(__be16 *)(icmp + 4));
 }
 
 /* What becomes of a packet by its flow; XDP_ABORTED if it has none. */
@@ -437,6 +451,11 @@ static __always_inline int act_by_flow(struct xdp_md *ctx, struct steer_head *he
 	if (flow->action >= STEER_KERNEL) {
 		seen->passed += 1;
 		return XDP_PASS;
+	}
+	if (parts & WITH_FAST) {
+		seen->redirected += 1;
+		go_fast(ctx, head, start, end, flow->action);
+		seen->redirected -= 1;
 	}
 	verdict = redirect(ctx, flow->action);
 	if (verdict == XDP_REDIRECT)
@@ -464,7 +483,7 @@ int steer_rules(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	look_for_flow = with_flows;
-	if (look_for_flow || has & WITH_FIELDS)
+	if (look_for_flow || has & (WITH_FIELDS | WITH_FAST))
 		read_head(&head, start, end);
 	if (look_for_flow && head.has & STEER_HAS_IP) {
 		verdict = act_by_flow(ctx, &head, start, end);
@@ -493,6 +512,12 @@ int steer_rules(struct xdp_md *ctx)
 	if (action >= STEER_KERNEL) {
 		of_rule->packets += 1;
 		return action == STEER_DROP ? XDP_DROP : XDP_PASS;
+	}
+	if (has & WITH_FAST) {
+		/* It is not counted there. */
+		of_rule->packets += 1;
+		go_fast(ctx, &head, start, end, action);
+		of_rule->packets -= 1;
 	}
 	verdict = redirect(ctx, action);
 	if (verdict == XDP_REDIRECT)

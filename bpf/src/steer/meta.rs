@@ -3,20 +3,39 @@
 /// Bytes in front of a packet's first one, in its AF_XDP buffer, that hold its tag.
 pub const META_BYTES: usize = 8;
 
-/// `STEER_MAGIC` in `steer.h`.
+/// `STEER_MAGIC` in `hand_over.h`.
 const MAGIC: u32 = 0x6e74_656d;
+
+/// What a tag stands for when it is [`take_mark`]'s: where a packet goes, and what fast paths have made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The tag.
+    pub tag: u16,
+    /// The port by which it is to leave, if a fast path has chosen one.
+    pub egress: Option<u8>,
+    /// It travels from right to left; says something of packets only that come from a fast path.
+    pub reverse: bool,
+}
 
 /// Takes the tag out of the [`META_BYTES`] in front of a packet; none if the driver had no room for it.
 ///
 /// The bytes are marked as taken, since the buffer may next hold a packet that arrives without a tag.
 #[inline]
 pub fn take_tag(before: &mut [u8; META_BYTES]) -> Option<u16> {
-    let [tag_low, tag_high, _, _, magic @ ..] = before;
+    take_mark(before).map(|mark| mark.tag)
+}
+
+/// The same with what fast paths have made of the packet.
+#[inline]
+pub fn take_mark(before: &mut [u8; META_BYTES]) -> Option<Mark> {
+    let [tag_low, tag_high, egress, way, magic @ ..] = before;
     if u32::from_ne_bytes(*magic) != MAGIC {
         return None;
     }
     *magic = [0; 4];
-    Some(u16::from_ne_bytes([*tag_low, *tag_high]))
+    let tag = u16::from_ne_bytes([*tag_low, *tag_high]);
+    // `STEER_WAY_REVERSE` in `hand_over.h`.
+    Some(Mark { tag, egress: egress.checked_sub(1), reverse: *way & 0x80 != 0 })
 }
 
 #[cfg(test)]

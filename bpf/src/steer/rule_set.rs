@@ -12,6 +12,7 @@ use super::counters::Counted;
 use super::{Shared, flows, small};
 use crate::counters::per_cpu_sums;
 use crate::error::io_error;
+use crate::fast::FastPort;
 use crate::skeletons::steer_rules::{OpenSteerRulesSkel, SteerRulesSkelBuilder};
 use crate::{Error, Result, log};
 
@@ -35,6 +36,7 @@ const WITH_ORDER: u32 = 1 << 8;
 const IS_SMALL: u32 = 1 << 9;
 const SRC_BY_BYTE: u32 = 1 << 10;
 const DST_BY_BYTE: u32 = 1 << 11;
+const WITH_FAST: u32 = 1 << 12;
 
 /// Bytes of tables given to the kernel by one call.
 const BATCH_BYTES: usize = 1 << 20;
@@ -51,19 +53,20 @@ pub(super) struct RuleSet {
 
 impl RuleSet {
     /// Loads the first rule set, and the maps that the next ones share with it.
-    pub(super) fn load_first(tables: &Tables) -> Result<(Self, Shared)> {
-        Self::load_with(tables, None)
+    pub(super) fn load_first(tables: &Tables, fast: Option<FastPort>) -> Result<(Self, Shared)> {
+        let (rule_set, [sockets, counters, flows]) = Self::load_with(tables, None, fast.as_ref())?;
+        Ok((rule_set, Shared { sockets, counters, flows, fast }))
     }
 
     /// Loads another one; `look_for_flows` is whether there are any.
     pub(super) fn load(tables: &Tables, shared: &Shared, look_for_flows: bool) -> Result<Self> {
-        let (rule_set, _) = Self::load_with(tables, Some(shared))?;
+        let (rule_set, _) = Self::load_with(tables, Some(shared), shared.fast.as_ref())?;
         rule_set.look_for_flows(look_for_flows)?;
         Ok(rule_set)
     }
 
-    fn load_with(tables: &Tables, shared: Option<&Shared>) -> Result<(Self, Shared)> {
-        let (loaded, log) = log::listen(|| load(tables, shared));
+    fn load_with(tables: &Tables, shared: Option<&Shared>, fast: Option<&FastPort>) -> Result<(Self, [MapHandle; 3])> {
+        let (loaded, log) = log::listen(|| load(tables, shared, fast));
         let (loaded, shared) = loaded.map_err(|error| Error::of_load(PROGRAM, &error, log))?;
         fill(&loaded, tables)
             .map_err(|error| Error::Tables { rules: tables.rules().len(), source: io_error(&error) })?;
@@ -133,11 +136,17 @@ struct Loaded {
     dst_ports: MapHandle,
 }
 
-fn load(tables: &Tables, shared: Option<&Shared>) -> libbpf_rs::Result<(Loaded, Shared)> {
+/// The maps that come with it are those that outlive a rule set: sockets, counters and flows.
+fn load(
+    tables: &Tables,
+    shared: Option<&Shared>,
+    fast: Option<&FastPort>,
+) -> libbpf_rs::Result<(Loaded, [MapHandle; 3])> {
     let mut object = MaybeUninit::uninit();
     let mut open = SteerRulesSkelBuilder::default().open(&mut object)?;
-    set_constants(&mut open, tables)?;
+    set_constants(&mut open, tables, fast)?;
     set_sizes(&mut open, tables)?;
+    use_fast(&mut open, fast)?;
     if let Some(shared) = shared {
         open.maps.xsks.reuse_fd(shared.sockets.as_fd())?;
         open.maps.counters.reuse_fd(shared.counters.as_fd())?;
@@ -145,11 +154,8 @@ fn load(tables: &Tables, shared: Option<&Shared>) -> libbpf_rs::Result<(Loaded, 
     }
     let skeleton = open.load()?;
     let maps = &skeleton.maps;
-    let shared = Shared {
-        sockets: MapHandle::try_from(&maps.xsks)?,
-        counters: MapHandle::try_from(&maps.counters)?,
-        flows: MapHandle::try_from(&maps.flows)?,
-    };
+    let shared =
+        [MapHandle::try_from(&maps.xsks)?, MapHandle::try_from(&maps.counters)?, MapHandle::try_from(&maps.flows)?];
     let loaded = Loaded {
         program: skeleton.progs.steer_rules.as_fd().try_clone_to_owned()?,
         variables: MapHandle::try_from(&maps.bss)?,
@@ -169,8 +175,22 @@ fn load(tables: &Tables, shared: Option<&Shared>) -> libbpf_rs::Result<(Loaded, 
     Ok((loaded, shared))
 }
 
+/// The maps that lead to fast paths; without these they are not made, and the program has no part that would use them.
+fn use_fast(open: &mut OpenSteerRulesSkel<'_>, fast: Option<&FastPort>) -> libbpf_rs::Result<()> {
+    let maps = &mut open.maps;
+    let Some(fast) = fast else {
+        maps.stages.set_autocreate(false)?;
+        maps.packets.set_autocreate(false)?;
+        return maps.fast_entries.set_autocreate(false);
+    };
+    maps.xsks.reuse_fd(fast.sockets.as_fd())?;
+    maps.stages.reuse_fd(fast.stages.as_fd())?;
+    maps.packets.reuse_fd(fast.packets.as_fd())?;
+    maps.fast_entries.reuse_fd(fast.entries.as_fd())
+}
+
 /// The constants that the program is verified with.
-fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_rs::Result<()> {
+fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables, fast: Option<&FastPort>) -> libbpf_rs::Result<()> {
     let image = tables.image();
     let constants = open
         .maps
@@ -189,7 +209,11 @@ fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables) -> libbpf_r
         (image.src_ports.is_some(), WITH_SRC_PORTS),
         (image.dst_ports.is_some(), WITH_DST_PORTS),
         (image.order.is_some(), WITH_ORDER),
+        (fast.is_some(), WITH_FAST),
     ];
+    if let Some(fast) = fast {
+        (constants.port, constants.sockets) = (fast.port.into(), fast.first_slot());
+    }
     constants.parts = parts.iter().filter(|(is_there, _)| *is_there).fold(0, |parts, (_, part)| parts | part);
     // Each vector is its summary and one word.
     let (vectors, _) = image.vectors.as_chunks::<2>();

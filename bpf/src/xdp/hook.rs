@@ -13,13 +13,15 @@ use crate::error::io_error;
 use crate::log;
 use crate::{Error, Result};
 
+/// Receive queues that a map of sockets has room for.
+pub(crate) const QUEUES: u32 = 1024;
+
 /// The hold of an XDP program on an interface, and the AF_XDP sockets that it hands packets to. Dropping it, or the death of
 /// the process, detaches the program.
 #[derive(Debug)]
 pub struct XdpHook {
     link: Arc<Link>,
-    sockets: MapHandle,
-    interface: String,
+    sockets: Sockets,
     ifindex: u32,
     mode: XdpMode,
     native_refusal: Option<io::Error>,
@@ -38,7 +40,43 @@ impl Link {
     }
 }
 
+/// The AF_XDP sockets of an interface, by receive queue.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    map: MapHandle,
+    /// The slot of queue 0.
+    first: u32,
+    interface: String,
+}
+
+impl Sockets {
+    pub(crate) fn set(&self, queue: u32, socket: impl AsFd) -> Result<()> {
+        let descriptor = socket.as_fd().as_raw_fd();
+        self.map
+            .update(&self.slot(queue)?, &descriptor.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| self.refused(queue, &error))
+    }
+
+    fn clear(&self, queue: u32) -> Result<()> {
+        self.map.delete(&self.slot(queue)?).map_err(|error| self.refused(queue, &error))
+    }
+
+    /// The slots behind those of this interface may be another's.
+    fn slot(&self, queue: u32) -> Result<[u8; 4]> {
+        if queue >= QUEUES {
+            let source = io::Error::from(io::ErrorKind::InvalidInput);
+            return Err(Error::Socket { interface: self.interface.clone(), queue, source });
+        }
+        Ok((self.first + queue).to_ne_bytes())
+    }
+
+    fn refused(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
+        Error::Socket { interface: self.interface.clone(), queue, source: io_error(error) }
+    }
+}
+
 /// An interface that has no XDP program yet.
+#[derive(Debug)]
 pub(crate) struct FreeInterface {
     name: String,
     ifindex: u32,
@@ -56,8 +94,13 @@ impl FreeInterface {
         Ok(Self { name, ifindex, device })
     }
 
-    /// Attaches a program; `sockets` is the map by which it finds the socket of a queue.
-    pub(crate) fn attach(self, program: BorrowedFd<'_>, mode: Mode, sockets: MapHandle) -> Result<XdpHook> {
+    /// The sockets of this interface, in the map by which its program will find that of a queue, from slot `first` on.
+    pub(crate) fn sockets(&self, map: MapHandle, first: u32) -> Sockets {
+        Sockets { map, first, interface: self.name.clone() }
+    }
+
+    /// Attaches a program, which finds its sockets in the map of `sockets`.
+    pub(crate) fn attach(self, program: BorrowedFd<'_>, mode: Mode, sockets: Sockets) -> Result<XdpHook> {
         let attempts: &[XdpMode] = match mode {
             Mode::Auto => &[XdpMode::Native, XdpMode::Generic],
             Mode::Native => &[XdpMode::Native],
@@ -69,14 +112,7 @@ impl FreeInterface {
             match create_link(program, device, attempt) {
                 Ok(link) => {
                     let native_refusal = refused.map(|(_, source)| source);
-                    return Ok(XdpHook {
-                        link: Arc::new(link),
-                        sockets,
-                        interface,
-                        ifindex,
-                        mode: attempt,
-                        native_refusal,
-                    });
+                    return Ok(XdpHook { link: Arc::new(link), sockets, ifindex, mode: attempt, native_refusal });
                 }
                 // Somebody else attached a program since the look before.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
@@ -109,7 +145,7 @@ impl XdpHook {
 
     /// Name of the interface when the program was attached.
     pub fn interface(&self) -> &str {
-        &self.interface
+        &self.sockets.interface
     }
 
     /// From now on, packets of receive queue `queue` go to this AF_XDP socket, which must be bound to the same queue.
@@ -120,10 +156,7 @@ impl XdpHook {
     ///
     /// [`Error::Socket`] when the queue number is beyond the map (1,024 queues) or the descriptor is no AF_XDP socket.
     pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> Result<()> {
-        let descriptor = socket.as_fd().as_raw_fd();
-        self.sockets
-            .update(&queue.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| self.socket_error(queue, &error))
+        self.sockets.set(queue, socket)
     }
 
     /// From now on, packets of receive queue `queue` go to the kernel's own stack again.
@@ -132,15 +165,11 @@ impl XdpHook {
     ///
     /// [`Error::Socket`] when the queue has no socket.
     pub fn clear_socket(&self, queue: u32) -> Result<()> {
-        self.sockets.delete(&queue.to_ne_bytes()).map_err(|error| self.socket_error(queue, &error))
+        self.sockets.clear(queue)
     }
 
     pub(crate) fn link(&self) -> Arc<Link> {
         Arc::clone(&self.link)
-    }
-
-    fn socket_error(&self, queue: u32, error: &libbpf_rs::Error) -> Error {
-        Error::Socket { interface: self.interface.clone(), queue, source: io_error(error) }
     }
 }
 

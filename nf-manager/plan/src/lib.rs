@@ -17,7 +17,9 @@ pub use broker::{
 };
 pub use fast_path::{FastPathPlan, FastPathStats};
 pub use middlenet_sdk::protocol::Wait;
-pub use stats::{Conservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage};
+pub use stats::{
+    Conservation, FastPathConservation, HopStats, InstanceStats, Latency, PortStats, Stats, WorkerStats, drop_stage,
+};
 pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, SteeringPlan, SteeringStats};
 
 use middlenet_fast_path::MapKind;

@@ -1,6 +1,6 @@
 //! Counters of the data plane, as the manager reports them.
 
-use crate::SteeringStats;
+use crate::{FastPathStats, SteeringStats};
 use middlenet_sdk::CounterInfo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -93,6 +93,9 @@ pub struct HopStats {
     pub latency: Latency,
     /// Its instances.
     pub instances: Vec<InstanceStats>,
+    /// What its fast path did; nothing without one, and where it could not be loaded.
+    #[serde(default)]
+    pub fast_path: Option<FastPathStats>,
 }
 
 /// One instance of a hop.
@@ -159,6 +162,32 @@ pub struct Conservation {
     pub buffers_in_ports: u64,
     /// Empty buffers lent to functions for packets of their own.
     pub buffers_lent: u64,
+    /// What the fast paths of all hops did.
+    #[serde(default)]
+    pub fast_paths: FastPathConservation,
+}
+
+/// entered = sent + dropped + slow path + kernel, in packets that entered chains with fast paths in the kernel. Those on the slow
+/// path were handed to the workers, where they count as received.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathConservation {
+    /// Into chains.
+    pub entered_pkts: u64,
+    /// Out of ports, by the kernel.
+    pub sent_pkts: u64,
+    /// Dropped, for any reason.
+    pub dropped_pkts: u64,
+    /// To the workers.
+    pub slow_pkts: u64,
+    /// To the kernel's own stack.
+    pub kernel_pkts: u64,
+}
+
+impl FastPathConservation {
+    /// Whether every packet is accounted for. Exact while no packet comes.
+    pub fn balances(&self) -> bool {
+        self.entered_pkts == self.sent_pkts + self.dropped_pkts + self.slow_pkts + self.kernel_pkts
+    }
 }
 
 impl Conservation {

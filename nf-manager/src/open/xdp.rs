@@ -2,11 +2,12 @@
 
 use super::XdpProgram;
 use crate::port::{Queue, XdpQueue};
-use crate::steering::tables;
 use crate::{ManagerError, sentence};
-use middlenet_bpf::{Mode, XdpPort};
+use middlenet_bpf::{Mode, SteeredPort, XdpPort};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_steer::Tables;
 use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// Fewer posted buffers than two bursts lose packets at the first hiccup.
@@ -36,8 +37,15 @@ impl XdpOpener {
         Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan) }
     }
 
-    /// Attaches the program and binds a socket to each queue; on an error nothing is left.
-    pub(crate) fn open(&self, plan: &PortPlan, name: &str, mode: XdpMode) -> Result<OpenedXdp, ManagerError> {
+    /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left. In this order, a packet meets no
+    /// queue without a socket, which would leave it to the kernel whatever the rules say.
+    pub(crate) fn open(
+        &self,
+        plan: &PortPlan,
+        name: &str,
+        mode: XdpMode,
+        tables: Option<&Tables>,
+    ) -> Result<OpenedXdp, ManagerError> {
         let refuse = |e: &dyn std::error::Error| sentence(&plan.name, e);
         let interface = Interface::lookup(name).map_err(|e| refuse(&e))?;
         if !interface.up {
@@ -57,29 +65,51 @@ impl XdpOpener {
             XdpMode::Native => Mode::Native,
             XdpMode::Generic => Mode::Generic,
         };
-        let program = match &plan.steering {
-            None => XdpPort::attach(interface.ifindex, mode).map(XdpProgram::Plain),
-            Some(steering) => {
-                let tables = tables(&plan.name, steering)?;
-                XdpPort::attach_steered(interface.ifindex, mode, &tables).map(|a| XdpProgram::Steered(Box::new(a)))
+        let program = match tables {
+            None => XdpPort::load(interface.ifindex).map(Unattached::Plain),
+            Some(tables) => {
+                SteeredPort::load(interface.ifindex, tables).map(|port| Unattached::Steered(Box::new(port)))
             }
         };
         let program = program.map_err(|e| refuse(&e))?;
+        let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
+        let mut dealt: Vec<Vec<XdpQueue>> = (0..self.workers).map(|_| Vec::new()).collect();
+        for queue in 0..interface.queues {
+            let socket = XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| refuse(&e))?;
+            program.set_socket(queue, socket.fd()).map_err(|e| refuse(&e))?;
+            dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
+        }
+        let program = program.attach(mode).map_err(|e| refuse(&e))?;
         let note = program.hook().native_refusal().map(|refusal| {
             format!(
                 "port `{}`: the driver of `{name}` has no native XDP ({refusal}); generic mode costs about half the rate",
                 plan.name
             )
         });
-        let config = XskConfig { fill_slots: self.fill_slots, ..XskConfig::default() };
-        let mut dealt: Vec<Vec<XdpQueue>> = (0..self.workers).map(|_| Vec::new()).collect();
-        for queue in 0..interface.queues {
-            let socket = XskQueue::bind(&self.umem, interface.ifindex, queue, &config).map_err(|e| refuse(&e))?;
-            program.hook().set_socket(queue, socket.fd()).map_err(|e| refuse(&e))?;
-            dealt[queue as usize % self.workers].push(XdpQueue::new(socket));
-        }
         let queues = dealt.into_iter().map(Queue::Xdp).collect();
         Ok(OpenedXdp { program, promiscuous, interface, queues, note })
+    }
+}
+
+/// What is going to be attached.
+enum Unattached {
+    Plain(XdpPort),
+    Steered(Box<SteeredPort>),
+}
+
+impl Unattached {
+    fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> middlenet_bpf::Result<()> {
+        match self {
+            Self::Plain(port) => port.set_socket(queue, socket),
+            Self::Steered(port) => port.set_socket(queue, socket),
+        }
+    }
+
+    fn attach(self, mode: Mode) -> middlenet_bpf::Result<XdpProgram> {
+        match self {
+            Self::Plain(port) => port.attach(mode).map(XdpProgram::Plain),
+            Self::Steered(port) => port.attach(mode).map(|attachment| XdpProgram::Steered(Box::new(attachment))),
+        }
     }
 }
 

@@ -37,6 +37,10 @@ impl RuleSet {
         Self { decided: (0..workers).map(|_| decided()).collect(), tables, tags }
     }
 
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// Decides about a packet, and counts it.
     #[inline]
     pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {

@@ -5,7 +5,7 @@ use crate::counters::PortLoss;
 use crate::graph::{Entry, Journey, NO_PORT};
 use crate::port::Steering;
 use crate::steering::Diverted;
-use middlenet_bpf::{META_BYTES, take_tag};
+use middlenet_bpf::{META_BYTES, Mark, take_mark};
 use middlenet_plan::{Destination, Target};
 use middlenet_shm::Descriptor;
 use middlenet_steer::Action;
@@ -17,6 +17,8 @@ use std::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Into(Destination),
+    /// To a hop in the midst of its chain, as far on its journey as fast paths have brought it.
+    On(u16, Journey),
     Lost(PortLoss),
 }
 
@@ -34,16 +36,15 @@ impl Worker<'_> {
                 Some(_) => self.lose(at, PortLoss::ChainFull, group),
                 None => self.lose(at, PortLoss::NoDestination, group),
             },
-            Way::Into(Destination::Hop(hop)) => {
+            Way::On(hop, journey) => {
                 let chain = self.shared.graph.chain_of_hop(hop);
-                match self.sources[at].entry(chain) {
-                    Some(entry) if !is_full(&self.in_flight, chain, self.shared.budget) => {
-                        self.enter(Entry { target: Target::Hop(hop), ..entry }, group);
-                    }
-                    Some(_) => self.lose(at, PortLoss::ChainFull, group),
-                    None => self.lose(at, PortLoss::NoDestination, group),
+                if is_full(&self.in_flight, chain, self.shared.budget) {
+                    return self.lose(at, PortLoss::ChainFull, group);
                 }
+                self.enter(Entry { chain, target: Target::Hop(hop), journey }, group);
             }
+            // Only fast paths lead there, and they say more.
+            Way::Into(Destination::Hop(_)) => self.lose(at, PortLoss::NoDestination, group),
             Way::Into(Destination::Port(port)) => {
                 let ingress = self.sources[at].port;
                 let journey = Journey { ingress, egress: port, reverse: false, turns: 0 };
@@ -68,8 +69,15 @@ impl Worker<'_> {
     fn way(&self, at: usize, descriptor: &Descriptor) -> Way {
         let source = &self.sources[at];
         let action = match &source.steering {
-            Steering::Marked(rules) => match self.tag(descriptor).filter(|&tag| rules.knows(tag)) {
-                Some(tag) => Action::Tag(tag),
+            Steering::Marked(rules) => match self.mark(descriptor).filter(|mark| rules.knows(mark.tag)) {
+                Some(mark) => match Destination::of(mark.tag) {
+                    // A mark that no fast path makes is a function's doing: its packet goes by the rules.
+                    Destination::Hop(hop) => match self.journey(source.port, hop, mark) {
+                        Some(journey) => return Way::On(hop, journey),
+                        None => rules.decide(self.id, self.buffers.bytes(descriptor)),
+                    },
+                    _ => Action::Tag(mark.tag),
+                },
                 None => rules.decide(self.id, self.buffers.bytes(descriptor)),
             },
             Steering::Rules(rules) => match source.diversion(self.buffers.bytes(descriptor)) {
@@ -91,10 +99,18 @@ impl Worker<'_> {
 
     /// What the XDP program put in front of a packet.
     #[inline]
-    fn tag(&self, descriptor: &Descriptor) -> Option<u16> {
+    fn mark(&self, descriptor: &Descriptor) -> Option<Mark> {
         let length = META_BYTES as u16;
         let mut before = Descriptor { offset: descriptor.offset.checked_sub(length)?, length, ..*descriptor };
-        take_tag(self.buffers.bytes_mut(&mut before).try_into().ok()?)
+        take_mark(self.buffers.bytes_mut(&mut before).try_into().ok()?)
+    }
+
+    /// The journey of a packet that fast paths have brought to a hop; nothing if its chain has no such port.
+    fn journey(&self, ingress: u8, hop: u16, mark: Mark) -> Option<Journey> {
+        let chain = self.shared.graph.chain_of_hop(hop);
+        let egress = mark.egress.unwrap_or(NO_PORT);
+        let fits = egress == NO_PORT || self.shared.graph.has_port(chain, egress);
+        fits.then_some(Journey { ingress, egress, reverse: mark.reverse, turns: 0 })
     }
 
     /// Takes flows that functions have steered.

@@ -56,7 +56,7 @@ struct Port {
 impl Port {
     fn open(name: &str, umem: &Arc<Umem>) -> Outcome<Self> {
         let interface = Interface::lookup(name)?;
-        let attachment = XdpPort::attach(interface.ifindex, Mode::Auto)?;
+        let attachment = XdpPort::load(interface.ifindex)?.attach(Mode::Auto)?;
         let queue = XskQueue::bind(umem, interface.ifindex, 0, &XskConfig::default())?;
         attachment.set_socket(0, &queue)?;
         let copies = if queue.zero_copy() { "zero-copy" } else { "copy" };

@@ -14,7 +14,7 @@ mod stage;
 use std::hint::black_box;
 use std::time::Duration;
 
-use middlenet_bpf::{META_BYTES, Mode, XdpHook, XdpPort, take_tag};
+use middlenet_bpf::{META_BYTES, Mode, SteeredPort, XdpHook, XdpPort, take_tag};
 use middlenet_shm::Descriptor;
 use middlenet_steer::testkit::Mix;
 use middlenet_steer::{Action, Tables};
@@ -39,8 +39,8 @@ fn main() {
             (0..BURST * BURSTS).map(|n| Mix::frame(n * 7919 % count.max(1), (n * 31 % 200) as u8)).collect();
         let mut rounds = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
-            let bare = end.attached(&near, |ifindex| XdpPort::attach(ifindex, Mode::Native), &packets, false);
-            let steer = |ifindex| XdpPort::attach_steered(ifindex, Mode::Native, &tables);
+            let bare = end.attached(&near, |ifindex| XdpPort::load(ifindex)?.attach(Mode::Native), &packets, false);
+            let steer = |ifindex| SteeredPort::load(ifindex, &tables)?.attach(Mode::Native);
             rounds.push((bare, end.attached(&near, steer, &packets, true)));
         }
         let median = |of: fn(&(f64, f64)) -> f64| {

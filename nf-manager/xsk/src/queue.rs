@@ -73,7 +73,7 @@ pub struct XskQueue {
 impl XskQueue {
     /// Binds a socket to queue `queue` of an interface in the caller's network namespace.
     ///
-    /// Packets flow once the interface is up. The XDP program that feeds the socket is to be attached before.
+    /// Packets flow once the interface is up, and an XDP program that has the socket in its map is attached to it.
     ///
     /// # Errors
     ///

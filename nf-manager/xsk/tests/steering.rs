@@ -5,7 +5,7 @@ mod stage;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use middlenet_bpf::{META_BYTES, Mode, SteerCounters, SteeredAttachment, XdpMode, XdpPort, take_tag};
+use middlenet_bpf::{META_BYTES, Mode, SteerCounters, SteeredAttachment, SteeredPort, XdpMode, take_tag};
 use middlenet_shm::Descriptor;
 use middlenet_steer::testkit::Mix;
 use middlenet_steer::{Action, Head, Match, PortRange, Rule, Tables};
@@ -16,7 +16,8 @@ use stage::{Peer, Pool, cable, packet, until};
 fn open(netns: &Netns, mode: Mode, pool: &Pool, tables: &Tables) -> (SteeredAttachment, XskQueue) {
     let opened = netns.enter(|| {
         let ifindex = Interface::lookup("eth0").expect("the device is there").ifindex;
-        let attachment = XdpPort::attach_steered(ifindex, mode, tables).expect("the programs attach");
+        let attachment =
+            SteeredPort::load(ifindex, tables).and_then(|port| port.attach(mode)).expect("the programs attach");
         let queue = XskQueue::bind(&pool.umem, ifindex, 0, &XskConfig::default()).expect("the queue is free");
         attachment.set_socket(0, &queue).expect("the socket enters the map");
         (attachment, queue)

@@ -12,8 +12,8 @@ use crate::validate::validate;
 use crate::yaml::{Content, Node, Span};
 
 /// Keys of the long form that are easily put into the configuration of the short one.
-const OPTIONS: [&str; 9] =
-    ["placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "steer", "hop"];
+const OPTIONS: [&str; 10] =
+    ["mode", "placement", "replicas", "on_failure", "cores", "reads", "writes", "outputs", "steer", "hop"];
 /// Attempts at finding the item of a list that a function refuses.
 const PROBE_LIMIT: usize = 64;
 

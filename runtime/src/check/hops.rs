@@ -32,6 +32,7 @@ impl<'a> Checker<'a> {
                 let names = outputs.iter().map(|(n, _)| n.clone()).collect();
                 self.check_function(entry, Layer::L2l3, init_ports.clone(), names);
                 let function = self.function_name(entry);
+                let fast_path = self.fast_path(entry, chain_ports, ports);
                 hops.push(HopPlan {
                     name: entry.name.clone(),
                     function,
@@ -44,7 +45,7 @@ impl<'a> Checker<'a> {
                     next_reverse: if i > 0 { Target::Hop(hop_id(i - 1)) } else { Target::Egress },
                     outputs,
                     steering: Vec::new(),
-                    fast_path: None,
+                    fast_path,
                 });
             }
         }

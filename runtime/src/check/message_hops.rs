@@ -28,6 +28,10 @@ impl Checker<'_> {
         let mut declared = Vec::new();
         for entry in &chain.functions {
             self.check_entry(chain, entry, "broker");
+            if entry.options.mode.is_some() {
+                let message = "fast paths are for chains of layer l2l3";
+                self.problem(entry.option_span(&["mode"]), message, Some("remove `mode`".into()));
+            }
             let outputs = self.message_outputs(chain, entry, first);
             let names = outputs.iter().map(|(name, _)| name.clone()).collect();
             declared.push(self.check_function(entry, Layer::L4l7, Some(Vec::new()), names));

@@ -1,6 +1,6 @@
 //! Steering: which of a port's packets go where, and whether that can be done.
 
-use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, SteerTargetPlan, SteeringPlan};
+use middlenet_plan::{BrokerPlan, Destination, ManagerPlan, PortKind, PortPlan, SteerTargetPlan, SteeringPlan};
 use middlenet_sdk::{OneOrMany, Term};
 use middlenet_steer::{Action, Dead, Match, PortRange, Prefix, Rule, Tables, dead_rules, ethertype};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -79,7 +79,7 @@ impl Checker<'_> {
     fn can_go(&self, plan: &ManagerPlan, port: u8, action: Action) -> bool {
         match action {
             Action::Drop => true,
-            Action::Kernel => self.no_kernel_behind(plan, usize::from(port)).is_none(),
+            Action::Kernel => self.no_kernel_behind(&plan.ports, usize::from(port)).is_none(),
             Action::Tag(tag) => match Destination::of(tag) {
                 Destination::Chain(chain) => chains_of(plan, usize::from(port)).any(|(id, _)| id == chain),
                 Destination::Port(other) => other != port,
@@ -173,7 +173,7 @@ impl Checker<'_> {
         match action {
             Action::Kernel => {
                 if let Some((what, hint)) =
-                    self.no_kernel_behind(plan, port).filter(|_| !self.is_vf(&plan.ports[port].name))
+                    self.no_kernel_behind(&plan.ports, port).filter(|_| !self.is_vf(&plan.ports[port].name))
                 {
                     self.problem(span.clone(), format!("`{name}` is {what}"), Some(hint.into()));
                     return None;
@@ -221,11 +221,11 @@ impl Checker<'_> {
     }
 
     /// Why packets of a port cannot be left to the kernel's stack, and what to do instead; nothing if they can.
-    fn no_kernel_behind(&self, plan: &ManagerPlan, port: usize) -> Option<(&'static str, &'static str)> {
+    pub(super) fn no_kernel_behind(&self, ports: &[PortPlan], port: usize) -> Option<(&'static str, &'static str)> {
         if matches!(self.traffic, Traffic::Captures(_)) {
             return None;
         }
-        let port = &plan.ports[port];
+        let port = &ports[port];
         let form = self.manifest.ports.iter().find(|p| p.name == port.name).and_then(|p| p.form.as_ref());
         match &port.kind {
             PortKind::Xdp { .. } if form.is_some_and(|f| f.kernel.is_some()) => Some((
@@ -316,7 +316,7 @@ impl Reader<'_, '_> {
 }
 
 /// Gives a port of one chain rules, of which it has none, so that flows can be steered there.
-fn implicit_steering(plan: &mut ManagerPlan, port: u8) {
+pub(super) fn implicit_steering(plan: &mut ManagerPlan, port: u8) {
     let at = usize::from(port);
     if plan.ports[at].steering.is_some() {
         return;

@@ -1,5 +1,6 @@
 //! Chains of packets, and what manifests of both layers have in common.
 
+mod fast_paths;
 mod messages;
 mod steering;
 mod users;
@@ -11,6 +12,7 @@ use crate::diagnostic::Refusal;
 use crate::domain::Ids;
 use crate::machine::Description;
 use crate::plan::{Difference, Piece, Plane};
+use middlenet_fast_path::{Mode, Shape};
 use middlenet_plan::{Placement, PortKind, Target};
 use middlenet_sdk::{Burst, ConfigError, Init, Layer, NetworkFunction};
 use proptest::prelude::*;
@@ -93,11 +95,21 @@ impl Surroundings for Nowhere {
                 "required": ["max_ttl"],
                 "additionalProperties": false,
             });
-            return Ok(Description { name: "ttl-clamp".into(), layer: Some(Layer::L2l3), schema });
+            return Ok(Description {
+                name: "ttl-clamp".into(),
+                layer: Some(Layer::L2l3),
+                schema,
+                fast_path: Some(Shape::NONE),
+            });
         }
         if program.ends_with("add-header") {
             let schema = serde_json::json!({ "type": "object" });
-            return Ok(Description { name: "add-header".into(), layer: Some(Layer::L4l7), schema });
+            return Ok(Description {
+                name: "add-header".into(),
+                layer: Some(Layer::L4l7),
+                schema,
+                fast_path: Some(Shape::NONE),
+            });
         }
         Err((format!("{} is not there", program.display()), Some("build it".into())))
     }
@@ -107,6 +119,7 @@ fn registry() -> Vec<Registration> {
     vec![
         Registration::named::<Gate>("gate", "lets some pass"),
         Registration::named::<Plain>("monitor", "counts"),
+        Registration::named::<fast_paths::Hybrid>("hybrid", "has a fast path"),
         Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
         Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
     ]
@@ -244,7 +257,7 @@ cores: { manager: [7] }
         "5:10 unknown key `xdpp` in `lan`|did you mean `xdp`?",
         "7:3 the port `bak` does not say what it is|write `bak: { xdp: eth0 }`, or `dpdk`, `kernel` or `pcap`",
         "10:18 there is no port `lna`|did you mean `lan`?",
-        "12:9 unknown function `firewal`|built in are `gate` or `monitor`; for a binary of your own: `firewal: { run: ./path }`",
+        "12:9 unknown function `firewal`|built in are `gate`, `monitor` or `hybrid`; for a binary of your own: `firewal: { run: ./path }`",
         "13:17 `gate`: unknown key `prot`|did you mean `port`?",
         "13:35 `gate`: `limit`: expected a whole number, found `many`|",
         "15:9 `monitor` stands beside `gate`: an entry is one function|indent it further, below `gate:`, or start it with `- `",

@@ -12,6 +12,7 @@ use crate::confine::{self, Confinement};
 use crate::domain::{self, Ids};
 use crate::machine::{Description, Surroundings};
 use crate::plan::{Plane, Program};
+use middlenet_fast_path::Shape;
 use middlenet_sdk::Layer;
 use middlenet_sriov::Inventory;
 
@@ -97,7 +98,9 @@ impl Surroundings for Here {
         let name = answer["name"].as_str().unwrap_or_default().to_owned();
         // Functions of packets are older than the word.
         let layer = answer["layer"].as_str().map_or(Some(Layer::L2l3), Layer::named);
-        Ok(Description { name, layer, schema: answer["schema"].clone() })
+        // Functions that have none, or are older than the word, do not say it.
+        let fast_path = serde_json::from_value(answer["fast_path"].clone()).unwrap_or(Shape::NONE);
+        Ok(Description { name, layer, schema: answer["schema"].clone(), fast_path: Some(fast_path) })
     }
 
     fn network(&self) -> Option<Inventory> {

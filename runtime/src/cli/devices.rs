@@ -7,6 +7,7 @@ use middlenet_sriov::{Inventory, Linux, PciAddress, SriovError, Vfs};
 
 use super::Failure;
 use crate::claim::{ClaimError, ClaimedDevice, Claims};
+use crate::other_runs::OtherRuns;
 use crate::plan::Plan;
 use crate::run_folder;
 use crate::supervisor::log;
@@ -28,7 +29,7 @@ pub(super) fn claim(plan: &Plan, record: &Path) -> Result<Claims, Failure> {
         let inventory = middlenet_sriov::discover(&Linux).map_err(|e| refused(&SriovError::Look(e)))?;
         devices.extend(virtual_functions(plan, &inventory));
     }
-    let recorded = middlenet_sriov::recorded(record).map_err(|e| refused(&e))?;
+    let recorded = middlenet_sriov::recorded(&Linux, record).map_err(|e| refused(&e))?;
     devices.extend(recorded.into_iter().map(ClaimedDevice::pci));
     take(&plan.name, &devices)
 }
@@ -62,30 +63,23 @@ fn virtual_functions(plan: &Plan, inventory: &Inventory) -> Vec<ClaimedDevice> {
 
 /// Undoes what a crashed run of this name left, and makes the virtual functions of the plan. `record` is where changes are
 /// written down.
-pub(super) fn make_vfs(plan: &Plan, record: &Path) -> Result<Option<Vfs>, Failure> {
+pub(super) fn make_vfs(plan: &Plan, record: &Path) -> Result<Option<Vfs<OtherRuns>>, Failure> {
+    let runs = OtherRuns { run: plan.name.clone() };
     if record.exists() {
         log("undoing what a crashed run did to virtual functions");
-        for problem in middlenet_sriov::recover(&Linux, record).map_err(|e| refused(&e))? {
+        for problem in middlenet_sriov::recover(&Linux, &runs, record).map_err(|e| refused(&e))? {
             log(format_args!("not undone: {problem}"));
         }
     }
     if plan.runtime.vfs.is_empty() {
         return Ok(None);
     }
-    // Another run may be about to make VFs of the same PF, of which each uses some.
-    let pfs: Vec<ClaimedDevice> = plan.runtime.vfs.iter().map(|wish| pf(&wish.pf)).collect();
-    let _turn = take(&plan.name, &pfs)?;
-    let vfs = Vfs::apply(Linux, &plan.runtime.vfs, record).map_err(|e| refused(&e))?;
+    let vfs = Vfs::apply(Linux, runs, &plan.runtime.vfs, record).map_err(|e| refused(&e))?;
     for vf in vfs.ready() {
         let interface = vf.interface.as_ref().map(|i| format!(", interface {i}")).unwrap_or_default();
         log(format_args!("virtual function `{}` is {}{interface}", vf.name, vf.pci));
     }
     Ok(Some(vfs))
-}
-
-fn pf(name: &str) -> ClaimedDevice {
-    let device = name.parse().map_or_else(|_| ClaimedDevice::interface(name), ClaimedDevice::pci);
-    device.making_vfs(name)
 }
 
 fn refused(error: &SriovError) -> Failure {

@@ -1,5 +1,6 @@
 //! `middlenet functions`: the catalogue, from the functions' own schemas.
 
+use middlenet_fast_path::Mode;
 use middlenet_sdk::Registration;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -18,8 +19,12 @@ pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
             format!("{:#}\n", Value::Array(registry.iter().map(description).collect()))
         }
         None => {
-            let mut table = Table::new(["FUNCTION", "LAYER", "WHAT IT DOES"]);
-            registry.iter().for_each(|r| table.row([r.name.clone(), r.layer().name().into(), r.summary.to_owned()]));
+            let mut table = Table::new(["FUNCTION", "LAYER", "FAST PATH", "WHAT IT DOES"]);
+            for r in registry {
+                let modes = modes(r).join(", ");
+                let modes = if modes.is_empty() { "-".to_owned() } else { modes };
+                table.row([r.name.clone(), r.layer().name().into(), modes, r.summary.to_owned()]);
+            }
             format!("{}\n`middlenet functions NAME` explains one and its configuration.\n", table.render())
         }
         Some(name) => {
@@ -36,7 +41,14 @@ pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
 }
 
 fn description(r: &Registration) -> Value {
-    json!({ "name": r.name, "layer": r.layer().name(), "summary": r.summary, "schema": r.schema() })
+    json!({
+        "name": r.name, "layer": r.layer().name(), "summary": r.summary, "schema": r.schema(), "fast_path_modes": modes(r),
+    })
+}
+
+/// The modes that its fast path works in; none without one.
+fn modes(r: &Registration) -> Vec<&'static str> {
+    r.fast_path.modes().map(Mode::name).collect()
 }
 
 fn explain(registration: &Registration) -> String {
@@ -45,6 +57,10 @@ fn explain(registration: &Registration) -> String {
     let mut out = format!("{}: {} (layer {layer})\n", registration.name, registration.summary);
     if let Some(description) = schema["description"].as_str() {
         let _ = writeln!(out, "\n{description}");
+    }
+    if registration.fast_path.exists() {
+        let shape = crate::render::matchers(&registration.fast_path);
+        let _ = writeln!(out, "\nFast path (`mode`: {}): {shape}", modes(registration).join(", "));
     }
     out.push_str("\nConfiguration:\n");
     let before = out.len();

@@ -1,5 +1,6 @@
 //! One entry of a chain's `functions`, in any of its three forms.
 
+use middlenet_fast_path::Mode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +25,9 @@ pub struct FunctionOptions {
     pub run: Option<PathBuf>,
     /// The function's configuration.
     pub config: Option<Value>,
+    /// Turns on its fast path in the kernel, on `xdp` ports, and says how it works. Only for functions that have one;
+    /// `middlenet functions` tells which. Without it, all packets go to the function.
+    pub mode: Option<Mode>,
     /// Where it runs: `process` of its own, or `inline` in the manager or broker.
     pub placement: Option<Placement>,
     /// Instances; flows are spread over them, both directions of a flow to the same one. In chains of layer `l4l7`, client

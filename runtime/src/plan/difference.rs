@@ -149,6 +149,7 @@ impl Difference {
             (&x.function, x.placement, x.replicas, x.on_failure) == (&y.function, y.placement, y.replicas, y.on_failure)
                 && outputs(a, x) == outputs(b, y)
                 && x.steering == y.steering
+                && x.fast_path == y.fast_path
         });
     }
 

@@ -1,6 +1,6 @@
 //! What hops of both data planes have in common.
 
-use middlenet_plan::{ManagerPlan, Placement, SteeringPlan, Transport};
+use middlenet_plan::{FastPathPlan, ManagerPlan, Placement, SteeringPlan, Transport};
 use middlenet_sdk::middlebox::MESSAGE_BYTES;
 use serde_json::Value;
 
@@ -84,6 +84,12 @@ impl Plan {
                 })
             }
         }
+    }
+
+    /// The fast path of a hop, if it is to have one.
+    pub fn fast_path(&self, id: HopId) -> Option<&FastPathPlan> {
+        let manager = self.manager.as_ref().filter(|_| id.plane == Plane::Packets)?;
+        manager.hops.get(usize::from(id.hop))?.fast_path.as_ref()
     }
 
     /// The hop of a function, by the names of its chain and of its own.

@@ -53,7 +53,7 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
         }
     }
     let of_ports = [super::sriov::of_plan(plan), ports(plan), super::steering::of_plan(plan)];
-    let rest = [listeners(plan), functions(plan), processes_table(plan)];
+    let rest = [listeners(plan), functions(plan), super::fast_path::of_plan(plan), processes_table(plan)];
     for table in of_ports.iter().chain(&rest).filter(|t| !t.is_empty()) {
         let _ = write!(out, "\n{}", table.render());
     }

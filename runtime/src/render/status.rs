@@ -29,6 +29,7 @@ pub fn status_text(status: &Status, rates: &Rates) -> String {
             let _ = write!(out, "\n{}", ports(stats, rates).render());
             out.push_str(&super::steering::of_status(stats));
             let _ = write!(out, "\n{}", hops(stats, rates).render());
+            out.push_str(&super::fast_path::of_status(stats));
         }
         None if status.manager.state == "unused" => {}
         None => {
@@ -166,8 +167,21 @@ fn counters_text(status: &Status) -> String {
 
 fn conservation(c: &Conservation) -> String {
     let mark = if c.packets_balance() { "=" } else { "~" };
+    let f = &c.fast_paths;
+    let fast = match f.entered_pkts {
+        0 => String::new(),
+        entered => format!(
+            "fast paths: {} entered {} {} sent + {} dropped + {} slow path + {} kernel\n",
+            grouped(entered),
+            if f.balances() { "=" } else { "~" },
+            grouped(f.sent_pkts),
+            grouped(f.dropped_pkts),
+            grouped(f.slow_pkts),
+            grouped(f.kernel_pkts),
+        ),
+    };
     format!(
-        "packets: {} received + {} made {mark} {} sent + {} dropped + {} held\nbuffers: {} = {} free + {} in ports + {} lent + {} in chains\n",
+        "{fast}packets: {} received + {} made {mark} {} sent + {} dropped + {} held\nbuffers: {} = {} free + {} in ports + {} lent + {} in chains\n",
         grouped(c.received_pkts),
         grouped(c.originated_pkts),
         grouped(c.sent_pkts),

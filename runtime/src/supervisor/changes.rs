@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use middlenet_fast_path::Shape;
 use middlenet_plan::Request as PlaneRequest;
 use middlenet_sdk::protocol::ToFunction;
 use serde_json::Value;
@@ -56,11 +57,15 @@ pub(super) enum Taker {
 }
 
 /// A manifest's surroundings while a run goes on: external binaries were asked at its start, and judge for themselves now.
-struct Live(PathBuf);
+struct Live {
+    folder: PathBuf,
+    /// What fast paths of functions can hold, by program.
+    fast_paths: Vec<(String, Shape)>,
+}
 
 impl Surroundings for Live {
     fn folder(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     fn user(&self, user: &str) -> Option<Ids> {
@@ -68,7 +73,9 @@ impl Surroundings for Live {
     }
 
     fn describe(&self, program: &Path) -> Result<Description, (String, Option<String>)> {
-        Ok(Description { name: program.display().to_string(), layer: None, schema: Value::Bool(true) })
+        let name = program.display().to_string();
+        let fast_path = self.fast_paths.iter().find(|(of, _)| *of == name).map(|(_, shape)| *shape);
+        Ok(Description { name, layer: None, schema: Value::Bool(true), fast_path })
     }
 
     fn network(&self) -> Option<middlenet_sriov::Inventory> {
@@ -82,7 +89,9 @@ impl Supervisor {
         if let Some(busy) = self.busy() {
             return Some(busy);
         }
-        let surroundings = Live(folder.into());
+        let hops = self.plan.manager.iter().flat_map(|manager| &manager.hops);
+        let fast_paths = hops.filter_map(|hop| Some((hop.function.clone(), hop.fast_path?.shape))).collect();
+        let surroundings = Live { folder: folder.into(), fast_paths };
         let registry = middlenet_functions::registry();
         let planned = Manifest::parse(manifest)
             .map_err(|d| vec![d])

@@ -51,6 +51,8 @@ pub(super) struct Instance {
     pub(super) socket: Option<Loopback>,
     /// The ports it was told of.
     pub(super) ports: Vec<PortInfo>,
+    /// Whose maps it has, if it has a fast path: how often the data plane had been restarted.
+    pub(super) maps_of: Option<u64>,
     pub(super) pulse: Pulse,
     /// A report has been asked for and not come.
     pub(super) reporting: bool,
@@ -80,6 +82,7 @@ impl Instance {
             declared: Declared::default(),
             socket: None,
             ports: Vec::new(),
+            maps_of: None,
             pulse: Pulse { beats: 0, since: now, ran_ns: None },
             reporting: false,
             report: Value::Null,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use middlenet_plan::{Declared, Request};
-use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION};
+use middlenet_sdk::protocol::{FromFunction, Start, StartFastPath, ToFunction, VERSION};
 use middlenet_sdk::{ChannelError, PortInfo, STEERED};
 use middlenet_shm::ControlGeometry;
 
@@ -21,6 +21,7 @@ use crate::plan::{Hop, Plane};
 const MESSAGES_PER_TURN: usize = 64;
 /// Why an instance is started anew that has done no wrong.
 const PORTS_CHANGED: &str = "has ports that changed";
+const FAST_PATH_CHANGED: &str = "has a fast path that was made anew";
 
 /// How often heartbeats are looked at, at most and at least.
 const LOOK_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -77,6 +78,8 @@ impl Supervisor {
         let Some(Hop { name, config, outputs, steering, skmsg, .. }) = self.plan.hop(hop) else { return };
         let plan = &slot.plan;
         let ports: Vec<PortInfo> = up.ports.iter().filter(|p| plan.ports.contains(&p.id)).cloned().collect();
+        let maps = up.fast_paths.iter().find(|maps| hop.plane == Plane::Packets && maps.hop == hop.hop);
+        let mode = self.plan.fast_path(hop).map(|fast_path| fast_path.mode);
         let start = Start {
             version: VERSION,
             name: name.to_owned(),
@@ -84,12 +87,13 @@ impl Supervisor {
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
             steering: steering.into_iter().map(str::to_owned).collect(),
-            fast_path: None,
+            fast_path: maps.zip(mode).map(|(maps, mode)| StartFastPath { mode, maps: maps.kinds.clone() }),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,
             logical_clock: hop.plane == Plane::Packets && self.plan.is_lockstep(),
         };
+        let restarts = self.planes.get(hop.plane).map_or(0, |data| data.restarts);
         let label = plan.label.clone();
         let Some(instance) = slot.instance_mut(id) else { return };
         if instance.deadline().is_some_and(|deadline| now >= deadline) {
@@ -100,7 +104,9 @@ impl Supervisor {
         match instance.stage {
             Stage::Spawned => {
                 instance.ports = ports;
-                let sent = instance.tell(&ToFunction::Start(start), &[]);
+                instance.maps_of = start.fast_path.is_some().then_some(restarts);
+                let fds: Vec<_> = maps.iter().flat_map(|maps| &maps.maps).map(AsFd::as_fd).collect();
+                let sent = instance.tell(&ToFunction::Start(start), &fds);
                 instance.enter(Stage::Starting);
                 if !sent && !instance.leaving {
                     instance.kill("takes no messages");
@@ -108,6 +114,10 @@ impl Supervisor {
             }
             // A restarted manager may have other link addresses: a function must not keep the old ones.
             Stage::Ready if instance.ports != ports => instance.kill(PORTS_CHANGED),
+            // Its fast path went with the manager that had made it.
+            Stage::Ready if instance.maps_of != start.fast_path.is_some().then_some(restarts) => {
+                instance.kill(FAST_PATH_CHANGED);
+            }
             Stage::Ready => {
                 let geometry = ControlGeometry {
                     workers: u16::try_from(self.plan.workers(hop.plane).len()).unwrap_or(u16::MAX),
@@ -297,7 +307,7 @@ impl Supervisor {
         }
         let retry = match reason {
             // Not its fault.
-            PORTS_CHANGED => now,
+            PORTS_CHANGED | FAST_PATH_CHANGED => now,
             _ => slot.backoff.next(instance.process.started, now),
         };
         slot.retry = Some(retry);

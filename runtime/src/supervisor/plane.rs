@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use middlenet_fast_path::MapKind;
 use middlenet_sdk::PortInfo;
 use middlenet_shm::Region;
 
@@ -39,6 +40,14 @@ impl Expected {
     }
 }
 
+/// The maps that a function shares with its fast path, as long as their data plane lives.
+#[derive(Debug)]
+pub(super) struct SharedMaps {
+    pub(super) hop: u16,
+    pub(super) kinds: Vec<MapKind>,
+    pub(super) maps: Vec<OwnedFd>,
+}
+
 /// What is there while it is open.
 #[derive(Debug)]
 pub(super) struct Up {
@@ -46,6 +55,8 @@ pub(super) struct Up {
     pub(super) ports: Vec<PortInfo>,
     /// One per worker.
     pub(super) events: Vec<OwnedFd>,
+    /// Of the hops whose fast paths are in the kernel.
+    pub(super) fast_paths: Vec<SharedMaps>,
 }
 
 /// Where a data plane is on its way to the end of the run.
@@ -64,6 +75,8 @@ pub(super) struct DataPlane {
     /// Made before the process starts, moved into `up` when it has.
     pub(super) region: Option<Region>,
     pub(super) up: Option<Up>,
+    /// Maps that came before it is up, moved into `up` when it is.
+    pub(super) fast_paths: Vec<SharedMaps>,
     pub(super) expected: VecDeque<(Expected, Instant)>,
     pub(super) retry: Option<Instant>,
     pub(super) backoff: Backoff,
@@ -84,6 +97,7 @@ impl DataPlane {
             process: None,
             region: None,
             up: None,
+            fast_paths: Vec::new(),
             expected: VecDeque::new(),
             retry: None,
             backoff: Backoff::default(),

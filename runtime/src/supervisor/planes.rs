@@ -10,7 +10,7 @@ use middlenet_shm::{Pages, Region, ShmError};
 use middlenet_sriov::Vfs;
 
 use super::instance::Slot;
-use super::plane::{End, Expected, Up};
+use super::plane::{End, Expected, SharedMaps, Up};
 use super::process::{Process, describe_exit};
 use super::{Phase, RunError, STOP_GRACE, Supervisor, log};
 use crate::manifest::Hugepages;
@@ -154,6 +154,9 @@ impl Supervisor {
             return self.captures_finished();
         }
         let Some(data) = self.planes.get_mut(plane) else { return };
+        if let Reply::FastPath { hop, maps: kinds } = reply {
+            return data.fast_paths.push(SharedMaps { hop, kinds, maps: fds });
+        }
         let Some((expected, _)) = data.expected.pop_front() else {
             return log(format_args!("the {} answered what nobody asked", plane.process()));
         };
@@ -240,7 +243,8 @@ impl Supervisor {
         if data.restarts > 0 {
             log(format_args!("the {} is up again", plane.process()));
         }
-        data.up = Some(Up { region, ports, events });
+        let fast_paths = std::mem::take(&mut data.fast_paths);
+        data.up = Some(Up { region, ports, events, fast_paths });
     }
 
     pub(super) fn take_plane_exit(&mut self, plane: Plane) {
@@ -276,6 +280,7 @@ impl Supervisor {
         let Some(data) = self.planes.get_mut(plane) else { return };
         let started = data.process.take().map_or(now, |p| p.started);
         (data.up, data.region) = (None, None);
+        data.fast_paths.clear();
         data.expected.clear();
         // What was on its way is lost with it; the flows go by the rules.
         for instance in self.slots.iter_mut().filter(|slot| slot.plan.hop.plane == plane).flat_map(Slot::instances_mut)

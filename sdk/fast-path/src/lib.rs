@@ -26,7 +26,8 @@ mod shape;
 pub use action::{Action, Rewrite, Then};
 pub use flow::{Ends, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, flow_key, read_flow_key};
 pub use rule::{
-    COUNT_BYTES, Counted, PREFIX_BYTES, SERVICE_BYTES, SERVICE_KEY_BYTES, Service, ServiceRule, port_slot, prefix_key,
+    COUNT_BYTES, Counted, NO_RULE, PREFIX_BYTES, SERVICE_BYTES, SERVICE_KEY_BYTES, Service, ServiceRule, port_slot,
+    prefix_key,
 };
 pub use select::slot_of;
 pub use shape::{MapKind, Mode, Shape};

@@ -1,6 +1,6 @@
 //! Matchers that name rules by number.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use middlenet_steer::Prefix;
@@ -15,6 +15,9 @@ pub const SERVICE_KEY_BYTES: usize = 24;
 pub const SERVICE_BYTES: usize = 24;
 /// Bytes of `struct fast_count`.
 pub const COUNT_BYTES: usize = 16;
+
+/// The number of no rule: what a prefix names that matches nothing itself and hides a shorter one.
+pub const NO_RULE: u32 = u32::MAX;
 
 /// The key of a prefix: bits that count (u32) of an IPv6 address, and the address.
 pub fn prefix_key(prefix: &Prefix) -> [u8; PREFIX_BYTES] {
@@ -104,6 +107,23 @@ impl Counted {
     }
 }
 
+impl Service {
+    /// The service of a key; nothing for bytes that are none.
+    pub fn decode(bytes: &[u8; SERVICE_KEY_BYTES]) -> Option<Self> {
+        let address = Ipv6Addr::from(*bytes.first_chunk::<16>()?).to_canonical();
+        Some(Self { address, port: u16::from_ne_bytes([bytes[16], bytes[17]]), protocol: bytes[18] })
+    }
+}
+
+impl ServiceRule {
+    /// What such bytes say.
+    pub fn decode(bytes: &[u8; SERVICE_BYTES]) -> Self {
+        let slots = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let time = |at: usize| Duration::from_nanos(u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i])));
+        Self { first: slots(0), count: slots(4), idle: time(8), closing: time(16) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +134,16 @@ mod tests {
         assert_eq!(key[..4], 112_u32.to_ne_bytes());
         assert_eq!(key[14..], [0xff, 0xff, 10, 1, 0, 0]);
         assert_eq!(prefix_key(&"2001:db8::/32".parse().unwrap())[..4], 32_u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_service_survives_the_map() {
+        for address in ["10.0.0.1", "2001:db8::1"] {
+            let service = Service { address: address.parse().unwrap(), port: 443, protocol: 6 };
+            assert_eq!(Service::decode(&service.encode()), Some(service));
+        }
+        let rule = ServiceRule { first: 3, count: 7, idle: Duration::from_secs(5), closing: Duration::from_millis(9) };
+        assert_eq!(ServiceRule::decode(&rule.encode()), rule);
     }
 
     #[test]

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Action, COUNT_BYTES, FLOW_BYTES, KEY_BYTES, PREFIX_BYTES, SERVICE_BYTES, SERVICE_KEY_BYTES};
+
+/// Ports of TCP and of UDP.
+const PORTS: u32 = 2 << 16;
+
 /// How rules come into the fast path (eVNF, section III-E).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -31,15 +36,17 @@ impl Mode {
 pub struct Shape {
     /// Flows by exact key; the one not used for longest makes room for a new one.
     pub flows: u32,
-    /// Prefixes of source addresses.
+    /// Prefixes of source addresses: entries of the map, twice what was asked for, since a table of rules is replaced while packets pass
+    /// and both lie in the map for a moment.
     pub src_prefixes: u32,
-    /// Prefixes of destination addresses.
+    /// The same of destination addresses.
     pub dst_prefixes: u32,
     /// Whether source ports of TCP and UDP are looked at.
     pub src_ports: bool,
     /// The same of destination ports.
     pub dst_ports: bool,
-    /// Rules that prefixes, ports and slots name.
+    /// Numbers of rules that prefixes, ports and slots name: for the same reason twice as many as rules can be in use, and number 0, which
+    /// slots name that nobody has written.
     pub rules: u32,
     /// Addresses and ports behind which there are servers.
     pub services: u32,
@@ -52,6 +59,21 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// How many entries a map has, or can have.
+    pub const fn entries(&self, kind: MapKind) -> u32 {
+        match kind {
+            MapKind::Settings => 1,
+            MapKind::Flows => self.flows,
+            MapKind::SrcPrefixes => self.src_prefixes,
+            MapKind::DstPrefixes => self.dst_prefixes,
+            MapKind::SrcPorts | MapKind::DstPorts => PORTS,
+            MapKind::Rules | MapKind::RuleCounts => self.rules,
+            MapKind::Services => self.services,
+            MapKind::Slots => self.slots,
+            MapKind::Classes => self.classes,
+        }
+    }
+
     /// No fast path.
     pub const NONE: Self = Self {
         flows: 0,
@@ -87,8 +109,8 @@ impl Shape {
     /// With room for this many prefixes of source addresses, and as many of destination addresses.
     #[must_use]
     pub const fn prefixes(mut self, src: u32, dst: u32) -> Self {
-        self.src_prefixes = src;
-        self.dst_prefixes = dst;
+        self.src_prefixes = src.saturating_mul(2);
+        self.dst_prefixes = dst.saturating_mul(2);
         self
     }
 
@@ -103,8 +125,18 @@ impl Shape {
     /// With room for this many rules.
     #[must_use]
     pub const fn rules(mut self, most: u32) -> Self {
-        self.rules = most;
+        self.rules = if most == 0 { 0 } else { most.saturating_mul(2).saturating_add(1) };
         self
+    }
+
+    /// How many rules a function can have in use.
+    pub const fn most_rules(&self) -> u32 {
+        self.rules / 2
+    }
+
+    /// How many prefixes of sources and of destinations a function can have in use.
+    pub const fn most_prefixes(&self) -> (u32, u32) {
+        (self.src_prefixes / 2, self.dst_prefixes / 2)
     }
 
     /// With room for this many services that have this many slots together. Connections to them are remembered among the flows.
@@ -164,7 +196,7 @@ pub enum MapKind {
     Settings,
     /// [`flow_key`](crate::flow_key) to [`FlowRule`](crate::FlowRule) and [`FlowState`](crate::FlowState).
     Flows,
-    /// [`prefix_key`](crate::prefix_key) to a rule's number (u32).
+    /// [`prefix_key`](crate::prefix_key) to a rule's number (u32); [`NO_RULE`](crate::NO_RULE) for none.
     SrcPrefixes,
     /// The same.
     DstPrefixes,
@@ -185,6 +217,38 @@ pub enum MapKind {
 }
 
 impl MapKind {
+    /// Bytes of a key.
+    pub const fn key_bytes(self) -> usize {
+        match self {
+            Self::Flows => KEY_BYTES,
+            Self::SrcPrefixes | Self::DstPrefixes => PREFIX_BYTES,
+            Self::Services => SERVICE_KEY_BYTES,
+            _ => 4,
+        }
+    }
+
+    /// Bytes of a value, of one processor where each has its own.
+    pub const fn value_bytes(self) -> usize {
+        match self {
+            Self::Settings => 8,
+            Self::Flows => FLOW_BYTES,
+            Self::Rules => Action::BYTES,
+            Self::Services => SERVICE_BYTES,
+            Self::RuleCounts | Self::Classes => COUNT_BYTES,
+            _ => 4,
+        }
+    }
+
+    /// Whether each processor has a value of its own.
+    pub const fn is_per_processor(self) -> bool {
+        matches!(self, Self::RuleCounts | Self::Classes)
+    }
+
+    /// Whether its keys are the numbers from 0 on, which are all there always.
+    pub const fn is_array(self) -> bool {
+        !matches!(self, Self::Flows | Self::SrcPrefixes | Self::DstPrefixes | Self::Services)
+    }
+
     /// All kinds, in the order in which they are handed over.
     pub const ALL: [Self; 11] = [
         Self::Settings,
@@ -199,4 +263,17 @@ impl MapKind {
         Self::Slots,
         Self::Classes,
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_a_table_and_its_successor() {
+        let shape = Shape::of(&[Mode::Proactive]).rules(100).prefixes(1000, 0);
+        assert_eq!((shape.most_rules(), shape.most_prefixes()), (100, (1000, 0)));
+        assert_eq!((shape.entries(MapKind::Rules), shape.entries(MapKind::SrcPrefixes)), (201, 2000));
+        assert_eq!(Shape::of(&[Mode::Reactive]).rules(0).maps().count(), 1);
+    }
 }

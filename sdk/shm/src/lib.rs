@@ -28,6 +28,7 @@ mod control;
 mod descriptor;
 mod error;
 mod fd;
+mod kernel_map;
 mod ledger;
 mod region;
 mod ring;
@@ -38,6 +39,7 @@ pub use control::{BOARD, COUNTERS, ControlGeometry, ControlRegion, MAX_WORKERS, 
 pub use descriptor::Descriptor;
 pub use error::ShmError;
 pub use fd::{MAX_FDS, receive, send, socket_pair};
+pub use kernel_map::{Batch, Elements, KernelMap, MapSizes, Write, command};
 pub use ledger::{Ledger, Meta, Reject};
 pub use region::{HUGE_PAGE_BYTES, Pages, Region};
 pub use ring::{Consumer, Producer, RingArea};

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
+mod runs;
+
 fn vf(name: &str, index: u16, driver: VfDriver) -> VfWish {
     VfWish {
         name: name.into(),
@@ -72,7 +74,7 @@ fn record() -> (TempDir, PathBuf) {
 fn refusal(fake: &Fake, wishes: &[PfWish]) -> String {
     let (_folder, path) = record();
     let before = fake.picture();
-    let error = Vfs::apply(fake, wishes, &path).unwrap_err();
+    let error = Vfs::apply(fake, fake, wishes, &path).unwrap_err();
     assert_eq!(fake.picture(), before, "{error}");
     assert!(!path.exists());
     format!("{error}|{}", error.hint().unwrap_or_default())
@@ -84,7 +86,7 @@ fn virtual_functions_are_made_set_up_and_taken_away() {
     fake.edit("eth1", |l| l.up = false);
     let before = fake.picture();
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     assert_eq!(
         vfs.ready(),
         [
@@ -115,12 +117,12 @@ fn twice_in_a_row_gives_the_same() {
     let fake = Fake::with_igb();
     let before = fake.picture();
     let (_folder, path) = record();
-    let first = Vfs::apply(&fake, &both(), &path).unwrap();
+    let first = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     let (picture, ready) = (fake.picture(), first.ready().to_vec());
     // The first crashed: its record is there, and nobody undid it.
     std::mem::forget(first);
-    assert_eq!(recorded(&path).unwrap(), [pci("01:10.0"), pci("01:10.2")]);
-    let second = Vfs::apply(&fake, &both(), &path).unwrap();
+    assert_eq!(recorded(&fake, &path).unwrap(), [pci("01:10.0"), pci("01:10.2")]);
+    let second = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     assert_eq!(second.ready(), ready);
     let settings = |p: &std::collections::BTreeMap<String, String>| {
         p.iter()
@@ -140,7 +142,7 @@ fn a_failure_at_any_point_leaves_nothing() {
     let changes = {
         let fake = Fake::with_igb();
         fake.edit("eth1", |l| l.up = false);
-        std::mem::forget(Vfs::apply(&fake, &both(), &path).unwrap());
+        std::mem::forget(Vfs::apply(&fake, &fake, &both(), &path).unwrap());
         fs::remove_file(&path).unwrap();
         fake.changes.get()
     };
@@ -150,7 +152,7 @@ fn a_failure_at_any_point_leaves_nothing() {
         fake.edit("eth1", |l| l.up = false);
         let before = fake.picture();
         fake.fail_at.set(Some(at));
-        let error = Vfs::apply(&fake, &both(), &path).unwrap_err();
+        let error = Vfs::apply(&fake, &fake, &both(), &path).unwrap_err();
         assert!(matches!(error, SriovError::Refused { .. }), "change {at}: {error}");
         assert_eq!(fake.picture(), before, "change {at}: {error}");
         assert!(!path.exists(), "change {at}");
@@ -172,7 +174,7 @@ fn a_crash_at_any_point_is_mended_by_the_next_run() {
     let mut at = 0;
     loop {
         let (fake, before) = prepare(at);
-        let died_on_the_way = match Vfs::apply(&fake, &both(), &path) {
+        let died_on_the_way = match Vfs::apply(&fake, &fake, &both(), &path) {
             Ok(vfs) => {
                 let died = !vfs.release().is_empty();
                 assert_eq!(died, path.exists(), "change {at}");
@@ -185,7 +187,7 @@ fn a_crash_at_any_point_is_mended_by_the_next_run() {
             break;
         }
         fake.fail_at.set(None);
-        assert_eq!(recover(&fake, &path).unwrap(), Vec::<String>::new(), "change {at}");
+        assert_eq!(recover(&fake, &fake, &path).unwrap(), Vec::<String>::new(), "change {at}");
         assert_eq!(fake.picture(), before, "change {at}");
         assert!(!path.exists());
         at += 1;
@@ -210,7 +212,7 @@ fn virtual_functions_of_others_are_given_back() {
     let before = others(&fake);
     let before_all: Vec<String> = fake.picture().into_keys().collect();
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     assert_eq!(Device(pci("01:10.0")).driver(&fake).as_deref(), Some("vfio-pci"));
     assert_eq!(number::<u16>(&Device(pci("01:00.0")).folder(&fake).join("sriov_numvfs")), Some(3));
     assert!(vfs.release().is_empty());
@@ -227,7 +229,7 @@ fn a_host_without_autoprobe_keeps_it_so() {
     fake.put("sys/bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe", "0\n");
     let before = fake.picture();
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     assert_eq!(vfs.ready()[1].interface.as_deref(), Some("vf130"));
     assert_eq!(Device(pci("01:00.0")).read(&fake, "sriov_drivers_autoprobe").as_deref(), Some("0"));
     drop(vfs);
@@ -239,7 +241,7 @@ fn what_others_changed_meanwhile_is_theirs() {
     let fake = Fake::with_igb();
     fake.make_vfs(pci("01:00.0"), 2);
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     fake.edit("eth1", |l| l.vfs[0].vlan = 99);
     assert!(vfs.release().is_empty());
     let links = fake.links().unwrap();
@@ -250,16 +252,21 @@ fn what_others_changed_meanwhile_is_theirs() {
 #[test]
 fn a_virtual_function_that_another_took_meanwhile_keeps_its_pf() {
     let fake = Fake::with_igb();
+    fake.edit("eth1", |l| l.up = false);
     let (_folder, path) = record();
     let wishes = vec![PfWish { create: 3, ..both().remove(0) }];
-    let vfs = Vfs::apply(&fake, &wishes, &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &wishes, &path).unwrap();
     fake.bind(pci("01:10.4"), "pci-stub");
     let problems = vfs.release();
     assert_eq!(problems, ["the virtual functions of 0000:01:00.0 stay: 0000:01:10.4 is held by the driver pci-stub"]);
     assert!(path.exists(), "what is left is for the next run");
+    let autoprobe = Device(pci("01:00.0")).read(&fake, "sriov_drivers_autoprobe");
+    assert_eq!(autoprobe.as_deref(), Some("1"), "VFs of others get drivers as before");
+    assert!(fake.links().unwrap().iter().any(|l| l.name == "eth1" && l.up), "it carries what they send");
     fs::remove_file(fake.device(pci("01:10.4")).join("driver")).unwrap();
-    assert!(recover(&fake, &path).unwrap().is_empty());
+    assert!(recover(&fake, &fake, &path).unwrap().is_empty());
     assert!(!fake.device(pci("01:10.0")).exists() && !path.exists());
+    assert!(fake.links().unwrap().iter().any(|l| l.name == "eth1" && !l.up));
 }
 
 #[test]
@@ -267,14 +274,14 @@ fn a_device_that_is_still_open_is_waited_for() {
     let fake = Fake::with_igb();
     let before = fake.picture();
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     let group = crate::discover::group(&fake.device(pci("01:10.0"))).unwrap();
     fake.open.borrow_mut().push(format!("/dev/vfio/{group}").into());
     fake.closes_after.set(Some(fake.pauses.get() + 3));
     assert!(vfs.release().is_empty());
     assert_eq!(fake.picture(), before);
 
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     let group = crate::discover::group(&fake.device(pci("01:10.0"))).unwrap();
     fake.open.borrow_mut().push(format!("/dev/vfio/{group}").into());
     fake.closes_after.set(None);
@@ -398,7 +405,7 @@ fn a_natively_split_nic_keeps_its_driver() {
     fake.bind(pci("01:00.0"), "mlx5_core");
     let before = fake.picture();
     let (_folder, path) = record();
-    let vfs = Vfs::apply(&fake, &both(), &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &both(), &path).unwrap();
     assert_eq!(Device(pci("01:10.0")).driver(&fake).as_deref(), Some("igbvf"));
     drop(vfs);
     assert_eq!(fake.picture(), before);
@@ -411,7 +418,7 @@ fn filters_are_listed_or_it_failed() {
     let wishes = both();
     // Somebody else's: one that is the same as ours, and another.
     fake.filters.borrow_mut().push((7, wishes[0].filters[1].clone()));
-    let vfs = Vfs::apply(&fake, &wishes, &path).unwrap();
+    let vfs = Vfs::apply(&fake, &fake, &wishes, &path).unwrap();
     let listed: Vec<_> = Device(pci("01:00.0")).filters(&fake).unwrap();
     assert_eq!(listed, [(7, wishes[0].filters[1].clone()), (8, wishes[0].filters[0].clone())]);
     assert!(vfs.release().is_empty());
@@ -429,7 +436,7 @@ fn a_broken_record_is_not_ignored() {
     let fake = Fake::with_igb();
     let (_folder, path) = record();
     fs::write(&path, "{").unwrap();
-    let error = Vfs::apply(&fake, &both(), &path).unwrap_err();
+    let error = Vfs::apply(&fake, &fake, &both(), &path).unwrap_err();
     assert!(matches!(error, SriovError::Record { .. }), "{error}");
     assert_eq!(fake.changes.get(), 0);
 }

@@ -209,7 +209,7 @@ pub(crate) fn open(
 ) -> (XdpAttachment, Vec<XskQueue>) {
     let opened = netns.enter(|| {
         let ifindex = Interface::lookup(device).expect("the device is there").ifindex;
-        let attachment = XdpPort::attach(ifindex, mode).expect("the program attaches");
+        let attachment = XdpPort::load(ifindex).and_then(|port| port.attach(mode)).expect("the program attaches");
         let queues: Result<Vec<XskQueue>> = (0..queues)
             .map(|queue| {
                 let socket = XskQueue::bind(umem, ifindex, queue, config)?;

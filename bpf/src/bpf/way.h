@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Where packets go from a hop: what `Graph` in nf-manager/src/graph.rs works out for those that functions return. */
+#ifndef MIDDLENET_WAY_H
+#define MIDDLENET_WAY_H
+
+#include "fast_path.h"
+#include "hand_over.h"
+#include "stages.h"
+
+/* A target: its kind in the high half, and the number of a hop or port. */
+#define TARGET_HOP 0
+#define TARGET_PORT 1
+#define TARGET_EGRESS 2 /* the end of the chain that the packet is heading for */
+#define TARGET_DROP 3
+/* Of a packet that goes no further. */
+#define TARGET_REASON 4 /* dropped under this reason of the function */
+#define TARGET_SLOW 5
+#define TARGET_KERNEL 6
+
+#define OUTPUTS 256
+
+/* The hop, and where packets go from it. */
+const volatile __u32 hop = 0;
+const volatile __u32 next_forward = 0, next_reverse = 0;
+const volatile __u32 outputs[OUTPUTS];
+const volatile __u32 output_count = 0;
+/* The ports of the chain: on the left, on the right (how many, and which if there is one), and all of them by bit. */
+const volatile __u32 left = 0, right_count = 0, right = 0;
+const volatile __u64 chain_ports[4];
+/* Misses go to the kernel. */
+const volatile __u32 misses_to_kernel = 0;
+/* Packets leave by the kernel's tables. */
+const volatile __u32 ends_by_kernel = 0;
+
+/* Why packets go to the slow path; `counters.rs` has the same order. */
+enum slow {
+	SLOW_MISS,
+	SLOW_FRAGMENT,
+	SLOW_TTL,
+	SLOW_MTU,
+	SLOW_UNFIT,
+	SLOW_END, /* of what can be done here: no fast path where it goes */
+	SLOW_ASKED,
+	SLOW_ROOM, /* no connection could be remembered */
+	SLOW_REASONS,
+};
+
+/* Why packets go to the kernel; `counters.rs` has the same order. */
+enum kernel {
+	KERNEL_MISS,
+	KERNEL_ASKED,
+	KERNEL_NO_NEIGHBOUR,
+	KERNEL_NOT_FORWARDED,
+	KERNEL_NO_SOCKET, /* instead of the slow path */
+	KERNEL_REASONS,
+};
+
+#define DROP_REASONS 64
+
+/* By hop and processor; `counters.rs` reads it. */
+struct fast_counters {
+	__u64 entered;
+	__u64 hits;
+	__u64 sent;
+	__u64 learned;
+	__u64 no_room;
+	__u64 discarded; /* dropped, as the manifest says */
+	__u64 no_socket; /* dropped: the queue had no socket, and fast paths have dealt with the packet */
+	__u64 untagged;	 /* dropped likewise: the driver has no room for a tag */
+	__u64 slow[SLOW_REASONS];
+	__u64 kernel[KERNEL_REASONS];
+	__u64 dropped[DROP_REASONS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fast_counters);
+} hops SEC(".maps");
+
+struct port {
+	__u32 ifindex;
+	__u32 most_bytes; /* of a packet with its Ethernet header that can go out directly; 0: none can */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct port);
+} ports SEC(".maps");
+
+/* By port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} devices SEC(".maps");
+
+struct way {
+	__u32 target;
+	__u8 enters; /* no fast path has dealt with the packet before */
+	__u8 egress;
+	__u8 reverse;
+};
+
+/* Tags: see `Destination` in nf-manager/plan. */
+#define TAG_HOP (1 << 14)
+#define TAG_PORT (1 << 15)
+
+static __always_inline int to_socket(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen, __u16 tag,
+				     __u8 enters, enum slow reason)
+{
+	__u16 way = (packet->egress + 1) & 0xff;
+
+	if (packet->reverse)
+		way |= STEER_WAY_REVERSE;
+	switch (hand_over(ctx, packet->sockets + ctx->rx_queue_index, tag, way)) {
+	case NO_SOCKET:
+		if (enters) {
+			seen->kernel[KERNEL_NO_SOCKET] += 1;
+			return XDP_PASS;
+		}
+		seen->no_socket += 1;
+		return XDP_DROP;
+	case NO_ROOM:
+		/* Without a tag the packet enters its chain anew. */
+		if (!enters) {
+			seen->untagged += 1;
+			return XDP_DROP;
+		}
+	}
+	seen->slow[reason] += 1;
+	return XDP_REDIRECT;
+}
+
+/* The slow path of this hop. */
+static __always_inline int go_slow(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
+				   const struct way *way, enum slow reason)
+{
+	return to_socket(ctx, packet, seen, TAG_HOP | hop, way->enters, reason);
+}
+
+/* Where packets go that no rule matches. */
+static __always_inline int by_default(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
+				      const struct way *way, enum slow reason)
+{
+	if (misses_to_kernel) {
+		seen->kernel[KERNEL_MISS] += 1;
+		return XDP_PASS;
+	}
+	return go_slow(ctx, packet, seen, way, reason);
+}
+
+static __always_inline int has_port(__u32 port)
+{
+	return port < 256 && chain_ports[port / 64] >> port % 64 & 1;
+}
+
+/* Works out where an action sends a packet; 0 if it sends it nowhere that there is. */
+static __always_inline int find_way(struct way *way, const struct fast_packet *packet, const struct fast_action *action)
+{
+	__u32 argument = action->argument;
+
+	way->egress = packet->egress;
+	way->reverse = packet->reverse;
+	switch (action->then) {
+	case FAST_NEXT:
+		break;
+	case FAST_DROP:
+		way->target = TARGET_REASON << 16 | action->reason;
+		return action->reason < DROP_REASONS;
+	case FAST_REPLY:
+		argument = packet->ingress;
+		/* fall through */
+	case FAST_PORT:
+		if (!has_port(argument))
+			return 0;
+		/* A chain of one port has both its ends there; its packets run forward only. */
+		way->reverse = argument == left && right_count;
+		way->egress = argument;
+		break;
+	case FAST_OUTPUT:
+		if (argument >= output_count)
+			return 0;
+		way->target = outputs[argument & (OUTPUTS - 1)];
+		goto end;
+	case FAST_SLOW:
+		way->target = TARGET_SLOW << 16;
+		return 1;
+	case FAST_KERNEL:
+		way->target = (misses_to_kernel ? TARGET_KERNEL : TARGET_SLOW) << 16;
+		return 1;
+	default:
+		return 0;
+	}
+	way->target = way->reverse ? next_reverse : next_forward;
+end:
+	/* Who leaves on the right of many has to say by which. */
+	if (way->target >> 16 == TARGET_EGRESS && way->egress == NO_PORT) {
+		if (way->reverse || !right_count)
+			way->target = TARGET_PORT << 16 | left;
+		else if (right_count == 1)
+			way->target = TARGET_PORT << 16 | right;
+		else
+			return 0;
+	} else if (way->target >> 16 == TARGET_EGRESS) {
+		way->target = TARGET_PORT << 16 | way->egress;
+	}
+	return 1;
+}
+
+static __always_inline int transmit(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen, __u32 number,
+				    __u64 bytes)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &number);
+
+	if (port && bytes <= port->most_bytes && bpf_redirect_map(&devices, number, XDP_ABORTED) == XDP_REDIRECT) {
+		seen->sent += 1;
+		return XDP_REDIRECT;
+	}
+	return to_socket(ctx, packet, seen, TAG_PORT | number, 0, SLOW_END);
+}
+
+/* Sends a packet where it goes; `bytes` is its length. */
+static __always_inline int go(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
+			      const struct way *way, __u64 bytes)
+{
+	__u32 number = way->target & 0xffff;
+
+	switch (way->target >> 16) {
+	case TARGET_SLOW:
+		return go_slow(ctx, packet, seen, way, SLOW_ASKED);
+	case TARGET_KERNEL:
+		seen->kernel[KERNEL_ASKED] += 1;
+		return XDP_PASS;
+	case TARGET_REASON:
+		seen->dropped[number & (DROP_REASONS - 1)] += 1;
+		return XDP_DROP;
+	case TARGET_DROP:
+		seen->discarded += 1;
+		return XDP_DROP;
+	}
+	packet->egress = way->egress;
+	packet->reverse = way->reverse;
+	if (way->target >> 16 == TARGET_PORT)
+		return transmit(ctx, packet, seen, number, bytes);
+	bpf_tail_call(ctx, &stages, number);
+	return to_socket(ctx, packet, seen, TAG_HOP | number, 0, SLOW_END);
+}
+
+#endif

@@ -1,0 +1,3 @@
+//! Fast paths of functions in the kernel, packet by packet.
+
+mod first;

@@ -1,0 +1,134 @@
+//! Fast paths of functions: whether there can be any, and which packets reach them.
+
+use middlenet_fast_path::{Mode, Shape};
+use middlenet_plan::{ChainPlan, FastPathPlan, HopPlan, ManagerPlan, PortKind, PortPlan, Target};
+
+use super::steering::implicit_steering;
+use super::{Checker, Traffic};
+use crate::diagnostic::one_of;
+use crate::machine::resolve;
+use crate::manifest::FunctionEntry;
+
+/// Fast paths of a chain: the kernel takes a packet from program to program 33 times, and the first is the port's own.
+const CHAIN_LIMIT: usize = 32;
+
+impl Checker<'_> {
+    /// The fast path that an entry turns on.
+    pub(super) fn fast_path(
+        &mut self,
+        entry: &FunctionEntry,
+        chain_ports: &[u8],
+        ports: &[PortPlan],
+    ) -> Option<FastPathPlan> {
+        let mode = entry.options.mode?;
+        let span = entry.option_span(&["mode"]);
+        // Who is not there has been reported already.
+        let shape = match &entry.options.run {
+            Some(run) => {
+                let program = resolve(self.surroundings.folder(), run);
+                let description = self.surroundings.describe(&program).ok()?;
+                let Some(shape) = description.fast_path else { return Some(FastPathPlan { mode, shape: Shape::NONE }) };
+                shape
+            }
+            None => self.registry.iter().find(|r| r.name == entry.function)?.fast_path,
+        };
+        if !shape.exists() {
+            let hint = "remove `mode`; `middlenet functions` tells which functions have one";
+            self.problem(span, format!("`{}` has no fast path", entry.name), Some(hint.into()));
+            return None;
+        }
+        if !shape.works(mode) {
+            let modes: Vec<_> = shape.modes().map(Mode::name).collect();
+            let message = format!("the fast path of `{}` does not work in mode `{}`", entry.name, mode.name());
+            self.problem(span, message, Some(format!("it works in {}", one_of(modes))));
+            return None;
+        }
+        if mode == Mode::Offloading {
+            for port in chain_ports.iter().map(|&port| usize::from(port)) {
+                let Some((what, _)) = self.no_kernel_behind(ports, port) else { continue };
+                let message = format!(
+                    "`{}` leaves packets to the kernel's own stack, but the port `{}` is {what}",
+                    entry.name, ports[port].name
+                );
+                let hint = "all ports of its chain must be `xdp` ports; or take another mode";
+                self.problem(span.clone(), message, Some(hint.into()));
+            }
+        }
+        // Time stands still between the packets of captures, and no kernel is there.
+        let captures = matches!(self.traffic, Traffic::Captures(_));
+        (!captures).then_some(FastPathPlan { mode, shape })
+    }
+
+    /// Finds what keeps packets from fast paths, and gives ports rules whose packets are to meet some.
+    pub(super) fn fast_paths(&mut self, plan: &mut ManagerPlan, notes: &mut Vec<String>) {
+        for id in 0..plan.chains.len() {
+            let of_chain = |hop: &&HopPlan| usize::from(hop.chain) == id && hop.fast_path.is_some();
+            let count = plan.hops.iter().filter(of_chain).count();
+            if count == 0 {
+                continue;
+            }
+            let name = &plan.chains[id].name;
+            if count > CHAIN_LIMIT {
+                let message = format!("{count} functions of the chain `{name}` have fast paths");
+                let hint =
+                    format!("the kernel goes through {CHAIN_LIMIT}: leave out `mode` of some, or make two chains");
+                self.problem(self.manifest.span(["chains", name.as_str()]), message, Some(hint));
+            }
+            notes.extend(unreached(plan, &plan.chains[id]));
+            let ports = std::iter::once(plan.chains[id].left).chain(plan.chains[id].right.clone());
+            for port in ports.collect::<Vec<_>>() {
+                if matches!(plan.ports[usize::from(port)].kind, PortKind::Xdp { .. }) {
+                    implicit_steering(plan, port);
+                }
+            }
+        }
+    }
+}
+
+/// What keeps packets of a chain from its fast paths, a sentence each.
+fn unreached(plan: &ManagerPlan, chain: &ChainPlan) -> Vec<String> {
+    let name = |port: u8| plan.ports[usize::from(port)].name.as_str();
+    let mut notes = Vec::new();
+    for port in std::iter::once(chain.left).chain(chain.right.iter().copied()) {
+        if !matches!(plan.ports[usize::from(port)].kind, PortKind::Xdp { .. }) {
+            notes.push(format!(
+                "no packet of the port `{}` takes a fast path of the chain `{}`: only `xdp` ports have fast paths",
+                name(port),
+                chain.name
+            ));
+        }
+    }
+    let reverse = (!chain.right.is_empty()).then_some((chain.entry_reverse, true));
+    for (entry, is_reverse) in [(chain.entry_forward, false)].into_iter().chain(reverse) {
+        let way = way(plan, entry, is_reverse);
+        let Some(first) = way.iter().position(|hop| hop.fast_path.is_none()) else { continue };
+        let behind: Vec<_> = way[first..].iter().filter(|hop| hop.fast_path.is_some()).collect();
+        if behind.is_empty() {
+            continue;
+        }
+        let from =
+            if is_reverse { chain.right.iter().map(|&port| name(port)).collect() } else { vec![name(chain.left)] };
+        notes.push(format!(
+            "chain `{}`: packets from {} meet `{}`, which has no fast path, before those of {}: they take the slow path from there on",
+            chain.name,
+            from.join(", "),
+            way[first].name,
+            behind.iter().map(|hop| format!("`{}`", hop.name)).collect::<Vec<_>>().join(", "),
+        ));
+    }
+    notes
+}
+
+/// The hops that packets pass on which no function has another say.
+fn way(plan: &ManagerPlan, entry: Target, is_reverse: bool) -> Vec<&HopPlan> {
+    let mut hops = Vec::new();
+    let mut target = entry;
+    while let Target::Hop(hop) = target
+        && let Some(hop) = plan.hops.get(usize::from(hop))
+        && hops.len() < plan.hops.len()
+    {
+        hops.push(hop);
+        target = if is_reverse { hop.next_reverse } else { hop.next_forward };
+    }
+    hops
+}

@@ -1,0 +1,133 @@
+//! Fast paths: what turns them on, what keeps packets from them, and what is refused.
+
+use super::*;
+use middlenet_plan::{Destination, FastPathPlan};
+use middlenet_steer::Action;
+
+/// A function whose fast path works in two modes.
+pub(super) struct Hybrid;
+
+impl NetworkFunction for Hybrid {
+    type Config = Empty;
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive, Mode::Offloading]).flows(1000).rules(10);
+
+    fn new(_: Empty, _: &mut Init) -> Result<Self, ConfigError> {
+        Ok(Self)
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {}
+}
+
+const FAST: &str = "{ use: hybrid, mode: reactive }";
+
+fn notes(functions: &str) -> Vec<String> {
+    let notes = planned(&chain_of(functions)).runtime.notes.into_iter();
+    notes.filter(|note| note.contains("fast path")).collect()
+}
+
+#[test]
+fn a_mode_turns_the_fast_path_on() {
+    let plan = planned(&chain_of(&format!("      - hybrid\n      - fast: {FAST}\n")));
+    let hops: Vec<_> = packets(&plan).hops.iter().map(|hop| hop.fast_path).collect();
+    assert_eq!(hops, [None, Some(FastPathPlan { mode: Mode::Reactive, shape: Hybrid::FAST_PATH })]);
+}
+
+#[test]
+fn ports_of_chains_with_fast_paths_are_steered_into_their_chain() {
+    let source = |mode: &str| {
+        format!(
+            "name: edge\nports: {{ wan: {{ xdp: a }}, lan: {{ dpdk: net_null0 }}, other: {{ xdp: b }} }}\nchains:\n  c: {{ ports: [wan, lan], functions: [fast: {{ use: hybrid{mode} }}] }}\n  d: {{ ports: [other], functions: [monitor] }}\n"
+        )
+    };
+    let plan = planned(&source(", mode: reactive"));
+    let steering = |plan: &Plan, port: usize| packets(plan).ports[port].steering.clone();
+    let of_wan = steering(&plan, 0).unwrap();
+    assert_eq!(
+        (of_wan.default, of_wan.to.as_slice()),
+        (Action::Tag(Destination::Chain(0).tag()), &["c".to_owned()][..])
+    );
+    assert!(of_wan.rules.is_empty() && steering(&plan, 1).is_none() && steering(&plan, 2).is_none());
+    assert!(steering(&planned(&source("")), 0).is_none());
+}
+
+#[test]
+fn what_keeps_packets_from_a_fast_path_is_told() {
+    assert_eq!(notes(&format!("      - a: {FAST}\n      - b: {FAST}\n")), Vec::<String>::new());
+    let found = notes(&format!("      - a: {FAST}\n      - monitor\n      - b: {FAST}\n"));
+    let expected = [
+        "chain `transit`: packets from wan meet `monitor`, which has no fast path, before those of `b`: they take the slow path from there on",
+        "chain `transit`: packets from lan meet `monitor`, which has no fast path, before those of `a`: they take the slow path from there on",
+    ];
+    assert_eq!(found, expected);
+    let source = format!(
+        "name: edge\nports: {{ wan: {{ xdp: a }}, lan: {{ dpdk: net_null0 }} }}\nchains: {{ c: {{ ports: [wan, lan], functions: [a: {FAST}] }} }}\n"
+    );
+    let notes = planned(&source).runtime.notes;
+    assert!(
+        notes
+            .iter()
+            .any(|n| n
+                == "no packet of the port `lan` takes a fast path of the chain `c`: only `xdp` ports have fast paths"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let refused = |entry: &str| errors(&chain_of(&format!("      - {entry}\n")));
+    assert_eq!(
+        refused("m: { use: monitor, mode: reactive }"),
+        ["9:34 `m` has no fast path|remove `mode`; `middlenet functions` tells which functions have one"]
+    );
+    assert_eq!(
+        refused("h: { use: hybrid, mode: proactive }"),
+        ["9:33 the fast path of `h` does not work in mode `proactive`|it works in `reactive` or `offloading`"]
+    );
+    assert!(refused("h: { use: hybrid, mode: fast }")[0].starts_with("9:33 "));
+    assert_eq!(
+        refused("mine: { run: ./ttl-clamp, config: { max_ttl: 3 }, mode: reactive }"),
+        ["9:65 `mine` has no fast path|remove `mode`; `middlenet functions` tells which functions have one"]
+    );
+    assert_eq!(
+        refused("hybrid: { mode: reactive }"),
+        [
+            "9:19 `hybrid`: unknown key `mode`|options stand beside the configuration: `hybrid: { config: { ... }, placement: inline }`"
+        ]
+    );
+    let offloading = |port: &str| {
+        errors(&format!(
+            "name: edge\nports: {{ wan: {{ xdp: a }}, lan: {{ {port} }} }}\nchains: {{ c: {{ ports: [wan, lan], functions: [a: {{ use: hybrid, mode: offloading }}] }} }}\n"
+        ))
+    };
+    assert_eq!(offloading("xdp: b"), Vec::<String>::new());
+    assert!(offloading("dpdk: net_null0")[0].contains("but the port `lan` is a DPDK port"));
+    assert!(offloading("kernel: { interface: mn0 }")[0].contains("but the port `lan` is a kernel port"));
+}
+
+#[test]
+fn the_kernel_takes_a_packet_through_so_many_programs_only() {
+    let chain = |count: usize| {
+        chain_of(
+            &(0..count)
+                .map(|i| format!("      - f{i}: {{ use: hybrid, mode: reactive, placement: inline }}\n"))
+                .collect::<String>(),
+        )
+    };
+    assert_eq!(packets(&planned(&chain(32))).hops.len(), 32);
+    assert!(errors(&chain(33))[0].contains("33 functions of the chain `transit` have fast paths"));
+}
+
+#[test]
+fn captures_meet_no_fast_path() {
+    let source = chain_of("      - a: { use: hybrid, mode: offloading }\n");
+    let captures = Captures { read: vec![(None, "in.pcap".into())], write: Vec::new() };
+    let plan = plan_on(&source, &host(2), &Traffic::Captures(captures)).unwrap();
+    assert!(packets(&plan).hops[0].fast_path.is_none());
+}
+
+#[test]
+fn another_mode_needs_a_restart() {
+    let plan = |mode: &str| planned(&chain_of(&format!("      - a: {{ use: hybrid, mode: {mode} }}\n")));
+    let difference = Difference::between(&plan("reactive"), &plan("offloading"));
+    assert_eq!(difference.structural, ["function `transit/a` would be made differently"]);
+}
