@@ -55,6 +55,12 @@ pub(crate) struct FlowTable<V> {
 }
 
 impl<V> Entry<V> {
+    /// What it is found by.
+    #[inline]
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether the flow may be given up for a newer one.
     #[inline]
     pub(crate) fn is_unanswered(&self) -> bool {
@@ -185,6 +191,31 @@ impl<V> FlowTable<V> {
             self.answered(slot);
             self.link(slot);
         }
+    }
+
+    /// The oldest unanswered flow, which is the next to be given up.
+    pub(crate) fn oldest_unanswered(&self) -> Option<u32> {
+        self.slab.get(self.oldest).map(|_| self.oldest)
+    }
+
+    /// Whether the next flow needs the room of another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slab.is_full()
+    }
+
+    /// Slots that have ever been taken.
+    pub(crate) fn high_water(&self) -> usize {
+        self.slab.high_water()
+    }
+
+    /// The next slot of an endless walk over those that have ever been taken.
+    pub(crate) fn next_slot(&mut self) -> u32 {
+        self.slab.next_slot()
+    }
+
+    /// All flows and their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<V>)> {
+        (0..self.slab.high_water() as u32).filter_map(|slot| Some((slot, self.slab.get(slot)?)))
     }
 
     /// Gives up the oldest unanswered flow; whether there was one.
