@@ -11,6 +11,7 @@ mod icmp;
 mod index;
 mod key;
 mod probe;
+mod progress;
 mod slab;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub(crate) use icmp::Icmp;
 pub(crate) use index::Index;
 pub(crate) use key::{Key, Seed};
 pub(crate) use probe::{Class, Probe};
+pub(crate) use progress::Progress;
 pub(crate) use slab::Slab;
 
 /// No slot: the end of a list.
