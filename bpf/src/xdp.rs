@@ -1,5 +1,6 @@
 //! The program that hands all packets to AF_XDP sockets, and the life of programs on an interface.
 
+mod features;
 mod hook;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::counters::per_cpu_sums;
 use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::{Error, Result, log};
 
+pub use features::takes_redirects;
 pub use hook::XdpHook;
 pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets};
 

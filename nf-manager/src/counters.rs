@@ -61,6 +61,10 @@ manager_reasons! {
     Stopped = "hop" / "stopped";
     /// No buffer was free for a copy.
     NoBuffer = "hop" / "no-buffer-for-copy";
+    /// A fast path wanted to leave it to a worker, but no worker reads its queue.
+    NoSocket = "hop" / "queue-without-socket";
+    /// A fast path wanted to leave it to a worker, but the driver has no room for what is to be said with it.
+    NoRoom = "hop" / "no-room-for-mark";
 }
 
 /// Descriptors that the filter refused. They name no buffer that the sender held, so no packet is lost by them.
@@ -83,6 +87,8 @@ pub(crate) struct HopCounters {
     pub(crate) by_function: Box<[Count]>,
     pub(crate) by_manager: Box<[Count]>,
     pub(crate) refused: Refused,
+    /// Wishes of an inline function to steer flows that the control thread had no time for.
+    pub(crate) unheard: Count,
     /// 1 while an inline function is out of service because it panicked.
     pub(crate) failed: Count,
     pub(crate) latency: crate::latency::Histogram,
@@ -101,6 +107,7 @@ impl HopCounters {
             by_function: counts(usize::from(DropReason::LIMIT)),
             by_manager: counts(HopDrop::ALL.len()),
             refused: Refused::default(),
+            unheard: Count::default(),
             failed: Count::default(),
             latency: crate::latency::Histogram::default(),
         }

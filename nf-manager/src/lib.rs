@@ -28,7 +28,7 @@ mod fast_path;
 mod graph;
 mod lane;
 mod latency;
-mod nic_rules;
+mod nic;
 mod open;
 mod port;
 mod report;
@@ -37,8 +37,7 @@ mod steering;
 mod watch;
 mod worker;
 
-pub use control::serve;
-pub use nic_rules::{Inexact, nic_rules};
+pub use control::{ServeError, serve};
 
 /// Why the manager cannot do what it was asked: one sentence and perhaps a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +62,12 @@ impl ManagerError {
 
 /// An error of a port with its causes, as one sentence.
 pub(crate) fn sentence(port: &str, error: &dyn std::error::Error) -> ManagerError {
-    let mut message = format!("port `{port}`: {error}");
+    ManagerError::new(format!("port `{port}`: {}", with_causes(error)))
+}
+
+/// An error with its causes, as one sentence.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
@@ -73,5 +77,5 @@ pub(crate) fn sentence(port: &str, error: &dyn std::error::Error) -> ManagerErro
         }
         cause = inner.source();
     }
-    ManagerError::new(message)
+    message
 }

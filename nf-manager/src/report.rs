@@ -1,6 +1,7 @@
 //! Adds up the workers' counters.
 
 use crate::counters::{Count, HopDrop, MISSED, PortLoss};
+use crate::fast_path;
 use crate::latency::Histogram;
 use crate::open::Opened;
 use crate::running::Running;
@@ -22,27 +23,38 @@ impl Running {
             parks: counters.parks.get(),
             busy_cycles: counters.busy_cycles.get(),
         });
+        let of_fast_paths = || hops.iter().filter_map(|hop| hop.fast_path.as_ref());
+        let sum = |counts: &[(String, u64)]| counts.iter().map(|(_, n)| n).sum::<u64>();
+        let fast_paths = FastPathConservation {
+            entered_pkts: of_fast_paths().map(|f| f.entered).sum(),
+            sent_pkts: of_fast_paths().map(|f| f.sent).sum(),
+            dropped_pkts: of_fast_paths().map(|f| f.dropped).sum(),
+            slow_pkts: of_fast_paths().map(|f| sum(&f.slow)).sum(),
+            kernel_pkts: of_fast_paths().map(|f| sum(&f.kernel)).sum(),
+        };
         let dropped = |drops: &[(String, String, u64)]| drops.iter().map(|(.., n)| n).sum::<u64>();
         let conservation = Conservation {
             received_pkts: ports.iter().map(|p| p.received_pkts).sum(),
             originated_pkts: hops.iter().map(|h| h.originated_pkts).sum(),
             sent_pkts: ports.iter().map(|p| p.sent_pkts).sum(),
             dropped_pkts: ports.iter().map(|p| dropped(&p.drops)).sum::<u64>()
-                + hops.iter().map(|h| dropped(&h.drops)).sum::<u64>(),
+                + hops.iter().map(|h| dropped(&h.drops)).sum::<u64>()
+                // No worker received those.
+                - fast_paths.dropped_pkts,
             held_pkts: self.hop_sum(|hop| hop.held_pkts.get()),
             buffers: u64::from(self.pool.count()),
             buffers_free: u64::from(self.pool.available()),
             buffers_in_ports: self.counters.iter().flat_map(|w| &w.ports).map(|p| p.buffers.get()).sum::<u64>()
                 + self.buffers_in_devices(),
             buffers_lent: self.hop_sum(|hop| hop.lent.get()),
-            fast_paths: FastPathConservation::default(),
+            fast_paths,
         };
         Stats { uptime_s: self.started.elapsed().as_secs_f64(), ports, hops, workers: workers.collect(), conservation }
     }
 
     /// Buffers that DPDK's devices have. Only those that do DMA keep any; to find them takes a look at every buffer.
     fn buffers_in_devices(&self) -> u64 {
-        let dma = |opened: &Opened| matches!(opened, Opened::Dpdk(port) if port.capabilities().dma);
+        let dma = |opened: &Opened| matches!(opened, Opened::Dpdk { port, .. } if port.capabilities().dma);
         if self.opened.iter().any(dma) { self.pool.in_ports().into() } else { 0 }
     }
 
@@ -59,7 +71,7 @@ impl Running {
             ((*name).to_owned(), packets)
         });
         let mut missed: Vec<_> = missed.filter(|(_, packets)| *packets > 0).collect();
-        if let Some(Opened::Dpdk(device)) = self.opened.get(port)
+        if let Some(Opened::Dpdk { port: device, .. }) = self.opened.get(port)
             && let Ok(stats) = device.stats()
         {
             let device = [("device-missed", stats.missed_pkts), ("device-no-buffer", stats.no_buffer)];
@@ -102,15 +114,25 @@ impl Running {
         let sum = |count: fn(&crate::counters::HopCounters) -> &Count| -> u64 {
             workers.iter().map(|worker| count(&worker.hops[hop]).get()).sum()
         };
+        let fast = self.xdp.fast_paths.as_ref().and_then(|fast_paths| fast_paths.counters(hop));
         let mut drops = Vec::new();
         for number in 0..DropReason::LIMIT {
             let packets: u64 = workers.iter().map(|w| w.hops[hop].by_function[usize::from(number)].get()).sum();
+            let in_kernel = fast.as_ref().and_then(|fast| fast.dropped_pkts.get(usize::from(number)));
+            let packets = packets + in_kernel.copied().unwrap_or(0);
             if packets > 0 {
                 drops.push((drop_stage::FUNCTION.to_owned(), self.reason_name(hop, number), packets));
             }
         }
-        for (at, (_, stage, name)) in HopDrop::ALL.iter().enumerate() {
+        for (at, (reason, stage, name)) in HopDrop::ALL.iter().enumerate() {
             let packets: u64 = workers.iter().map(|w| w.hops[hop].by_manager[at].get()).sum();
+            let packets = packets
+                + match (reason, &fast) {
+                    (HopDrop::Output, Some(fast)) => fast.discarded_pkts,
+                    (HopDrop::NoSocket, Some(fast)) => fast.no_socket_pkts,
+                    (HopDrop::NoRoom, Some(fast)) => fast.untagged_pkts,
+                    _ => 0,
+                };
             if packets > 0 {
                 drops.push(((*stage).to_owned(), (*name).to_owned(), packets));
             }
@@ -142,7 +164,7 @@ impl Running {
                 self.tsc_hz as f64 / 1e6,
             ),
             instances: self.instances(hop, reports),
-            fast_path: None,
+            fast_path: plan.fast_path.zip(fast).map(|(plan, counters)| fast_path::stats(plan.mode, &counters)),
         }
     }
 

@@ -8,10 +8,11 @@ use crate::port::{Clock, Queue};
 use crate::steering::Steered;
 use crate::watch::Watch;
 use crate::worker::{AskedFlows, HopParts, Parts, Shared, Worker};
-use crate::{ManagerError, sentence};
+use crate::{ManagerError, sentence, with_causes};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use middlenet_dpdk::{Eal, EalConfig, Launched, LogLevel, Memory, Pool, PoolConfig, tsc};
-use middlenet_plan::{ManagerPlan, Placement, PortKind};
+use middlenet_plan::{FastPathPlan, ManagerPlan, Placement, PortKind};
+use middlenet_sdk::fast_path::FastPath;
 use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration};
 use middlenet_shm::{Buffers, ControlGeometry, ControlRegion, Ledger, Region};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -44,6 +45,16 @@ struct Thread {
     commands: Sender<Command>,
     called: Arc<AtomicBool>,
     event: Arc<EventFd>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Says that a worker has come to its end, however it did.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Ports open, workers at work.
@@ -60,9 +71,13 @@ pub(crate) struct Running {
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
+    /// Some of `infos` are others than the runtime was told.
+    pub(crate) infos_changed: bool,
     pub(crate) notes: Vec<String>,
     /// By hop, then by worker.
     pub(crate) inline: Vec<Vec<InlineCounters>>,
+    /// What instances of inline functions begin with: by hop, then by worker.
+    inits: Vec<Vec<Init>>,
     /// The drop reasons that inline functions declared, by hop.
     pub(crate) reasons: Vec<Vec<DropReasonInfo>>,
     /// The ledger's name for each attached instance: by hop, then by replica.
@@ -122,8 +137,10 @@ impl Running {
             counters: Vec::new(),
             pool,
             infos,
+            infos_changed: false,
             notes,
             inline: plan.hops.iter().map(|_| Vec::new()).collect(),
+            inits: plan.hops.iter().map(|_| Vec::new()).collect(),
             reasons: plan.hops.iter().map(|_| Vec::new()).collect(),
             holders: plan.hops.iter().map(|hop| vec![None; usize::from(hop.replicas)]).collect(),
             next_holder: 1,
@@ -153,7 +170,10 @@ impl Running {
             let inline = match self.plan.hops[hop].placement {
                 Placement::Process => None,
                 Placement::Inline => {
-                    let made = self.make(hop, self.plan.hops[hop].config.clone())?;
+                    let init = self.init(hop, worker as u16)?;
+                    self.inits[hop].push(init);
+                    let made = self.make(hop, worker, self.plan.hops[hop].config.clone())?;
+                    made.init.begin();
                     self.inline[hop].push(made.init.counters().to_vec());
                     self.reasons[hop] = made.init.drop_reasons().to_vec();
                     Some(made)
@@ -181,26 +201,48 @@ impl Running {
             steered: self.asked.0.clone(),
         };
         let lcore = self.eal.workers()[worker];
-        let launched = self.eal.launch(lcore, move |token| Worker::new(token, parts).run()).map_err(|e| system(&e))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let ending = Ending(Arc::clone(&ended));
+        let work = move |token: &middlenet_dpdk::Worker| {
+            let _ending = ending;
+            Worker::new(token, parts).run()
+        };
+        let launched = self.eal.launch(lcore, work).map_err(|e| system(&e))?;
         self.counters.push(counters);
-        self.threads.push(Thread { launched, commands: sender, called, event });
+        self.threads.push(Thread { launched, commands: sender, called, event, ended });
         Ok(())
     }
 
-    /// Makes an inline function from its configuration.
-    fn make(&self, hop: usize, config: Value) -> Result<Made, ManagerError> {
+    /// What instances of an inline function begin with on a worker.
+    fn init(&self, hop: usize, worker: u16) -> Result<Init, ManagerError> {
         let plan = &self.plan.hops[hop];
         let chain = &self.plan.chains[usize::from(plan.chain)];
+        let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
+        let ports = self.infos.iter().filter(of_chain).cloned().collect();
+        let names = plan.steering.iter().map(|target| target.name.clone()).collect();
+        let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
+        let init = Init::new(ports, outputs).with_steering(names);
+        let refuse = |e: &dyn std::error::Error| {
+            ManagerError::new(format!("the fast path of `{}` cannot be shared: {}", plan.name, with_causes(e)))
+        };
+        let maps = self.xdp.fast_paths.as_ref().map(|fast_paths| fast_paths.copies(hop)).transpose();
+        let Some((FastPathPlan { mode, shape }, maps)) = plan.fast_path.zip(maps.map_err(|e| refuse(&e))?.flatten())
+        else {
+            return Ok(init);
+        };
+        let fast_path = FastPath::open(mode, shape, maps, worker).map_err(|e| refuse(&e))?;
+        Ok(init.with_fast_path(fast_path))
+    }
+
+    /// Makes an inline function from its configuration.
+    fn make(&self, hop: usize, worker: usize, config: Value) -> Result<Made, ManagerError> {
+        let plan = &self.plan.hops[hop];
         let registration = self
             .registry
             .iter()
             .find(|r| r.name == plan.function)
             .ok_or_else(|| ManagerError::new(format!("there is no built-in function `{}`", plan.function)))?;
-        let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
-        let ports = self.infos.iter().filter(of_chain).cloned().collect();
-        let names = plan.steering.iter().map(|target| target.name.clone()).collect();
-        let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
-        let mut init = Init::new(ports, outputs).with_steering(names);
+        let mut init = self.inits[hop][worker].renewed();
         let function = registration.create(config, &mut init).map_err(|e| {
             let error = ManagerError::new(format!("function `{}`: {}", plan.name, e.message));
             match e.hint {
@@ -216,6 +258,11 @@ impl Running {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
     }
 
+    /// A worker that has ended though nobody told it to: it panicked.
+    pub(crate) fn dead_worker(&self) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.ended.load(Ordering::Acquire))
+    }
+
     /// Returns buffers to the pool from the control thread.
     pub(crate) fn free_from_control(&self, buffers: &[u32]) {
         self.pool.free(&self.eal.main_worker(), buffers);
@@ -223,7 +270,7 @@ impl Running {
 
     pub(crate) fn send(&self, worker: usize, command: Command) {
         let thread = &self.threads[worker];
-        // A worker that is gone is found out by joining it.
+        // That a worker is gone the control thread finds out by itself.
         let _ = thread.commands.send(command);
         thread.called.store(true, Ordering::Release);
         let _ = thread.event.write(1);
@@ -286,8 +333,8 @@ impl Running {
             return Err(ManagerError::new(format!("hop {hop} is no inline function")));
         }
         let mut made = Vec::new();
-        for _ in &self.threads {
-            made.push(self.make(at, config.clone())?);
+        for worker in 0..self.threads.len() {
+            made.push(self.make(at, worker, config.clone())?);
         }
         self.inline[at] = made.iter().map(|m| m.init.counters().to_vec()).collect();
         self.plan.hops[at].config = config.clone();
@@ -296,6 +343,21 @@ impl Running {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
             Ok(Command::Reconfigure { hop, made, done })
         })
+    }
+
+    /// Makes the inline functions of chains with this port anew, from what is known of the port now.
+    pub(crate) fn renew_inline(&mut self, port: u8) {
+        for hop in 0..self.plan.hops.len() {
+            let plan = &self.plan.hops[hop];
+            let chain = &self.plan.chains[usize::from(plan.chain)];
+            if plan.placement != Placement::Inline || (chain.left != port && !chain.right.contains(&port)) {
+                continue;
+            }
+            let config = plan.config.clone();
+            if let Err(e) = self.reconfigure(hop as u16, &config) {
+                eprintln!("middlenet-nf-manager: {e}");
+            }
+        }
     }
 
     /// Whether inline functions may steer flows.
@@ -378,7 +440,8 @@ impl Running {
         let kinds: Vec<String> = self.opened.iter().map(Opened::kind).collect();
         // Closing a device gives its buffers back.
         for opened in std::mem::take(&mut self.opened) {
-            if let Opened::Dpdk(mut port) = opened {
+            if let Opened::Dpdk { flows, mut port } = opened {
+                drop(flows);
                 port.stop().map_err(|e| sentence(port.name(), &e))?;
             }
         }

@@ -34,14 +34,24 @@ pub(crate) struct Steered {
     plan: SteeringPlan,
     /// As the workers carry them out, where no XDP program does or where it could not mark a packet.
     rules: Arc<RuleSet>,
-    /// Whether an XDP program carries them out.
-    by_xdp: bool,
+    by: By,
     /// What rules of the same name decided about before the last replacement by the workers, or by programs that went with
     /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
     flows: Ledger,
     /// No flow was there at the last sweep.
     swept_empty: bool,
+}
+
+/// Who carries a port's rules out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// An XDP program; workers where it could not mark a packet.
+    Xdp,
+    /// The device, which takes in what is not the kernel's and is not dropped, and the workers who tell that apart.
+    NicFlows,
+    /// The workers.
+    Manager,
 }
 
 /// A port's rules as tables.
@@ -53,10 +63,15 @@ impl Steered {
     /// The steering of a port that is open; none without rules.
     pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
         let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
-        let plan = plan.ports[usize::from(id)].steering.clone()?;
+        let port = &plan.ports[usize::from(id)];
+        let (plan, isolated) = (port.steering.clone()?, port.isolated);
         let before = vec![(0, 0); plan.to.len()];
-        let by_xdp = matches!(opened, Opened::Xdp { .. });
-        Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true })
+        let by = match opened {
+            Opened::Xdp { .. } => By::Xdp,
+            Opened::Dpdk { .. } if isolated => By::NicFlows,
+            _ => By::Manager,
+        };
+        Some(Self { plan, rules, by, before, flows: Ledger::default(), swept_empty: true })
     }
 
     /// Its rules.
@@ -68,8 +83,8 @@ impl Steered {
     pub(crate) fn of_worker(steered: Option<&Self>) -> Steering {
         match steered {
             None => Steering::None,
-            Some(Self { rules, by_xdp: true, .. }) => Steering::Marked(Arc::clone(rules)),
-            Some(Self { rules, by_xdp: false, .. }) => Steering::Rules(Arc::clone(rules)),
+            Some(Self { rules, by: By::Xdp, .. }) => Steering::Marked(Arc::clone(rules)),
+            Some(Self { rules, .. }) => Steering::Rules(Arc::clone(rules)),
         }
     }
 
@@ -87,7 +102,7 @@ impl Steered {
     /// Packets and bytes by rule, the default last, but for what the present XDP program counts.
     fn decided(&self) -> Vec<(u64, u64)> {
         // What workers decide about where there is a program, it has counted as well: it only could not mark it.
-        let by_workers = if self.by_xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
+        let by_workers = if self.by == By::Xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
         plus(by_workers, &self.before)
     }
 }
@@ -139,7 +154,8 @@ impl Running {
         }
     }
 
-    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new.
+    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new. Where the device
+    /// carries them out, packets that change sides with the kernel at this moment may be lost, and are counted.
     pub(crate) fn steer(&mut self, port: u8, plan: SteeringPlan) -> Result<(), ManagerError> {
         let at = usize::from(port);
         let Some(name) = self.plan.ports.get(at).map(|p| p.name.clone()) else {
@@ -156,8 +172,18 @@ impl Running {
                 other => other.map_err(|e| sentence(&name, &e))?,
             }
         }
+        // The device is asked for what is new first, and lets go of what is old last: it may refuse, and all stays as it was.
+        let wanted = match &mut self.opened[at] {
+            Opened::Dpdk { flows, port: device } if self.plan.ports[at].isolated => {
+                Some(flows.add(device, &name, &plan)?)
+            }
+            _ => None,
+        };
         let rules = Arc::new(RuleSet::new(tables, self.counters.len(), targets(&self.plan, port)));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
+        if let (Some(wanted), Opened::Dpdk { flows, .. }) = (wanted, &mut self.opened[at]) {
+            flows.keep(&wanted);
+        }
         // For an interface that comes back later.
         self.plan.ports[at].steering = Some(plan.clone());
         if let Some(Some(steered)) = self.steered.get_mut(at) {
@@ -199,6 +225,25 @@ impl Running {
         }
         let diverted = Arc::new(diverted);
         self.all(|_, done| Ok(Command::Divert { flows: Arc::clone(&diverted), done }))
+    }
+
+    /// Counts wishes of a function of this hop that nobody heard, at the first port that it may steer flows of.
+    pub(crate) fn count_unheard(&mut self, hop: u16, wishes: u64) {
+        let port = self.first_port(usize::from(hop)).map(usize::from);
+        if let Some(Some(steered)) = port.and_then(|port| self.steered.get_mut(port)) {
+            steered.flows.unheard = steered.flows.unheard.saturating_add(wishes);
+        }
+    }
+
+    fn first_port(&self, hop: usize) -> Option<u8> {
+        self.plan.hops.get(hop)?.steering.iter().flat_map(|target| &target.ports).next().copied()
+    }
+
+    /// Wishes of functions that nobody heard, counted at this port.
+    fn unheard(&self, port: usize, steered: &Steered) -> u64 {
+        let hops = (0..self.plan.hops.len()).filter(|&hop| self.first_port(hop).map(usize::from) == Some(port));
+        let of_hop = |hop: usize| self.counters.iter().map(|worker| worker.hops[hop].unheard.get()).sum::<u64>();
+        hops.map(of_hop).sum::<u64>().saturating_add(steered.flows.unheard)
     }
 
     fn refuse(&mut self, port: u8) {
@@ -275,7 +320,11 @@ impl Running {
     pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
         let steered = self.steered.get(port)?.as_ref()?;
         let mut decided = steered.decided();
-        let mut irregular = vec![("refused-flows", steered.flows.refused), ("flows-without-room", steered.flows.full)];
+        let mut irregular = vec![
+            ("refused-flows", steered.flows.refused),
+            ("flows-without-room", steered.flows.full),
+            ("flows-unheard", self.unheard(port, steered)),
+        ];
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();
@@ -303,14 +352,22 @@ impl Running {
             },
         });
         let names = steered.plan.rules.iter().map(|rule| rule.name.as_str()).chain(["else"]);
-        let rules = names.zip(&steered.plan.to).zip(decided).map(|((name, to), (pkts, bytes))| SteeredStats {
+        let actions = steered.plan.rules.iter().map(|rule| rule.action).chain([steered.plan.default]);
+        let rules = names.zip(actions).zip(&steered.plan.to).zip(decided);
+        let rules = rules.map(|(((name, action), to), (pkts, bytes))| SteeredStats {
             name: name.into(),
             to: to.clone(),
             pkts,
             bytes,
+            uncounted: steered.by == By::NicFlows && !matches!(action, Action::Tag(_)),
         });
         Some(SteeringStats {
-            by: if steered.by_xdp { "xdp" } else { "manager" }.into(),
+            by: match steered.by {
+                By::Xdp => "xdp",
+                By::NicFlows => "nic flows",
+                By::Manager => "manager",
+            }
+            .into(),
             rules: rules.collect(),
             flows: flows.collect(),
             irregular: irregular.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| (what.into(), n)).collect(),

@@ -314,16 +314,31 @@ steering:
     Ok(())
 }
 
+/// An ARP request of 10.3.0.2 for this address.
+fn who_has(address: [u8; 4]) -> Vec<u8> {
+    let sender = [2, 0, 0, 0, 9, 9];
+    let mut frame = [[0xff; 6], sender].concat();
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(sender);
+    frame.extend([10, 3, 0, 2, 0, 0, 0, 0, 0, 0]);
+    frame.extend(address);
+    frame.resize(60, 0);
+    frame
+}
+
 #[test]
 fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = line()?;
-    line.middle.exec("ip", ["link", "add", "spare", "type", "veth", "peer", "name", "other"])?;
-    line.middle.exec("ip", ["link", "set", "spare", "up"])?;
-    line.middle.exec("ip", ["link", "set", "other", "up"])?;
+    let add = |mac: &str| {
+        line.middle.exec("ip", ["link", "add", "spare", "address", mac, "type", "veth", "peer", "name", "other"])?;
+        line.middle.exec("ip", ["link", "set", "spare", "up"])?;
+        line.middle.exec("ip", ["link", "set", "other", "up"])
+    };
+    add("02:00:00:00:03:01")?;
     let manifest = Line::manifest(&[Line::ROUTER])
         .replace("  lan: { xdp: lan }\n", "  lan: { xdp: lan }\n  spare: { xdp: spare }\n")
-        + "  aside: { ports: [spare], functions: [monitor] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
+        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { addresses: [{ address: 10.3.0.1/24, port: spare }] } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
     let run = Runtime::start(&line.middle, &manifest)?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     line.middle.exec("ip", ["link", "delete", "spare"])?;
@@ -334,16 +349,28 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
     line.client.exec("ping", ["-c", "3", "-i", "0.05", "-W", "2", "10.2.0.2"])?;
     assert_eq!(run.status()?.buffers_astray(), 0, "the buffers of its sockets are back");
 
-    line.middle.exec("ip", ["link", "add", "spare", "type", "veth", "peer", "name", "other"])?;
-    line.middle.exec("ip", ["link", "set", "spare", "up"])?;
-    line.middle.exec("ip", ["link", "set", "other", "up"])?;
+    add("02:00:00:00:03:01")?;
     let status = run.wait_for("its return", SOON, |status| !gone(status))?;
-    assert_eq!(status.port("spare")["restarts"], 1);
+    assert_eq!((&status.port("spare")["restarts"], status.restarts("monitor")), (&Value::from(1), 0));
     let frame = random_frame(3, [0xff; 6], [2, 0, 0, 0, 9, 9]);
     let socket = RawSocket::open(&line.middle, "other")?;
     run.wait_for("packets", SOON, |status| {
         socket.send(&frame);
         status.port_count("spare", "received_pkts") > 3
+    })?;
+
+    // With another address, which functions must not take for the old one.
+    line.middle.exec("ip", ["link", "delete", "spare"])?;
+    run.wait_for("the loss", SOON, gone)?;
+    add("02:00:00:00:03:07")?;
+    let status =
+        run.wait_for("new functions", SOON, |status| status.restarts("monitor") == 1 && status.is_running())?;
+    let trouble = status.port("spare")["trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("02:00:00:00:03:07") && trouble.contains("instead of 02:00:00:00:03:01"), "{trouble}");
+    let (socket, asked) = (RawSocket::open(&line.middle, "other")?, who_has([10, 3, 0, 1]));
+    wait_until("an answer from the new address", SOON, || {
+        socket.send(&asked);
+        socket.receive_incoming().is_some_and(|frame| frame[6..14] == [2, 0, 0, 0, 3, 7, 8, 6])
     })?;
     run.stop()?;
     Ok(())

@@ -1,10 +1,12 @@
 //! Opens AF_XDP ports, at the start and again when an interface that was gone is back.
 
 use super::XdpProgram;
+use crate::fast_path::FastPaths;
 use crate::port::{Queue, XdpQueue};
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{Mode, SteeredPort, XdpPort};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
 use std::os::fd::BorrowedFd;
@@ -19,6 +21,8 @@ pub(crate) struct XdpOpener {
     workers: usize,
     /// Empty buffers that each queue keeps posted.
     fill_slots: u32,
+    /// What the kernel does of the chains' work, if anything.
+    pub(crate) fast_paths: Option<FastPaths>,
 }
 
 /// An AF_XDP port, open.
@@ -33,19 +37,18 @@ pub(crate) struct OpenedXdp {
 }
 
 impl XdpOpener {
-    pub(super) fn new(umem: Arc<Umem>, plan: &ManagerPlan) -> Self {
-        Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan) }
+    pub(super) fn new(umem: Arc<Umem>, plan: &ManagerPlan, notes: &mut Vec<String>) -> Self {
+        let fast_paths = FastPaths::load(plan, notes);
+        Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan), fast_paths }
     }
 
     /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left. In this order, a packet meets no
     /// queue without a socket, which would leave it to the kernel whatever the rules say.
-    pub(crate) fn open(
-        &self,
-        plan: &PortPlan,
-        name: &str,
-        mode: XdpMode,
-        tables: Option<&Tables>,
-    ) -> Result<OpenedXdp, ManagerError> {
+    pub(crate) fn open(&self, run: &ManagerPlan, id: u8, tables: Option<&Tables>) -> Result<OpenedXdp, ManagerError> {
+        let plan = &run.ports[usize::from(id)];
+        let PortKind::Xdp { interface: name, mode } = &plan.kind else {
+            return Err(ManagerError::new(format!("port `{}` is no `xdp` port", plan.name)));
+        };
         let refuse = |e: &dyn std::error::Error| sentence(&plan.name, e);
         let interface = Interface::lookup(name).map_err(|e| refuse(&e))?;
         if !interface.up {
@@ -68,7 +71,12 @@ impl XdpOpener {
         let program = match tables {
             None => XdpPort::load(interface.ifindex).map(Unattached::Plain),
             Some(tables) => {
-                SteeredPort::load(interface.ifindex, tables).map(|port| Unattached::Steered(Box::new(port)))
+                let fast_paths = self.fast_paths.as_ref().map(|fast_paths| fast_paths.port(run, id));
+                let port = match fast_paths.transpose().map_err(|e| refuse(&e))?.flatten() {
+                    Some(fast_path) => SteeredPort::load_fast(interface.ifindex, tables, fast_path),
+                    None => SteeredPort::load(interface.ifindex, tables),
+                };
+                port.map(|port| Unattached::Steered(Box::new(port)))
             }
         };
         let program = program.map_err(|e| refuse(&e))?;
@@ -89,6 +97,12 @@ impl XdpOpener {
         let queues = dealt.into_iter().map(Queue::Xdp).collect();
         Ok(OpenedXdp { program, promiscuous, interface, queues, note })
     }
+}
+
+/// What functions are told of a port with this interface.
+pub(crate) fn info(id: u8, plan: &PortPlan, interface: &Interface) -> PortInfo {
+    let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
+    PortInfo { id, name: plan.name.clone(), mac: interface.mac, mtu }
 }
 
 /// What is going to be attached.

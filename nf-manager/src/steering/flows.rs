@@ -72,6 +72,8 @@ pub(super) struct Ledger {
     pub(super) refused: u64,
     /// Found no room.
     pub(super) full: u64,
+    /// Wishes of function processes that steer faster than they are served.
+    pub(super) unheard: u64,
 }
 
 /// A flow, for people.

@@ -37,7 +37,7 @@ const LAYERS: &[(&str, May)] = &[
             "middlenet-fast-path",
         ]),
     ),
-    ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm"])),
+    ("middlenet-dpdk", May::Use(&["dpdk-sys", "middlenet-shm", "middlenet-steer"])),
     ("middlenet-xsk", May::Use(&["middlenet-bpf", "middlenet-shm", "middlenet-steer"])),
     (
         "middlenet-functions",
