@@ -12,6 +12,7 @@ pub mod balance;
 mod cookies;
 pub mod cpu_burner;
 pub mod efw;
+pub mod elb;
 mod field_name;
 pub mod firewall;
 pub mod flow_stats;

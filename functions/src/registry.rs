@@ -1,7 +1,7 @@
 //! Built-in functions by name.
 
 use crate::{access_log::AccessLog, cpu_burner::CpuBurner, header_edit::HeaderEdit, reverse_proxy::ReverseProxy};
-use crate::{efw::Efw, firewall::Firewall, flow_stats::FlowStats, nat::Nat, rate_limiter::RateLimiter};
+use crate::{efw::Efw, elb::Elb, firewall::Firewall, flow_stats::FlowStats, nat::Nat, rate_limiter::RateLimiter};
 use crate::{http_rate_limit::HttpRateLimit, router::Router, tcp_proxy::TcpProxy, url_rewrite::UrlRewrite};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
 use middlenet_sdk::Registration;
@@ -14,6 +14,7 @@ pub fn registry() -> &'static [Registration] {
             Registration::middlebox::<AccessLog>("access-log", "writes a line for each request"),
             Registration::middlebox::<CpuBurner>("cpu-burner", "counts primes for each request, to measure chains"),
             Registration::named::<Efw>("efw", "passes packets by rules of one matcher, in the fast path"),
+            Registration::named::<Elb>("elb", "spreads connections over servers by their load, in the fast path"),
             Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),
             Registration::named::<FlowStats>(
                 "flow-stats",

@@ -77,6 +77,7 @@ mod kernel;
 mod queue;
 mod rules;
 mod store;
+mod survey;
 #[cfg(feature = "testkit")]
 mod view;
 
@@ -99,6 +100,7 @@ use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
 pub use rules::RuleTable;
 use store::Memory;
+pub use survey::Survey;
 #[cfg(feature = "testkit")]
 pub use view::View;
 

@@ -2,7 +2,7 @@
 
 use super::feedback::Adjustment;
 use super::load::{HttpLoad, SnmpLoad};
-use middlenet_fast_path::Service;
+use middlenet_sdk::fast_path::Service;
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::protocol;
 use std::collections::HashSet;
@@ -183,11 +183,17 @@ impl Config {
     pub(super) fn services(&self) -> Result<Vec<ServicePlan>, ConfigError> {
         let slots = self.slots as usize;
         if !(8..=4096).contains(&slots) {
-            return Err(ConfigError::new(format!("`slots` of {slots} is not between 8 and 4096")).with_hint("256 is usual"));
+            return Err(
+                ConfigError::new(format!("`slots` of {slots} is not between 8 and 4096")).with_hint("256 is usual")
+            );
         }
         if !(1..=1 << 22).contains(&self.connections) {
-            return Err(ConfigError::new(format!("`connections` of {} is not between 1 and {}", self.connections, 1 << 22))
-                .with_hint("a connection takes about 250 bytes"));
+            return Err(ConfigError::new(format!(
+                "`connections` of {} is not between 1 and {}",
+                self.connections,
+                1 << 22
+            ))
+            .with_hint("a connection takes about 250 bytes"));
         }
         let Timeouts { tcp_s, udp_s, closing_s } = self.timeouts;
         for (field, value) in [("tcp_s", tcp_s), ("udp_s", udp_s), ("closing_s", closing_s)] {
@@ -196,24 +202,26 @@ impl Config {
             }
         }
         if self.services.is_empty() || self.services.len() > MAX_SERVICES {
-            return Err(ConfigError::new(format!("`services`: {} are not between 1 and {MAX_SERVICES}", self.services.len())));
+            return Err(ConfigError::new(format!(
+                "`services`: {} are not between 1 and {MAX_SERVICES}",
+                self.services.len()
+            )));
         }
         let servers: usize = self.services.iter().map(|service| service.servers.len()).sum();
         if servers > MAX_SERVERS {
             return Err(ConfigError::new(format!("{servers} servers are more than {MAX_SERVERS}")));
         }
         if self.services.len() * slots > MAX_SLOTS {
-            return Err(ConfigError::new(format!("{} services of {slots} slots have more than {MAX_SLOTS}", self.services.len()))
-                .with_hint("lower `slots`"));
+            return Err(ConfigError::new(format!(
+                "{} services of {slots} slots have more than {MAX_SLOTS}",
+                self.services.len()
+            ))
+            .with_hint("lower `slots`"));
         }
         let mut known = HashSet::new();
         let plans = self.services.iter().map(|config| {
             let plan = config.plan(&self.timeouts)?;
-            if known.insert(plan.service) {
-                Ok(plan)
-            } else {
-                Err(config.wrong("is there twice"))
-            }
+            if known.insert(plan.service) { Ok(plan) } else { Err(config.wrong("is there twice")) }
         });
         plans.collect()
     }
@@ -225,9 +233,8 @@ impl ServiceConfig {
     }
 
     fn plan(&self, timeouts: &Timeouts) -> Result<ServicePlan, ConfigError> {
-        let is_plain = |address: IpAddr| {
-            !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address
-        };
+        let is_plain =
+            |address: IpAddr| !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address;
         if !is_plain(self.address) || self.port == 0 {
             return Err(self.wrong("is not one that a client can reach"));
         }

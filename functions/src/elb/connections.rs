@@ -58,7 +58,12 @@ pub(super) struct Connections {
 impl Connections {
     /// For `capacity` connections.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { slab: Slab::new(capacity), by_asked: Index::new(capacity), by_answered: Index::new(capacity), evicted: 0 }
+        Self {
+            slab: Slab::new(capacity),
+            by_asked: Index::new(capacity),
+            by_answered: Index::new(capacity),
+            evicted: 0,
+        }
     }
 
     /// Connections in the table.

@@ -57,12 +57,7 @@ impl Elb {
     }
 }
 
-fn to_answerer(
-    packet: &mut Packet<'_>,
-    layers: &Layers,
-    server: (u128, u16),
-    is_ipv6: bool,
-) -> Result<(), WireError> {
+fn to_answerer(packet: &mut Packet<'_>, layers: &Layers, server: (u128, u16), is_ipv6: bool) -> Result<(), WireError> {
     let address = address(server.0, is_ipv6);
     let data = packet.data_mut();
     rewrite::quoted_endpoint(data, layers, Side::Source, address, Some(server.1))?;

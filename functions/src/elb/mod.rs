@@ -42,7 +42,7 @@
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
 //!
 //! **Counters.** `to-servers`, `to-clients`, `begun` (connections that began here), `icmp-errors`, `fragment-unknown`, `no-server`, `no-room`,
-//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `moved-slots`; gauges `connections` (known here), `servers-down`. What the fast path
+//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
 //! does by itself is in the report.
 //!
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
@@ -118,6 +118,7 @@ struct Counters {
     polls: Counter,
     poll_failures: Counter,
     moved_slots: Counter,
+    refused: Counter,
     connections: Counter,
     servers_down: Counter,
 }
@@ -160,6 +161,7 @@ impl NetworkFunction for Elb {
             polls: init.counter("polls", "loads that servers told"),
             poll_failures: init.counter("poll-failures", "polls without an answer that tells a load"),
             moved_slots: init.counter("moved-slots", "slots that changed from one server to another"),
+            refused: init.counter("refused", "changes of slots or servers that the fast path did not take"),
             connections: init.gauge("connections", "connections known here"),
             servers_down: init.gauge("servers-down", "servers that do not answer polls"),
         };
@@ -223,10 +225,8 @@ impl NetworkFunction for Elb {
             // Nobody asks any more, or nobody did: what was known of loads says nothing.
             self.pool.forget_loads();
         }
-        if let Err(e) = self.pool.publish(&self.fast_path) {
-            // Nobody waits for an answer: the configuration has been taken. New connections come here.
-            eprintln!("elb: the fast path keeps its servers: {e}");
-        }
+        // It is too late to refuse the configuration: connections that begin in the fast path go to servers that were there.
+        self.counters.refused.add(u64::from(self.pool.publish(&self.fast_path).is_err()));
     }
 
     fn report(&self) -> Value {
@@ -311,9 +311,8 @@ impl Elb {
                 has_changed |= is_down || is_stale;
             }
         });
-        if has_changed && let Err(e) = self.pool.reassign(&self.fast_path) {
-            // The kernel refused what it took before. Connections that begin there still go to servers that were there.
-            eprintln!("elb: the fast path keeps its slots: {e}");
+        if has_changed {
+            self.counters.refused.add(u64::from(self.pool.reassign(&self.fast_path).is_err()));
         }
     }
 }

@@ -86,7 +86,8 @@ impl Poller {
             return Err(wrong(format!("`timeout_ms` of {} is 0 or above `interval_ms`", feedback.timeout_ms)));
         }
         let by = &feedback.adjustment;
-        let is_fine = by.step >= 0.0 && by.step.is_finite() && by.least >= 0.0 && by.most >= by.least && by.most.is_finite();
+        let is_fine =
+            by.step >= 0.0 && by.step.is_finite() && by.least >= 0.0 && by.most >= by.least && by.most.is_finite();
         if !is_fine {
             return Err(wrong("`adjustment` needs a `step` from 0 on, and `least` at most `most`".into()));
         }
@@ -187,7 +188,7 @@ impl Host {
 
     /// Sends a request by datagram. What the system says of it is for the answer to tell: there will be none.
     fn ask(&mut self, source: &Source) {
-        self.number = self.number.wrapping_add(1) & i32::MAX;
+        self.number = (self.number + 1) % (1 << 30);
         if let (Source::Snmp(snmp), Some(socket)) = (source, &self.socket) {
             let _ = socket.send(&snmp.request(self.number));
         }

@@ -141,7 +141,7 @@ impl Pool {
         for state in &mut self.services {
             for server in state.servers.iter_mut().filter(|server| is_new(&state.service, server)) {
                 let free = |beside: bool| {
-                    (0..MAX_SERVERS as u16).find(|n| !classes.contains(n) && !(beside && taken.contains(n)))
+                    (0..MAX_SERVERS as u16).find(|n| !(classes.contains(n) || beside && taken.contains(n)))
                 };
                 server.class = free(true).or_else(|| free(false)).unwrap_or(server.class);
                 classes.insert(server.class);
@@ -242,6 +242,14 @@ impl Pool {
                 (server.weight, server.load) = (server.configured, None);
             }
         }
+    }
+
+    /// Nothing is known of any load.
+    pub(super) fn forget_loads(&mut self) {
+        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
+            (server.weight, server.load, server.is_up, server.is_stale) = (server.configured, None, true, false);
+        }
+        self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
     }
 
     /// Gives slots to servers by what is known now, and tells the fast path where something moved.

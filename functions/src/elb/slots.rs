@@ -27,7 +27,8 @@ pub(super) fn quotas(shares: &[Share], slots: usize) -> Vec<usize> {
         return vec![0; shares.len()];
     }
     let exact: Vec<f64> = shares.iter().map(|share| weight(share) / total * slots as f64).collect();
-    let mut quotas: Vec<usize> = exact.iter().map(|&exact| if exact > 0.0 { (exact as usize).max(1) } else { 0 }).collect();
+    let mut quotas: Vec<usize> =
+        exact.iter().map(|&exact| if exact > 0.0 { (exact as usize).max(1) } else { 0 }).collect();
     let mut order: Vec<usize> = (0..shares.len()).filter(|&at| exact[at] > 0.0).collect();
     order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(shares[a].server.cmp(&shares[b].server)));
     let mut given: usize = quotas.iter().sum();
@@ -53,7 +54,7 @@ pub(super) fn assign(slots: &mut [Option<Identity>], shares: &[Share]) -> usize 
     let quotas = quotas(shares, slots.len());
     let place = |server: &Identity| shares.iter().position(|share| share.server == *server);
     let mut owned: Vec<Option<usize>> = slots.iter().map(|slot| slot.as_ref().and_then(place)).collect();
-    let mut counts = vec![0; shares.len()];
+    let mut counts = vec![0_usize; shares.len()];
     for at in owned.iter().flatten() {
         counts[*at] += 1;
     }

@@ -62,16 +62,16 @@ impl Elb {
         if let Some(slot) = self.connections.asked(&key, now_ns)
             && let Some(server) = self.known(slot, probe, now_ns)
         {
-            return self.to_server(packet, probe, server, now_ns);
+            return self.send_to_server(packet, probe, server, now_ns);
         }
         if let Some(service) = self.pool.service_of(&key) {
             return match self.begin(service, probe, now_ns) {
-                Ok(server) => self.to_server(packet, probe, server, now_ns),
+                Ok(server) => self.send_to_server(packet, probe, server, now_ns),
                 Err(verdict) => verdict,
             };
         }
         if let Some(service) = self.answered(&key, probe, now_ns) {
-            return self.to_client(packet, probe, service, now_ns);
+            return self.send_to_client(packet, probe, service, now_ns);
         }
         Verdict::Next
     }
@@ -228,7 +228,10 @@ impl Elb {
         let server = (key.a, key.a_port());
         let client = client_of(&key.reverse());
         let service = self.pool.services_of_server(key).iter().copied().find(|&service| {
-            self.pool.choices(service, client).next().is_some_and(|first| endpoint(first.identity.0, first.identity.1) == server)
+            self.pool
+                .choices(service, client)
+                .next()
+                .is_some_and(|first| endpoint(first.identity.0, first.identity.1) == server)
         })?;
         let state = self.pool.services.get(service)?;
         let service = endpoint(state.service.address, state.service.port);
@@ -236,7 +239,7 @@ impl Elb {
         Some(service)
     }
 
-    fn to_server(&mut self, packet: &mut Packet<'_>, probe: &Probe, server: (u128, u16), now_ns: u64) -> Verdict {
+    fn send_to_server(&mut self, packet: &mut Packet<'_>, probe: &Probe, server: (u128, u16), now_ns: u64) -> Verdict {
         let bytes = packet.len() as u64;
         if !self.rewrite(packet, probe, Side::Destination, server, now_ns) {
             return self.untranslatable();
@@ -247,7 +250,7 @@ impl Elb {
         Verdict::Next
     }
 
-    fn to_client(&mut self, packet: &mut Packet<'_>, probe: &Probe, service: (u128, u16), now_ns: u64) -> Verdict {
+    fn send_to_client(&mut self, packet: &mut Packet<'_>, probe: &Probe, service: (u128, u16), now_ns: u64) -> Verdict {
         let bytes = packet.len() as u64;
         if !self.rewrite(packet, probe, Side::Source, service, now_ns) {
             return self.untranslatable();

@@ -15,12 +15,7 @@ impl FastPath {
     /// itself for connections to services. From `tick`. Returns whether that was the end of a round; the next call begins another.
     ///
     /// A flow that comes or goes during a round may be missed, or told of twice: it is for statistics.
-    pub fn survey(
-        &self,
-        survey: &mut Survey,
-        most: usize,
-        flow: &mut dyn FnMut(&Flow, &Action, &FlowState),
-    ) -> bool {
+    pub fn survey(&self, survey: &mut Survey, most: usize, flow: &mut dyn FnMut(&Flow, &Action, &FlowState)) -> bool {
         let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return true };
         let page = &mut survey.0;
         page.keys.clear();

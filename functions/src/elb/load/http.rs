@@ -73,7 +73,8 @@ pub(in super::super) struct Exchange {
 impl Exchange {
     /// A request to a server.
     pub(in super::super) fn new(load: &HttpLoad, server: SocketAddr) -> Self {
-        let request = format!("GET {} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\nAccept: */*\r\n\r\n", load.path);
+        let request =
+            format!("GET {} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\nAccept: */*\r\n\r\n", load.path);
         Self { request: request.into_bytes(), sent: 0, received: Vec::new() }
     }
 

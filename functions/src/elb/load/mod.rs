@@ -7,3 +7,5 @@ pub use http::HttpLoad;
 pub use snmp::{Metric, SnmpLoad};
 
 pub(super) use http::Exchange;
+#[cfg(test)]
+pub(super) use snmp::response;
