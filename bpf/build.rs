@@ -11,8 +11,18 @@ use libbpf_cargo::SkeletonBuilder;
 const PROGRAMS: [&str; 5] = ["xdp_redirect", "skmsg_route", "steer_rules", "fast_path", "xdp_flood"];
 
 /// What they include.
-const HEADERS: [&str; 8] =
-    ["head.h", "hand_over.h", "steer.h", "stages.h", "fast_path.h", "lookup.h", "rewrite.h", "way.h"];
+const HEADERS: [&str; 10] = [
+    "head.h",
+    "hand_over.h",
+    "steer.h",
+    "stages.h",
+    "fast_path.h",
+    "maps.h",
+    "lookup.h",
+    "connections.h",
+    "rewrite.h",
+    "way.h",
+];
 
 /// Where `middlenet_descriptor.h` is: BPF and functions in C see the same one.
 const DESCRIPTOR_FOLDER: &str = "../sdk/shm/include";

@@ -1,6 +1,7 @@
 //! Fast paths of functions: a program for each hop that has one, and the maps that they share.
 
 mod counters;
+mod direct;
 mod stage;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::xdp::QUEUES;
 use crate::{Error, Result};
 
 pub use counters::{KernelReason, SlowReason, StageCounters};
+pub use direct::DirectPort;
 pub use stage::{HopMaps, StagePlan, Target};
 
 /// Bytes of `struct fast_packet` in `stages.h`, and of `struct port` in `way.h`.
@@ -44,16 +46,8 @@ pub struct FastPaths {
     sockets: MapHandle,
     ports: MapHandle,
     devices: MapHandle,
+    interfaces: MapHandle,
     hops: MapHandle,
-}
-
-/// A port whose interface takes packets from programs of other interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectPort {
-    /// Index of the interface, in the caller's network namespace.
-    pub ifindex: u32,
-    /// Its MTU; larger packets go out by the slow path.
-    pub mtu: u32,
 }
 
 /// Where packets of a chain begin at a port.
@@ -102,6 +96,7 @@ impl FastPaths {
             sockets: map(MapType::Xskmap, "xsks", word, ports * QUEUES)?,
             ports: map(MapType::Array, "ports", PORT_BYTES, ports)?,
             devices: map(MapType::Devmap, "devices", word, ports)?,
+            interfaces: map(MapType::DevmapHash, "interfaces", word, ports)?,
             hops: map(MapType::PercpuArray, "hops", counters::BYTES, hops)?,
         })
     }
@@ -114,18 +109,22 @@ impl FastPaths {
     pub fn set_port(&self, port: u8, direct: Option<DirectPort>) -> Result<()> {
         let key = u32::from(port).to_ne_bytes();
         let failed = |error: libbpf_rs::Error| Error::FastPaths { source: io_error(&error) };
-        let mut value = [0; PORT_BYTES as usize];
-        let Some(DirectPort { ifindex, mtu }) = direct else {
-            self.ports.update(&key, &value, MapFlags::ANY).map_err(failed)?;
-            return match self.devices.delete(&key) {
-                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(failed(error)),
-                _ => Ok(()),
-            };
+        let gone = |result: libbpf_rs::Result<()>| match result {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
         };
-        self.devices.update(&key, &ifindex.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
-        value[..4].copy_from_slice(&ifindex.to_ne_bytes());
-        value[4..].copy_from_slice(&mtu.saturating_add(ETHERNET_BYTES + VLAN_BYTES).to_ne_bytes());
-        self.ports.update(&key, &value, MapFlags::ANY).map_err(failed)
+        let before = self.ports.lookup(&key, MapFlags::ANY).map_err(failed)?.unwrap_or_default();
+        let new = direct.map_or(0, |direct| direct.ifindex).to_ne_bytes();
+        if let Some(&old) = before.first_chunk::<4>().filter(|&&old| old != [0; 4] && old != new) {
+            self.ports.update(&key, &[0; PORT_BYTES as usize], MapFlags::ANY).map_err(failed)?;
+            gone(self.devices.delete(&key))?;
+            gone(self.interfaces.delete(&old))?;
+        }
+        let Some(DirectPort { mtu, .. }) = direct else { return Ok(()) };
+        self.devices.update(&key, &new, MapFlags::ANY).map_err(failed)?;
+        self.interfaces.update(&new, &new, MapFlags::ANY).map_err(failed)?;
+        let most_bytes = mtu.saturating_add(ETHERNET_BYTES + VLAN_BYTES).to_ne_bytes();
+        self.ports.update(&key, &[new, most_bytes].concat(), MapFlags::ANY).map_err(failed)
     }
 
     /// Loads the fast path of a hop; from now on packets go through it. One that is there already is replaced.

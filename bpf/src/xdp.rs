@@ -17,7 +17,7 @@ use crate::{Error, Result, log};
 
 pub use features::takes_redirects;
 pub use hook::XdpHook;
-pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets};
+pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets, interface_name};
 
 /// The name of the program, as `bpftool prog` and `ip -details link` show it.
 const PROGRAM: &str = "xdp_redirect";

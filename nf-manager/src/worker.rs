@@ -171,6 +171,7 @@ impl<'t> Worker<'t> {
             .map(|(id, parts)| Hop {
                 place: match parts.inline {
                     Some(Made { function, init }) => {
+                        init.begin();
                         Place::Inline(Box::new(Inline { function: Some(function), init, state: BurstState::default() }))
                     }
                     None => Place::Process(Spread::new()),
@@ -395,6 +396,7 @@ impl<'t> Worker<'t> {
             inline.function = None;
             self.counters.hops[usize::from(hop)].failed.set(1);
         }
+        inline.init.flush_fast_path();
         self.top_up(hop);
         self.after_emission(hop);
         self.drop_abandoned(hop);

@@ -252,8 +252,8 @@ impl FastPath {
         })))
     }
 
-    /// For the instance that replaces this one's.
-    pub(crate) fn renewed(&self) -> Self {
+    /// For hosts: the handle of the instance that is to replace this one's. What it asks for is kept until it takes over.
+    pub fn renewed(&self) -> Self {
         self.0.as_ref().map_or_else(Self::default, |of| Self::with_core(of.core.clone(), of.mode, of.shape))
     }
 
@@ -370,7 +370,8 @@ impl FastPath {
         let _ = handle.act(Op::Clear);
     }
 
-    /// Looks at up to `most` more flows of this instance (4096 at most), removes those that are over, and tells of each. From `tick`; it
+    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this
+    /// instance that are over, and tells of each. From `tick`; it
     /// goes round and round. A flow that made room for others is not told of, but counted as evicted when a round is done.
     pub fn sweep(&self, most: usize, ended: &mut dyn FnMut(&Flow, &FlowState)) {
         let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return };

@@ -274,7 +274,7 @@ impl<F: NetworkFunction> Testkit<F> {
         } else {
             self.function.process(&mut burst)
         }
-        self.init.host_fast_path().flush();
+        self.init.flush_fast_path();
         self.collect_abandoned();
     }
 

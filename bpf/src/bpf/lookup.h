@@ -1,100 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The maps that a function and its fast path share, and how a packet is looked up in them. */
+/* How a packet is looked up: among the flows, the services, and then by prefixes and ports, of which the lowest rule decides. */
 #ifndef MIDDLENET_LOOKUP_H
 #define MIDDLENET_LOOKUP_H
 
-#include "fast_path.h"
+#include "maps.h"
 #include "stages.h"
 
-#define HAS_FLOWS (1 << 0)
-#define HAS_SRC_PREFIXES (1 << 1)
-#define HAS_DST_PREFIXES (1 << 2)
-#define HAS_SRC_PORTS (1 << 3)
-#define HAS_DST_PORTS (1 << 4)
-#define HAS_RULES (1 << 5)
-#define HAS_SERVICES (1 << 6)
-#define HAS_CLASSES (1 << 7)
+#define ANY_RULE (HAS_SRC_PREFIXES | HAS_DST_PREFIXES | HAS_SRC_PORTS | HAS_DST_PORTS)
 
-/* Which matchers there are. */
-const volatile __u32 parts = 0;
+#define PROTOCOL_TCP 6
+#define PROTOCOL_UDP 17
+#define PROTOCOL_SCTP 132
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct fast_settings);
-} settings SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct steer_key);
-	__type(value, struct fast_flow);
-} flows SEC(".maps");
-
-struct prefixes {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct fast_prefix);
-	__type(value, __u32);
+/* Why a packet goes to the slow path; `counters.rs` has the same order. */
+enum slow {
+	SLOW_MISS,
+	SLOW_FRAGMENT,
+	SLOW_TTL,
+	SLOW_MTU,
+	SLOW_UNFIT,
+	SLOW_END, /* of what can be done here: there is no fast path where it goes */
+	SLOW_ASKED,
+	SLOW_ROOM, /* its connection could not be remembered */
+	SLOW_REASONS,
 };
-
-struct prefixes src_prefixes SEC(".maps");
-struct prefixes dst_prefixes SEC(".maps");
-
-/* By protocol and port: the number of a rule and one. */
-struct port_rules {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1 << 17);
-	__type(key, __u32);
-	__type(value, __u32);
-};
-
-struct port_rules src_ports SEC(".maps");
-struct port_rules dst_ports SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct fast_action);
-} rules SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct fast_count);
-} rule_counts SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct fast_count);
-} classes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct fast_service_key);
-	__type(value, struct fast_service);
-} services SEC(".maps");
-
-/* The number of a rule. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} slots SEC(".maps");
 
 /* What a packet was found by. */
 struct found {
 	struct fast_flow *flow;
-	__u32 rule; /* and one; 0: by none */
-	__u32 reason; /* for which it goes to the slow path if it was not found */
+	struct fast_service *service; /* and a rule */
+	__u64 now;
+	__u32 generation;
+	__u32 rule;	  /* and one; 0: by none */
+	enum slow reason; /* of a packet that was not found */
+	__u8 flags;	  /* of TCP; read where connections are tracked */
 };
 
 #define TCP_FIN 1
@@ -107,19 +46,26 @@ static __always_inline __u8 tcp_flags(const struct steer_head *head, void *start
 {
 	__u8 *tcp = start + (head->l4_offset & 0x7fff);
 
-	if (head->key.protocol != 6 || !(head->has & STEER_HAS_PORTS) || (void *)(tcp + 14) > end)
+	if (head->key.protocol != PROTOCOL_TCP || !(head->has & STEER_HAS_PORTS) || (void *)(tcp + 14) > end)
 		return 0;
 	return tcp[13];
 }
 
-/* Whether a packet is of a flow: one that has ports has to show them. */
-static __always_inline int has_flow(const struct steer_head *head)
+/* Whether a packet shows of which flow it is: one that has ports has to show them, and no fragment does. */
+static __always_inline int shows_flow(const struct steer_head *head)
 {
 	__u8 protocol = head->key.protocol;
 
 	if (!(head->has & STEER_HAS_IP) || head->has & STEER_IS_FRAGMENT)
 		return 0;
-	return head->has & STEER_HAS_PORTS || (protocol != 6 && protocol != 17 && protocol != 132);
+	return head->has & STEER_HAS_PORTS ||
+	       (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP && protocol != PROTOCOL_SCTP);
+}
+
+static __always_inline int has_ports(const struct steer_head *head)
+{
+	return head->has & STEER_HAS_PORTS && !(head->has & STEER_IS_FRAGMENT) &&
+	       (head->key.protocol == PROTOCOL_TCP || head->key.protocol == PROTOCOL_UDP);
 }
 
 static __always_inline int is_closing(const struct fast_flow *flow)
@@ -129,72 +75,190 @@ static __always_inline int is_closing(const struct fast_flow *flow)
 	return seen & FAST_RST || (seen & (FAST_FIN | FAST_PEER_FIN)) == (FAST_FIN | FAST_PEER_FIN);
 }
 
-static __always_inline int is_over(const struct fast_flow *flow, __u64 now, __u32 generation)
+/* Whether a flow counts no more. */
+static __always_inline int is_over(const struct fast_flow *flow, const struct found *found)
 {
-	__u64 idle = flow->idle_ns, last = flow->last_ns;
+	__u64 now = found->now, idle = flow->idle_ns, last = flow->last_ns;
 
-	if (flow->generation != generation || flow->expires_ns <= now)
+	if (flow->generation != found->generation || flow->expires_ns <= now)
 		return 1;
 	/* The clock that is read here is behind the one that functions read. */
 	return idle && now > last && now - last > idle;
 }
 
-static __always_inline const struct fast_action *by_flow(struct found *found, struct fast_packet *packet, void *start,
-							  void *end)
+static __always_inline struct fast_action *the_rule(struct found *found, __u32 rule)
+{
+	struct fast_action *action = bpf_map_lookup_elem(&rules, &rule);
+
+	found->rule = rule + 1;
+	found->reason = SLOW_UNFIT;
+	return action;
+}
+
+static __always_inline struct fast_action *by_flow(struct found *found, const struct steer_head *head, void *start, void *end)
 {
 	struct fast_settings *current;
 	struct fast_flow *flow;
-	__u64 now;
 	__u32 zero = 0;
 
-	flow = bpf_map_lookup_elem(&flows, &packet->head.key);
-	if (!flow)
-		return 0;
 	current = bpf_map_lookup_elem(&settings, &zero);
 	if (!current)
 		return 0;
-	now = bpf_ktime_get_coarse_ns();
-	if (is_over(flow, now, current->generation))
+	found->generation = current->generation;
+	found->now = bpf_ktime_get_coarse_ns();
+	flow = bpf_map_lookup_elem(&flows, &head->key);
+	if (!flow || is_over(flow, found))
 		return 0;
-	if (flow->ends == FAST_ENDS_TO_SLOW && tcp_flags(&packet->head, start, end) & (TCP_FIN | TCP_RST))
-		return 0;
-	flow->last_ns = now;
+	if (flow->ends != FAST_ENDS_IGNORED) {
+		found->flags = tcp_flags(head, start, end);
+		if (flow->ends == FAST_ENDS_TO_SLOW && found->flags & (TCP_FIN | TCP_RST)) {
+			found->reason = SLOW_ASKED;
+			return 0;
+		}
+		/* Another connection from the same port. */
+		if ((found->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && is_closing(flow))
+			return 0;
+	}
 	found->flow = flow;
 	return &flow->action;
 }
 
-/* Packets that match nothing have a reason for which they go to the slow path. */
-static __always_inline const struct fast_action *look_up(struct found *found, struct fast_packet *packet, void *start,
-							  void *end)
+/* The finish of MurmurHash3; see sdk/fast-path/src/select.rs. */
+static __always_inline __u64 mix(__u64 hash)
 {
-	const struct fast_action *action;
+	hash ^= hash >> 33;
+	hash *= 0xff51afd7ed558ccdULL;
+	hash ^= hash >> 33;
+	hash *= 0xc4ceb9fe1a85ec53ULL;
+	return hash ^ hash >> 33;
+}
 
-	found->reason = packet->head.has & STEER_IS_FRAGMENT ? 1 : 0;
-	if (parts & HAS_FLOWS && has_flow(&packet->head)) {
-		action = by_flow(found, packet, start, end);
-		if (action)
+/* The slot that the source of a packet selects. */
+static __always_inline __u32 fast_slot(const struct steer_key *key, __u32 count)
+{
+	__u64 hash = mix(key->src[0] * 0x9e3779b97f4a7c15ULL ^ key->src[1]);
+
+	hash = mix(hash ^ key->src_port * 0x9e3779b97f4a7c15ULL);
+	return (hash >> 32) * count >> 32;
+}
+
+static __always_inline struct fast_service *find_service(const __u64 *address, __u16 port, __u8 protocol)
+{
+	struct fast_service_key key = {.address = {address[0], address[1]}, .port = port, .protocol = protocol};
+
+	return bpf_map_lookup_elem(&services, &key);
+}
+
+static __always_inline struct fast_action *by_service(struct found *found, const struct steer_head *head, void *start,
+						       void *end)
+{
+	const struct steer_key *key = &head->key;
+	struct fast_service *service = find_service(key->dst, key->dst_port, key->protocol);
+	__u32 slot, count, *rule;
+
+	if (!service)
+		return 0;
+	count = service->count;
+	if (!count) {
+		found->reason = SLOW_ASKED;
+		return 0;
+	}
+	slot = service->first + fast_slot(key, count);
+	rule = bpf_map_lookup_elem(&slots, &slot);
+	if (!rule) {
+		found->reason = SLOW_UNFIT;
+		return 0;
+	}
+	found->service = service;
+	found->flags = tcp_flags(head, start, end);
+	return the_rule(found, *rule);
+}
+
+#define NO_RULE 0xffffffff
+
+static __always_inline __u32 by_prefix(void *prefixes, const __u64 *address)
+{
+	struct fast_prefix key = {.bits = 128, .address = {address[0], address[1]}};
+	__u32 *rule = bpf_map_lookup_elem(prefixes, &key);
+
+	return rule ? *rule : NO_RULE;
+}
+
+static __always_inline __u32 by_port(void *ports, __u8 protocol, __u16 port)
+{
+	__u32 number = (protocol == PROTOCOL_UDP) << 16 | port, *rule = bpf_map_lookup_elem(ports, &number);
+
+	/* 0 stands for none. */
+	return rule ? *rule - 1 : NO_RULE;
+}
+
+static __always_inline void lower(__u32 *number, __u32 other)
+{
+	if (other < *number)
+		*number = other;
+}
+
+static __always_inline struct fast_action *by_rules(struct found *found, const struct steer_head *head)
+{
+	const struct steer_key *key = &head->key;
+	__u32 rule = NO_RULE;
+
+	if (parts & HAS_SRC_PREFIXES)
+		lower(&rule, by_prefix(&src_prefixes, key->src));
+	if (parts & HAS_DST_PREFIXES)
+		lower(&rule, by_prefix(&dst_prefixes, key->dst));
+	if (parts & HAS_SRC_PORTS && has_ports(head))
+		lower(&rule, by_port(&src_ports, key->protocol, key->src_port));
+	if (parts & HAS_DST_PORTS && has_ports(head))
+		lower(&rule, by_port(&dst_ports, key->protocol, key->dst_port));
+	return rule == NO_RULE ? 0 : the_rule(found, rule);
+}
+
+/* What is to be done with a packet; nothing if it was not found, for a reason then. */
+static __always_inline struct fast_action *look_up(struct found *found, const struct steer_head *head, void *start, void *end)
+{
+	struct fast_action *action;
+
+	found->reason = head->has & STEER_IS_FRAGMENT ? SLOW_FRAGMENT : SLOW_MISS;
+	if (parts & HAS_FLOWS && shows_flow(head)) {
+		action = by_flow(found, head, start, end);
+		if (action || found->reason > SLOW_FRAGMENT)
 			return action;
 	}
+	if (parts & HAS_SERVICES && has_ports(head)) {
+		action = by_service(found, head, start, end);
+		if (action || found->reason > SLOW_FRAGMENT)
+			return action;
+	}
+	if (parts & ANY_RULE && head->has & STEER_HAS_IP)
+		return by_rules(found, head);
 	return 0;
+}
+
+static __always_inline void add(struct fast_count *count, __u64 bytes)
+{
+	if (!count)
+		return;
+	count->packets += 1;
+	count->bytes += bytes;
 }
 
 /* Counts a packet that was found. */
 static __always_inline void count(const struct found *found, const struct fast_action *action, __u64 bytes)
 {
-	struct fast_count *counted;
-
 	if (parts & HAS_FLOWS && found->flow) {
+		found->flow->last_ns = found->now;
 		__sync_fetch_and_add(&found->flow->packets, 1);
 		__sync_fetch_and_add(&found->flow->bytes, bytes);
+	} else if (parts & HAS_RULES) {
+		__u32 rule = found->rule - 1;
+
+		add(bpf_map_lookup_elem(&rule_counts, &rule), bytes);
 	}
 	if (parts & HAS_CLASSES && action->class != FAST_NO_CLASS) {
 		__u32 class = action->class;
 
-		counted = bpf_map_lookup_elem(&classes, &class);
-		if (counted) {
-			counted->packets += 1;
-			counted->bytes += bytes;
-		}
+		add(bpf_map_lookup_elem(&classes, &class), bytes);
 	}
 }
 

@@ -3,14 +3,12 @@
 #ifndef MIDDLENET_REWRITE_H
 #define MIDDLENET_REWRITE_H
 
-#include "fast_path.h"
+#include "lookup.h"
 
 #define FAST_SET_ADDRESSES (FAST_SET_SRC | FAST_SET_DST)
 #define FAST_SET_PORTS (FAST_SET_SRC_PORT | FAST_SET_DST_PORT)
 #define FAST_SET_ANY 0x3f
 
-#define PROTOCOL_TCP 6
-#define PROTOCOL_UDP 17
 #define PROTOCOL_DCCP 33
 #define PROTOCOL_ICMP6 58
 #define PROTOCOL_UDPLITE 136

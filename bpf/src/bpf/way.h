@@ -3,8 +3,9 @@
 #ifndef MIDDLENET_WAY_H
 #define MIDDLENET_WAY_H
 
-#include "fast_path.h"
 #include "hand_over.h"
+#include "lookup.h"
+#include "rewrite.h"
 #include "stages.h"
 
 /* A target: its kind in the high half, and the number of a hop or port. */
@@ -16,6 +17,7 @@
 #define TARGET_REASON 4 /* dropped under this reason of the function */
 #define TARGET_SLOW 5
 #define TARGET_KERNEL 6
+#define TARGET_ROUTE 7 /* by the kernel's tables */
 
 #define OUTPUTS 256
 
@@ -31,19 +33,6 @@ const volatile __u64 chain_ports[4];
 const volatile __u32 misses_to_kernel = 0;
 /* Packets leave by the kernel's tables. */
 const volatile __u32 ends_by_kernel = 0;
-
-/* Why packets go to the slow path; `counters.rs` has the same order. */
-enum slow {
-	SLOW_MISS,
-	SLOW_FRAGMENT,
-	SLOW_TTL,
-	SLOW_MTU,
-	SLOW_UNFIT,
-	SLOW_END, /* of what can be done here: no fast path where it goes */
-	SLOW_ASKED,
-	SLOW_ROOM, /* no connection could be remembered */
-	SLOW_REASONS,
-};
 
 /* Why packets go to the kernel; `counters.rs` has the same order. */
 enum kernel {
@@ -99,6 +88,23 @@ struct {
 	__type(value, __u32);
 } devices SEC(".maps");
 
+/* By the kernel's index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} interfaces SEC(".maps");
+
+struct ethernet {
+	__u8 dst[6];
+	__u8 src[6];
+	__be16 type;
+};
+
+#define FAMILY_IPV4 2
+#define FAMILY_IPV6 10
+
 struct way {
 	__u32 target;
 	__u8 enters; /* no fast path has dealt with the packet before */
@@ -147,7 +153,7 @@ static __always_inline int go_slow(struct xdp_md *ctx, struct fast_packet *packe
 static __always_inline int by_default(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
 				      const struct way *way, enum slow reason)
 {
-	if (misses_to_kernel) {
+	if (misses_to_kernel && reason <= SLOW_FRAGMENT) {
 		seen->kernel[KERNEL_MISS] += 1;
 		return XDP_PASS;
 	}
@@ -200,7 +206,9 @@ static __always_inline int find_way(struct way *way, const struct fast_packet *p
 end:
 	/* Who leaves on the right of many has to say by which. */
 	if (way->target >> 16 == TARGET_EGRESS && way->egress == NO_PORT) {
-		if (way->reverse || !right_count)
+		if (ends_by_kernel)
+			way->target = TARGET_ROUTE << 16;
+		else if (way->reverse || !right_count)
 			way->target = TARGET_PORT << 16 | left;
 		else if (right_count == 1)
 			way->target = TARGET_PORT << 16 | right;
@@ -210,6 +218,14 @@ end:
 		way->target = TARGET_PORT << 16 | way->egress;
 	}
 	return 1;
+}
+
+/* Whether it goes on: to a hop or out of the chain. */
+static __always_inline int is_onward(const struct way *way)
+{
+	__u32 kind = way->target >> 16;
+
+	return kind == TARGET_HOP || kind == TARGET_PORT || kind == TARGET_ROUTE;
 }
 
 static __always_inline int transmit(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen, __u32 number,
@@ -222,6 +238,64 @@ static __always_inline int transmit(struct xdp_md *ctx, struct fast_packet *pack
 		return XDP_REDIRECT;
 	}
 	return to_socket(ctx, packet, seen, TAG_PORT | number, 0, SLOW_END);
+}
+
+/* Packets leave as the kernel would forward them; what takes more than that, it does itself. */
+static __always_inline int route(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen)
+{
+	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethernet *ethernet = start;
+	struct ipv4 *v4 = (void *)(ethernet + 1);
+	struct ipv6 *v6 = (void *)(ethernet + 1);
+	struct bpf_fib_lookup way = {.ifindex = ctx->ingress_ifindex, .l4_protocol = packet->head.key.protocol};
+	__u16 before;
+	long found;
+
+	if (!(packet->head.has & STEER_HAS_IP) || packet->head.l3_offset != sizeof(*ethernet))
+		goto pass;
+	if (packet->head.has & STEER_HAS_PORTS) {
+		way.sport = bpf_htons(packet->head.key.src_port);
+		way.dport = bpf_htons(packet->head.key.dst_port);
+	}
+	if (packet->head.key.is_ipv6) {
+		if ((void *)(v6 + 1) > end || v6->hops <= 1)
+			goto pass;
+		way.family = FAMILY_IPV6;
+		way.flowinfo = *(__be32 *)v6 & bpf_htonl(0x0fffffff);
+		way.tot_len = bpf_ntohs(*(__be16 *)&v6->rest[3]) + sizeof(*v6);
+		__builtin_memcpy(way.ipv6_src, v6->src, sizeof(v6->src));
+		__builtin_memcpy(way.ipv6_dst, v6->dst, sizeof(v6->dst));
+	} else {
+		if ((void *)(v4 + 1) > end || v4->ttl <= 1)
+			goto pass;
+		way.family = FAMILY_IPV4;
+		way.tos = v4->service;
+		way.tot_len = bpf_ntohs(v4->length);
+		way.ipv4_src = v4->src;
+		way.ipv4_dst = v4->dst;
+	}
+	found = bpf_fib_lookup(ctx, &way, sizeof(way), 0);
+	if (found == BPF_FIB_LKUP_RET_NO_NEIGH) {
+		seen->kernel[KERNEL_NO_NEIGHBOUR] += 1;
+		return XDP_PASS;
+	}
+	if (found != BPF_FIB_LKUP_RET_SUCCESS ||
+	    bpf_redirect_map(&interfaces, way.ifindex, XDP_ABORTED) != XDP_REDIRECT)
+		goto pass;
+	if (packet->head.key.is_ipv6) {
+		v6->hops -= 1;
+	} else {
+		before = *(__u16 *)&v4->ttl;
+		v4->ttl -= 1;
+		v4->checksum = patched(v4->checksum, changed16(before, *(__u16 *)&v4->ttl));
+	}
+	__builtin_memcpy(ethernet->dst, way.dmac, sizeof(way.dmac));
+	__builtin_memcpy(ethernet->src, way.smac, sizeof(way.smac));
+	seen->sent += 1;
+	return XDP_REDIRECT;
+pass:
+	seen->kernel[KERNEL_NOT_FORWARDED] += 1;
+	return XDP_PASS;
 }
 
 /* Sends a packet where it goes; `bytes` is its length. */
@@ -245,6 +319,8 @@ static __always_inline int go(struct xdp_md *ctx, struct fast_packet *packet, st
 	}
 	packet->egress = way->egress;
 	packet->reverse = way->reverse;
+	if (way->target >> 16 == TARGET_ROUTE)
+		return route(ctx, packet, seen);
 	if (way->target >> 16 == TARGET_PORT)
 		return transmit(ctx, packet, seen, number, bytes);
 	bpf_tail_call(ctx, &stages, number);

@@ -100,6 +100,7 @@ pub(super) fn load(shared: &FastPaths, hop: u16, plan: &StagePlan) -> Result<(Ow
         maps.xsks.reuse_fd(shared.sockets.as_fd())?;
         maps.ports.reuse_fd(shared.ports.as_fd())?;
         maps.devices.reuse_fd(shared.devices.as_fd())?;
+        maps.interfaces.reuse_fd(shared.interfaces.as_fd())?;
         maps.hops.reuse_fd(shared.hops.as_fd())?;
         let skeleton = open.load()?;
         let maps = &skeleton.maps;

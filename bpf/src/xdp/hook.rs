@@ -202,7 +202,7 @@ fn attached_program(device: i32) -> Option<u32> {
     [query.prog_id, query.drv_prog_id, query.skb_prog_id, query.hw_prog_id].into_iter().find(|&id| id != 0)
 }
 
-fn interface_name(ifindex: u32) -> Result<String> {
+pub(crate) fn interface_name(ifindex: u32) -> Result<String> {
     let mut name = [0_u8; libc::IF_NAMESIZE];
     // SAFETY: the buffer has the IF_NAMESIZE bytes that if_indextoname(3) asks for.
     let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };

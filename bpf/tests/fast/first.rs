@@ -46,7 +46,13 @@ fn two_hops() {
     require_root!();
     let paths = FastPaths::new(2, 2).unwrap();
     let plan = |next_forward, next_reverse| StagePlan {
-        shape: Shape::of(&[Mode::Reactive]).flows(1000),
+        shape: Shape::of(&[Mode::Reactive])
+            .flows(1000)
+            .prefixes(100, 100)
+            .ports(true, true)
+            .rules(100)
+            .services(10, 100)
+            .classes(10),
         misses_to_kernel: false,
         ends_by_kernel: false,
         next_forward,

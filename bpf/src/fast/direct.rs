@@ -1,0 +1,76 @@
+//! Whether packets can leave by an interface without a detour through the data plane.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::log;
+use crate::xdp::interface_name;
+use crate::{Error, Result};
+
+/// `NETDEV_XDP_ACT_NDO_XMIT` in `linux/netdev.h`: the driver transmits packets that programs of other interfaces redirect to it.
+const TRANSMITS: u64 = 1 << 2;
+
+/// A port whose interface takes packets from programs of other interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectPort {
+    /// Index of the interface, in the caller's network namespace.
+    pub ifindex: u32,
+    /// Its MTU; larger packets go out by the slow path.
+    pub mtu: u32,
+}
+
+impl DirectPort {
+    /// What the driver says of an interface now; nothing if it takes no such packets.
+    ///
+    /// That may change: many drivers do it while they have a program of their own, a veth does while its peer has one or `gro` is on
+    /// there. So the question is worth asking again once all ports are open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoInterface`]; [`Error::FastPaths`] when the kernel does not say.
+    pub fn find(ifindex: u32) -> Result<Option<Self>> {
+        let device = i32::try_from(ifindex).map_err(|_| Error::NoInterface { ifindex })?;
+        let name = interface_name(ifindex)?;
+        let mut query = libbpf_sys::bpf_xdp_query_opts {
+            sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _,
+            ..Default::default()
+        };
+        let (result, _) = log::listen(|| {
+            // SAFETY: `query` outlives the call and says its own size.
+            unsafe { libbpf_sys::bpf_xdp_query(device, 0, &mut query) }
+        });
+        if result < 0 {
+            return Err(Error::FastPaths { source: io::Error::from_raw_os_error(-result) });
+        }
+        if query.feature_flags & TRANSMITS == 0 {
+            return Ok(None);
+        }
+        let mtu = mtu_of(&name).map_err(|source| Error::FastPaths { source })?;
+        Ok(Some(Self { ifindex, mtu }))
+    }
+}
+
+fn mtu_of(interface: &str) -> io::Result<u32> {
+    // SAFETY: the struct is made of integers, for which zero is a value, and a union of these.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    // The last byte stays 0: names that the kernel gives have one less than there is room.
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: socket(2) takes no pointers.
+    let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is an open descriptor that nobody else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: the request outlives the call, and its name ends with a zero.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is the field that it has written.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+}
