@@ -163,17 +163,17 @@ impl Peer {
         }
     }
 
-    /// For hosts: whether the runtime is to be asked, which it is then.
-    pub(crate) fn take_wish(&self) -> bool {
-        let mut state = self.state();
-        let is_wanted = matches!(*state, State::Wanted);
-        if is_wanted {
-            *state = State::Asked;
-        }
-        is_wanted
+    /// For hosts: whether the runtime is to be asked.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(*self.state(), State::Wanted)
     }
 
-    /// For hosts, and tests that play the peer: the answer.
+    /// For hosts: it has been asked.
+    pub(crate) fn asked(&self) {
+        *self.state() = State::Asked;
+    }
+
+    /// For hosts: the answer.
     pub(crate) fn answer(&self, result: Result<OwnedFd, String>) {
         let mut state = self.state();
         if matches!(*state, State::Wanted | State::Asked) {
@@ -226,10 +226,12 @@ mod tests {
         let mut init = Init::default();
         let peer = init.peer(PeerKind::Tcp, "192.0.2.1:80".parse().unwrap()).unwrap();
         peer.answer(Err("unasked".into()));
-        assert!(peer.take().is_none() && !peer.take_wish());
+        assert!(peer.take().is_none() && !peer.is_wanted());
         peer.dial();
+        assert!(peer.is_wanted());
+        peer.asked();
         peer.dial();
-        assert!(peer.take_wish() && !peer.take_wish());
+        assert!(!peer.is_wanted());
         peer.answer(Err("dialled too often".into()));
         assert_eq!(peer.take().unwrap().unwrap_err(), "dialled too often");
         assert!(peer.take().is_none());
