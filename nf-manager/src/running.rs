@@ -221,7 +221,7 @@ impl Running {
         let ports = self.infos.iter().filter(of_chain).cloned().collect();
         let names = plan.steering.iter().map(|target| target.name.clone()).collect();
         let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
-        let init = Init::new(ports, outputs).with_steering(names);
+        let init = Init::new(ports, outputs).with_steering(names).with_direct_peers();
         let refuse = |e: &dyn std::error::Error| {
             ManagerError::new(format!("the fast path of `{}` cannot be shared: {}", plan.name, with_causes(e)))
         };
