@@ -216,12 +216,9 @@ impl Running {
     /// What instances of an inline function begin with on a worker.
     fn init(&self, hop: usize, worker: u16) -> Result<Init, ManagerError> {
         let plan = &self.plan.hops[hop];
-        let chain = &self.plan.chains[usize::from(plan.chain)];
-        let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
-        let ports = self.infos.iter().filter(of_chain).cloned().collect();
         let names = plan.steering.iter().map(|target| target.name.clone()).collect();
         let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
-        let init = Init::new(ports, outputs).with_steering(names);
+        let init = Init::new(self.ports_of_chain(hop), outputs).with_steering(names);
         let refuse = |e: &dyn std::error::Error| {
             ManagerError::new(format!("the fast path of `{}` cannot be shared: {}", plan.name, with_causes(e)))
         };
@@ -232,6 +229,13 @@ impl Running {
         };
         let fast_path = FastPath::open(mode, shape, maps, worker).map_err(|e| refuse(&e))?;
         Ok(init.with_fast_path(fast_path))
+    }
+
+    /// The ports of a hop's chain.
+    fn ports_of_chain(&self, hop: usize) -> Vec<PortInfo> {
+        let chain = &self.plan.chains[usize::from(self.plan.hops[hop].chain)];
+        let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
+        self.infos.iter().filter(of_chain).cloned().collect()
     }
 
     /// Makes an inline function from its configuration.
@@ -348,12 +352,13 @@ impl Running {
     /// Makes the inline functions of chains with this port anew, from what is known of the port now.
     pub(crate) fn renew_inline(&mut self, port: u8) {
         for hop in 0..self.plan.hops.len() {
+            let ports = self.ports_of_chain(hop);
             let plan = &self.plan.hops[hop];
-            let chain = &self.plan.chains[usize::from(plan.chain)];
-            if plan.placement != Placement::Inline || (chain.left != port && !chain.right.contains(&port)) {
+            if plan.placement != Placement::Inline || !ports.iter().any(|info| info.id == port) {
                 continue;
             }
             let config = plan.config.clone();
+            self.inits[hop].iter_mut().for_each(|init| init.set_ports(ports.clone()));
             if let Err(e) = self.reconfigure(hop as u16, &config) {
                 eprintln!("middlenet-nf-manager: {e}");
             }

@@ -115,6 +115,11 @@ impl Init {
         self.fast_path.begin();
     }
 
+    /// For hosts: the ports are as these say now, for instances that are made by [`Self::renewed`] of this.
+    pub fn set_ports(&mut self, ports: Vec<PortInfo>) {
+        self.ports = ports;
+    }
+
     /// Whether the instance is made only to see if the configuration can be used, and is let go at once: then files stay
     /// closed, and no thread is started.
     pub fn is_trial(&self) -> bool {
