@@ -42,6 +42,8 @@ pub struct Confinement {
     pub user: Option<Ids>,
     /// The files it may open beside its program and the system's libraries.
     pub files: Files,
+    /// Whether it is handed the maps of a fast path, and may read and write their elements.
+    pub maps: bool,
 }
 
 /// Files and folders outside of a domain's memory, absolute. For a file, its folder counts as well: files are replaced by others
@@ -176,7 +178,7 @@ fn confine(confinement: &Confinement, executable: Option<files::Executable<'_>>)
     let domain = files::Domain::new(&confinement.files, executable)?;
     give_up_privileges(confinement.user)?;
     domain.enter()?;
-    calls::restrict(executes, has_seccomp)
+    calls::restrict(calls::Needs { executes, maps: confinement.maps }, has_seccomp)
 }
 
 /// Closes what came over from whoever started the run, and was not passed on on purpose.

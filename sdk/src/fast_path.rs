@@ -73,6 +73,7 @@
 
 mod core;
 mod difference;
+mod error;
 mod kernel;
 mod queue;
 mod rules;
@@ -80,7 +81,6 @@ mod store;
 #[cfg(feature = "testkit")]
 mod view;
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,8 +92,9 @@ pub use middlenet_fast_path::{
 pub use middlenet_steer::{Flow, Prefix};
 
 use self::core::{Clock, Core};
+use crate::Counter;
 use crate::wire::FlowKey;
-use crate::{ConfigError, Counter};
+pub use error::FastPathError;
 use kernel::Kernel;
 use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
@@ -111,60 +112,6 @@ pub fn flow_of(key: &FlowKey) -> Flow {
         protocol: key.protocol,
         src_port: key.src_port,
         dst_port: key.dst_port,
-    }
-}
-
-/// Why rules are not in the fast path.
-#[derive(Debug, thiserror::Error)]
-pub enum FastPathError {
-    /// The shape is too small.
-    #[error("the fast path has room for {most} {what}, not for {count}")]
-    TooMany {
-        /// Rules, prefixes, slots.
-        what: &'static str,
-        /// How many there should be.
-        count: usize,
-        /// How many there can be.
-        most: u32,
-    },
-    /// A prefix, port or slot names a rule that is not there.
-    #[error("rule {rule} is named, but there are {rules} rules, from 0 on")]
-    NoRule {
-        /// Which.
-        rule: u32,
-        /// How many there are.
-        rules: usize,
-    },
-    /// Ports are those of TCP and UDP.
-    #[error("protocol {0} has no ports that a fast path looks at, only 6 (TCP) and 17 (UDP) have")]
-    Protocol(u8),
-    /// Slots still name rules of earlier tables.
-    #[error(
-        "slots name so many rules of earlier tables that there is no room for others: set the slots after each change of the rules"
-    )]
-    NumbersInUse,
-    /// The runtime has not passed what the shape asks for.
-    #[error("the fast path has no map for {0:?}")]
-    Missing(MapKind),
-    /// The kernel refused.
-    #[error("the fast path's map for {kind:?} cannot be used: {source}")]
-    Map {
-        /// Which.
-        kind: MapKind,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl FastPathError {
-    fn map(kind: MapKind) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Map { kind, source }
-    }
-}
-
-impl From<FastPathError> for ConfigError {
-    fn from(error: FastPathError) -> Self {
-        Self::new(error.to_string())
     }
 }
 
@@ -250,8 +197,8 @@ impl FastPath {
         })))
     }
 
-    /// For the instance that replaces this one's.
-    pub(crate) fn renewed(&self) -> Self {
+    /// For hosts: the handle of the instance that is to replace this one's. What it asks for is kept until it takes over.
+    pub fn renewed(&self) -> Self {
         self.0.as_ref().map_or_else(Self::default, |of| Self::with_core(of.core.clone(), of.mode, of.shape))
     }
 
@@ -368,7 +315,8 @@ impl FastPath {
         let _ = handle.act(Op::Clear);
     }
 
-    /// Looks at up to `most` more flows of this instance (4096 at most), removes those that are over, and tells of each. From `tick`; it
+    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this
+    /// instance that are over, and tells of each. From `tick`; it
     /// goes round and round. A flow that made room for others is not told of, but counted as evicted when a round is done.
     pub fn sweep(&self, most: usize, ended: &mut dyn FnMut(&Flow, &FlowState)) {
         let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return };

@@ -8,6 +8,7 @@ mod instance;
 mod messages;
 mod pace;
 
+use crate::fast_path::{FastPath, FastPathError};
 use crate::protocol::{FromFunction, SOCKET_VARIABLE, Start, ToFunction, VERSION};
 use crate::{Channel, ChannelError, DynFunction, Layer, Registration};
 use attachment::Attachment;
@@ -34,6 +35,9 @@ pub enum HostError {
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// The fast path's maps cannot be used.
+    #[error(transparent)]
+    FastPath(#[from] FastPathError),
     /// The runtime broke the protocol.
     #[error("the runtime sent {0}")]
     Protocol(&'static str),
@@ -52,6 +56,7 @@ pub fn main(registration: &Registration) -> ExitCode {
             "layer": registration.layer().name(),
             "version": VERSION,
             "schema": registration.schema(),
+            "fast_path": registration.fast_path,
         });
         println!("{description:#}");
         return ExitCode::SUCCESS;
@@ -76,16 +81,17 @@ pub fn main(registration: &Registration) -> ExitCode {
 /// Runs a function process over its control socket until it is told to stop or the runtime is gone.
 pub fn run(registration: &Registration, socket: OwnedFd) -> Result<(), HostError> {
     let channel = Channel::from_fd(socket);
-    let (ToFunction::Start(start), _) = channel.receive()? else {
+    let (ToFunction::Start(start), maps) = channel.receive()? else {
         return Err(HostError::Protocol("another message before `start`"));
     };
+    let fast_path = instance::fast_path(registration, &start, maps)?;
     prepare_process(&start)?;
     match registration.layer() {
         Layer::L2l3 => {
-            let instance = make::<Box<dyn DynFunction>>(registration, &start, &channel)?;
+            let instance = make::<Box<dyn DynFunction>>(registration, &start, fast_path, &channel)?;
             Host { channel, start, instance, attachment: None, stopping: false }.serve()
         }
-        Layer::L4l7 => messages::serve(make(registration, &start, &channel)?, channel, &start),
+        Layer::L4l7 => messages::serve(make(registration, &start, fast_path, &channel)?, channel, &start),
     }
 }
 
@@ -93,9 +99,10 @@ pub fn run(registration: &Registration, socket: OwnedFd) -> Result<(), HostError
 fn make<'r, F: Hosted>(
     registration: &'r Registration,
     start: &Start,
+    fast_path: FastPath,
     channel: &Channel,
 ) -> Result<Instance<'r, F>, HostError> {
-    match Instance::new(registration, start) {
+    match Instance::new(registration, start, fast_path) {
         Ok(instance) => {
             channel.send(&instance.ready(), &[])?;
             Ok(instance)
@@ -205,6 +212,7 @@ impl Host<'_> {
             ToFunction::Start(_) => return Err(HostError::Protocol("`start` twice")),
             ToFunction::Attach { buffer_bytes, .. } => {
                 self.attachment = Some(Attachment::new(fds, buffer_bytes)?);
+                self.instance.begin();
                 self.channel.send(&FromFunction::Attached, &[])?;
             }
             ToFunction::Reconfigure { config, change } => self.instance.prepare(config, change),

@@ -98,9 +98,16 @@ impl Init {
         self.fast_path.clone()
     }
 
-    /// For hosts: a handle on the fast path for [`FastPath::flush`].
-    pub fn host_fast_path(&self) -> FastPath {
-        self.fast_path.clone()
+    /// For hosts: the handle on the fast path, to [renew](FastPath::renewed) it for a replacement that is made otherwise than by
+    /// [`Self::renewed`].
+    pub fn host_fast_path(&self) -> &FastPath {
+        &self.fast_path
+    }
+
+    /// For hosts, after each call of the function: what it has queued for its fast path is written. Costs a load if there is nothing.
+    #[inline]
+    pub fn flush_fast_path(&self) {
+        self.fast_path.flush();
     }
 
     /// For hosts: the first instance works from now on. [`Self::continue_from`] says it of those that replace another.

@@ -94,6 +94,9 @@ pub struct StartFastPath {
     pub mode: Mode,
     /// The maps beside the message, in this order.
     pub maps: Vec<MapKind>,
+    /// Which of the function's instances it is, from 0.
+    #[serde(default)]
+    pub instance: u16,
 }
 
 /// From a function process to the runtime.

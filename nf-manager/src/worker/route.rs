@@ -45,6 +45,7 @@ impl Worker<'_> {
             self.drop_abandoned(hop);
             return self.drop_all(hop, HopDrop::FunctionDied, burst);
         }
+        inline.init.flush_fast_path();
         if sampled {
             counters.latency.record(tsc::now() - began);
         }

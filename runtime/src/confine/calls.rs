@@ -3,7 +3,7 @@
 //! All others are answered with EPERM, those that do not exist yet as well. `clone3` is answered with ENOSYS: its flags lie in
 //! memory, where no filter sees them, and libraries then use `clone`. Left out on purpose, beside everything that needs a
 //! capability: sockets of one's own, other processes (`fork`, `ptrace`, `process_vm_*`, `pidfd_*`, signals to others), namespaces
-//! and mounts, BPF, `io_uring` and `userfaultfd`, keys, System V IPC, and holes in memory that others have mapped.
+//! and mounts, BPF but for the elements of maps that were passed, `io_uring` and `userfaultfd`, keys, System V IPC, and holes in memory that others have mapped.
 
 use libc as c;
 use seccompiler::{
@@ -189,10 +189,18 @@ pub fn is_there() -> bool {
     std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").is_ok_and(|actions| actions.contains("errno"))
 }
 
-/// Filters the calls of this process from now on; `executes` if it has yet to become its program. A kernel that was found to
-/// have no filters may refuse them.
-pub(super) fn restrict(executes: bool, is_there: bool) -> Result<(), ConfineError> {
-    for program in programs(std::process::id(), executes).map_err(|e| ConfineError::Filter(e.to_string()))? {
+/// What a function process needs more than others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Needs {
+    /// It has yet to become its program.
+    pub(super) executes: bool,
+    /// It has maps of a fast path.
+    pub(super) maps: bool,
+}
+
+/// Filters the calls of this process from now on. A kernel that was found to have no filters may refuse them.
+pub(super) fn restrict(needs: Needs, is_there: bool) -> Result<(), ConfineError> {
+    for program in programs(std::process::id(), needs).map_err(|e| ConfineError::Filter(e.to_string()))? {
         match seccompiler::apply_filter(&program) {
             Err(e) if is_there => return Err(ConfineError::Filter(e.to_string())),
             _ => {}
@@ -202,20 +210,20 @@ pub(super) fn restrict(executes: bool, is_there: bool) -> Result<(), ConfineErro
 }
 
 /// The filters for the process `pid`, in the order in which they are applied.
-fn programs(pid: u32, executes: bool) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+fn programs(pid: u32, needs: Needs) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
     let refuse = |errno: c::c_int| SeccompAction::Errno(errno.unsigned_abs());
     let unknown = BTreeMap::from([(c::SYS_clone3, Vec::new())]);
     let unknown = SeccompFilter::new(unknown, SeccompAction::Allow, refuse(c::ENOSYS), arch)?;
-    let allowed = SeccompFilter::new(allowed(pid, executes)?, refuse(c::EPERM), SeccompAction::Allow, arch)?;
+    let allowed = SeccompFilter::new(allowed(pid, needs)?, refuse(c::EPERM), SeccompAction::Allow, arch)?;
     Ok([unknown.try_into()?, allowed.try_into()?])
 }
 
 type Rules = BTreeMap<c::c_long, Vec<SeccompRule>>;
 
-fn allowed(pid: u32, executes: bool) -> Result<Rules, seccompiler::BackendError> {
+fn allowed(pid: u32, needs: Needs) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = FREE.iter().chain(OLDER).map(|&call| (call, Vec::new())).collect();
-    if executes {
+    if needs.executes {
         rules.extend([(c::SYS_execve, Vec::new()), (c::SYS_execveat, Vec::new())]);
     }
     let dword = |at, is, value: u64| SeccompCondition::new(at, Length::Dword, is, value);
@@ -244,6 +252,12 @@ fn allowed(pid: u32, executes: bool) -> Result<Rules, seccompiler::BackendError>
     let fast_open = c::MSG_FASTOPEN.unsigned_abs().into();
     only(c::SYS_sendto, vec![dword(3, Is::MaskedEq(fast_open), 0)?, qword(4, Is::Eq, 0)?])?;
     only(c::SYS_sendmsg, vec![dword(2, Is::MaskedEq(fast_open), 0)?])?;
+    // Of maps that were passed, which it cannot make more of: no programs, no maps of its own or of others, nothing about either.
+    if needs.maps {
+        for command in middlenet_shm::command::ALL {
+            only(c::SYS_bpf, vec![dword(0, Is::Eq, command.into())?])?;
+        }
+    }
     // Between threads; a datagram socket could be pointed at somebody else.
     for kind in [c::SOCK_STREAM, c::SOCK_SEQPACKET] {
         let kind = dword(1, Is::MaskedEq(SOCKET_KIND), kind.unsigned_abs().into())?;
@@ -291,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_reaches_others_is_refused() {
-        let [unknown, program] = programs(77, true).unwrap();
+        let [unknown, program] = programs(77, Needs { executes: true, maps: false }).unwrap();
         let denied = [
             c::SYS_ptrace,
             c::SYS_process_vm_readv,
@@ -352,7 +366,7 @@ mod tests {
 
     #[test]
     fn arguments_decide_where_a_call_has_two_sides() {
-        let [_, program] = programs(77, false).unwrap();
+        let [_, program] = programs(77, Needs::default()).unwrap();
         let page = 0x7f00_0000_0000_u64;
         let thread = (c::CLONE_VM | c::CLONE_FS | c::CLONE_FILES | c::CLONE_SIGHAND | c::CLONE_THREAD) as u64;
         let fork = c::SIGCHLD as u64;
@@ -391,5 +405,22 @@ mod tests {
         }
         // What is built in becomes no other program.
         assert_eq!(run(&program, c::SYS_execve, [0; 6]), errno(c::EPERM));
+    }
+
+    #[test]
+    fn hybrid_functions_reach_elements_of_maps_and_nothing_else_of_bpf() {
+        let [_, hybrid] = programs(77, Needs { executes: false, maps: true }).unwrap();
+        let [_, other] = programs(77, Needs::default()).unwrap();
+        let page = 0x7f00_0000_0000_u64;
+        // Of all commands there are, and some more: those on elements, alone and in batches, but none that also takes them out.
+        let elements = [1, 2, 3, 4, 24, 26, 27];
+        for command in 0..64_u64 {
+            let expected = if elements.contains(&command) { ALLOW } else { errno(c::EPERM) };
+            assert_eq!(run(&hybrid, c::SYS_bpf, [command, page, 32, 0, 0, 0]), expected, "command {command}");
+            assert_eq!(run(&other, c::SYS_bpf, [command, page, 32, 0, 0, 0]), errno(c::EPERM), "command {command}");
+        }
+        for command in [u64::from(u32::MAX), 1 << 31 | 1] {
+            assert_eq!(run(&hybrid, c::SYS_bpf, [command, page, 32, 0, 0, 0]), errno(c::EPERM), "command {command}");
+        }
     }
 }

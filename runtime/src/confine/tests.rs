@@ -5,6 +5,7 @@ fn the_command_line_carries_the_confinement() {
     let confinement = Confinement {
         user: Some(Ids { uid: 1900, gid: 1901 }),
         files: Files { reads: vec!["/srv/a table".into()], writes: vec!["/var/log/edge/x.log".into()] },
+        maps: true,
     };
     let built_in = command(Path::new("/usr/bin/middlenet"), &Program::BuiltIn("monitor".into()), &confinement).unwrap();
     let words: Vec<_> = built_in.get_args().map(|a| a.to_str().unwrap().to_owned()).collect();
@@ -17,7 +18,9 @@ fn the_command_line_carries_the_confinement() {
 
 #[test]
 fn what_is_no_confinement_starts_nothing() {
-    for text in ["", "{}", "{\"user\":{\"uid\":-1,\"gid\":0},\"files\":{\"reads\":[],\"writes\":[]}}", "[]"] {
+    for text in
+        ["", "{}", "{\"user\":{\"uid\":-1,\"gid\":0},\"files\":{\"reads\":[],\"writes\":[]},\"maps\":false}", "[]"]
+    {
         assert!(matches!(enter(text), Err(ConfineError::Form(_))), "{text}");
         let executed = execute(text, Path::new("/bin/true"), &[]);
         assert!(matches!(executed, Err(ConfineError::Form(_))), "{text}");

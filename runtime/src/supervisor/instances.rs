@@ -51,7 +51,8 @@ impl Supervisor {
         let slot = &self.slots[at];
         let fail =
             |e: &dyn std::fmt::Display| RunError::new(format!("cannot start the function `{}`: {e}", slot.plan.label));
-        let confinement = Confinement { user: self.setup.user, files: slot.plan.files.clone() };
+        let maps = self.plan.fast_path(slot.plan.hop).is_some();
+        let confinement = Confinement { user: self.setup.user, files: slot.plan.files.clone(), maps };
         let command =
             confine::command(&self.setup.middlenet, &slot.plan.program, &confinement).map_err(|e| fail(&e))?;
         let process = Process::spawn(command).map_err(|e| fail(&e))?;
@@ -98,7 +99,11 @@ impl Supervisor {
             ports: ports.clone(),
             outputs: outputs.into_iter().map(str::to_owned).collect(),
             steering: steering.into_iter().map(str::to_owned).collect(),
-            fast_path: maps.zip(mode).map(|(maps, mode)| StartFastPath { mode, maps: maps.kinds.clone() }),
+            fast_path: maps.zip(mode).map(|(maps, mode)| StartFastPath {
+                mode,
+                maps: maps.kinds.clone(),
+                instance: slot.plan.replica,
+            }),
             wait: plan.wait,
             cores: plan.cores.clone(),
             shares_core: plan.shares_core,

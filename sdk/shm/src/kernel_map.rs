@@ -6,6 +6,8 @@
 //! map that is not what the caller said makes the call fail with EFAULT, and nothing else is overwritten.
 
 mod guarded;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -40,7 +42,7 @@ pub struct MapSizes {
     pub key_bytes: usize,
     /// Bytes of a value, of one processor where each has its own.
     pub value_bytes: usize,
-    /// Whether each processor has a value of its own.
+    /// Whether each processor has a value of its own; for arrays alone.
     pub is_per_processor: bool,
 }
 
@@ -114,6 +116,9 @@ struct Many {
     flags: u64,
 }
 
+/// Processors that a host has at most (`CONFIG_NR_CPUS` of the largest ones).
+const MOST_PROCESSORS: usize = 8192;
+
 /// Hash tables give at least so many elements at once, or none: one bucket's. A chain is that long when half of the keys that someone can
 /// choose are in one bucket.
 const LEAST_IN_BATCH: usize = 256;
@@ -122,24 +127,46 @@ impl KernelMap {
     /// The map behind a descriptor, for calls on up to `most` elements at once.
     ///
     /// # Errors
-    /// `InvalidInput` for a size of 0; what the kernel says if there is no memory.
+    /// `InvalidInput` for a size of 0; what the kernel says if there is no memory, or if a map with values of each processor cannot be read.
     pub fn new(fd: OwnedFd, sizes: MapSizes, most: usize) -> io::Result<Self> {
         let MapSizes { key_bytes, value_bytes, is_per_processor } = sizes;
-        let value_bytes = if is_per_processor { value_bytes.next_multiple_of(8) * processors()? } else { value_bytes };
         let most = most.max(LEAST_IN_BATCH);
         if key_bytes == 0 || value_bytes == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        Ok(Self {
+        let values =
+            if is_per_processor { value_bytes.next_multiple_of(8) * MOST_PROCESSORS } else { value_bytes * most };
+        let mut map = Self {
             fd,
             key_bytes,
             value_bytes,
             most,
             keys: Guarded::new(key_bytes * most)?,
-            values: Guarded::new(value_bytes * most)?,
+            values: Guarded::new(values)?,
             // A hash table's cursor is the number of a bucket, other maps' a key.
             cursor: Guarded::new(key_bytes.max(4))?,
-        })
+        };
+        if is_per_processor {
+            map.value_bytes = map.measure(value_bytes.next_multiple_of(8))?;
+            map.values = Guarded::new(map.value_bytes * most)?;
+        }
+        Ok(map)
+    }
+
+    /// How long the first element's value is, of all processors: as long as it must be for the kernel not to meet the page without
+    /// access. How many processors a host can have is written where a confined process does not look.
+    fn measure(&mut self, of_one: usize) -> io::Result<usize> {
+        let first = vec![0; self.key_bytes];
+        for processors in 1..=MOST_PROCESSORS {
+            self.value_bytes = of_one * processors;
+            match self.lookup(&first) {
+                Ok(Some(_)) => return Ok(self.value_bytes),
+                Ok(None) => return Err(io::ErrorKind::NotFound.into()),
+                Err(e) if e.raw_os_error() == Some(libc::EFAULT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(io::ErrorKind::InvalidInput.into())
     }
 
     /// Bytes of a value, of all processors together.
@@ -311,26 +338,6 @@ unsafe fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<()> {
             },
         }
     }
-}
-
-/// How many processors the host can have: that many values the kernel gives of a map which has one for each.
-fn processors() -> io::Result<usize> {
-    // Not from sysfs, which a confined function cannot read.
-    let configured = processors_in(&std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default());
-    match configured {
-        Some(count) => Ok(count),
-        None => {
-            // SAFETY: sysconf only reads.
-            let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
-            usize::try_from(count).map_err(|_| io::Error::last_os_error())
-        }
-    }
-}
-
-/// How many there are in a list like `0-3,8`: up to the highest number.
-fn processors_in(list: &str) -> Option<usize> {
-    let last = list.trim().rsplit([',', '-']).next()?;
-    last.parse::<usize>().ok().map(|last| last + 1)
 }
 
 #[cfg(test)]

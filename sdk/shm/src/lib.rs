@@ -39,6 +39,8 @@ pub use control::{BOARD, COUNTERS, ControlGeometry, ControlRegion, MAX_WORKERS, 
 pub use descriptor::Descriptor;
 pub use error::ShmError;
 pub use fd::{MAX_FDS, receive, send, socket_pair};
+#[cfg(any(test, feature = "testkit"))]
+pub use kernel_map::testkit;
 pub use kernel_map::{Batch, Elements, KernelMap, MapSizes, Write, command};
 pub use ledger::{Ledger, Meta, Reject};
 pub use region::{HUGE_PAGE_BYTES, Pages, Region};

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "testkit")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use middlenet_fast_path::{
     Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, ServiceRule, Shape, flow_key,
@@ -13,7 +16,7 @@ use middlenet_steer::Flow;
 
 use super::FastPathError;
 use super::rules::{RuleTable, Rules};
-use super::store::{MOST, Page, Store, read_all};
+use super::store::{LEAST, MOST, Page, Store, read_all};
 
 /// Where the number of the instance lies that installed a flow, in `struct fast_flow`.
 const OWNER: std::ops::Range<usize> = 110..112;
@@ -23,6 +26,7 @@ const OWNER: std::ops::Range<usize> = 110..112;
 pub(super) enum Clock {
     Monotonic,
     /// Moved by a test.
+    #[cfg(feature = "testkit")]
     Fake(Arc<AtomicU64>),
 }
 
@@ -31,6 +35,7 @@ impl Clock {
         match self {
             Self::Monotonic => nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
                 .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()),
+            #[cfg(feature = "testkit")]
             Self::Fake(ns) => ns.load(Ordering::Relaxed),
         }
     }
@@ -85,6 +90,22 @@ impl Core {
 
     fn has(&self, kind: MapKind) -> bool {
         self.shape.maps().any(|map| map == kind)
+    }
+
+    /// Makes this another instance that knows nothing yet.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, owner: u16) {
+        (self.owner, self.rules, self.known, self.page) = (owner, None, None, Page::default());
+    }
+
+    #[cfg(test)]
+    pub(super) fn pass(&self) -> u32 {
+        self.pass
+    }
+
+    #[cfg(test)]
+    pub(super) fn rules_there(&self) -> usize {
+        self.rules.as_ref().map_or(0, Rules::count)
     }
 
     /// Whether this instance writes what all instances of a function have in common.
@@ -168,10 +189,11 @@ impl Core {
         if !self.has(MapKind::Flows) || most == 0 {
             return;
         }
+        let most = most.clamp(LEAST, MOST);
         let pass = self.pass;
         self.page.keys.clear();
         self.page.values.clear();
-        if self.store.read(MapKind::Flows, most.min(MOST), &mut self.page).is_err() {
+        if self.store.read(MapKind::Flows, most, &mut self.page).is_err() {
             // The next sweep begins anew.
             self.page = Page::default();
             self.entries_in_pass = 0;

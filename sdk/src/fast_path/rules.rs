@@ -126,6 +126,11 @@ impl Rules {
         Ok(Self { rules, table, slots })
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.rules.len()
+    }
+
     /// Makes this table of what is there.
     pub(super) fn replace(
         &mut self,

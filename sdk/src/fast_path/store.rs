@@ -9,6 +9,9 @@ use middlenet_fast_path::{MapKind, Shape};
 /// Entries that one call writes or reads at most.
 pub(super) const MOST: usize = 4096;
 
+/// Entries that are asked for at least when a hash table is read: the kernel gives them by buckets.
+pub(super) const LEAST: usize = 256;
+
 /// Reads and writes entries. Keys and values lie behind one another, with the lengths of [`MapKind::key_bytes`] and
 /// [`MapKind::value_bytes`]; values of maps with one for each processor are all of them.
 pub(super) trait Store: Debug + Send {

@@ -134,6 +134,7 @@ impl Attachment {
         } else {
             instance.function.process(&mut burst);
         }
+        instance.flush_fast_path();
         let kept = keep_back(descriptors);
         if kept < descriptors.len() {
             self.count_held((descriptors.len() - kept) as u64);

@@ -1,10 +1,12 @@
 //! The function itself, its counters, and its replacement when the configuration changes.
 
+use crate::fast_path::{FastPath, FastPathError};
 use crate::middlebox::{DynMiddlebox, Interests};
-use crate::protocol::{FromFunction, Start, VERSION};
+use crate::protocol::{FromFunction, Start, StartFastPath, VERSION};
 use crate::{Channel, ChannelError, ConfigError, DynFunction, Init, Registration};
 use middlenet_shm::ControlRegion;
 use serde_json::Value;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
@@ -62,9 +64,21 @@ pub(super) struct Instance<'r, F = Box<dyn DynFunction>> {
     pending: Option<(u64, Receiver<Made<F>>)>,
 }
 
+/// The fast path that the runtime has passed with `start`, if any.
+pub(super) fn fast_path(
+    registration: &Registration,
+    start: &Start,
+    maps: Vec<OwnedFd>,
+) -> Result<FastPath, FastPathError> {
+    let Some(StartFastPath { mode, maps: kinds, instance }) = &start.fast_path else { return Ok(FastPath::default()) };
+    FastPath::open(*mode, registration.fast_path, kinds.iter().copied().zip(maps).collect(), *instance)
+}
+
 impl<'r, F: Hosted> Instance<'r, F> {
-    pub(super) fn new(registration: &'r Registration, start: &Start) -> Result<Self, ConfigError> {
-        let mut init = Init::new(start.ports.clone(), start.outputs.clone()).with_steering(start.steering.clone());
+    pub(super) fn new(registration: &'r Registration, start: &Start, fast_path: FastPath) -> Result<Self, ConfigError> {
+        let mut init = Init::new(start.ports.clone(), start.outputs.clone())
+            .with_steering(start.steering.clone())
+            .with_fast_path(fast_path);
         let function = F::create(registration, start.config.clone(), &mut init)?;
         Ok(Self { registration, function, init, pending: None })
     }
@@ -79,6 +93,17 @@ impl<'r, F: Hosted> Instance<'r, F> {
             upstreams: self.init.upstreams().to_vec(),
             upstreams_alike: self.init.are_upstreams_alike(),
         }
+    }
+
+    /// It works from now on.
+    pub(super) fn begin(&self) {
+        self.init.begin();
+    }
+
+    /// Writes what the function has queued for its fast path.
+    #[inline]
+    pub(super) fn flush_fast_path(&self) {
+        self.init.flush_fast_path();
     }
 
     pub(super) fn report(&self) -> Value {
