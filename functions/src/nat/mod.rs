@@ -26,7 +26,13 @@
 //! (`proxy_arp`). Link addresses are otherwise left alone: an `l3-router` beside it sets them. IPv6 passes untouched unless the
 //! pool has IPv6 addresses.
 //!
-//! **Counters.** `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
+//! **Fast path** (`mode: reactive`). Open TCP sessions and UDP sessions with a second packet are translated in the kernel, in both
+//! directions, as long as they are in use and their time-out is 20 seconds or more; their FIN and RST come here. ICMP,
+//! fragments, hairpinned and VLAN-tagged packets always come here. Sessions live as long as without it, or up to half a time-out longer.
+//! In the kernel a packet is told by addresses and ports, not by the port it came in by: hosts that forge both ends' must be
+//! stopped before.
+//!
+//! **Counters** of packets that came here; the report has those of the fast path. `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
 //! `untranslatable`; gauges `sessions`, `mappings`, `hosts`.
 //!
 //! **Change of configuration.** State stays if pool, ports, sources, forwards and limits stay the same; else it starts afresh.
@@ -38,6 +44,9 @@
 mod bindings;
 mod config;
 mod errors;
+mod fast;
+#[cfg(test)]
+mod fast_tests;
 mod neighbours;
 mod ports;
 #[cfg(test)]
@@ -50,7 +59,9 @@ use crate::firewall::prefix::{address_of, is_mapped};
 use crate::flow_table::{Class, FragmentTable, Icmp, Key, Probe};
 use bindings::{Bindings, Refusal};
 use config::Scheme;
+use fast::Fast;
 use middlenet_sdk::BURST;
+use middlenet_sdk::fast_path::{Mode, Shape};
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::rewrite::{self, Side};
 use middlenet_sdk::wire::{Layers, TcpFlags, protocol};
@@ -73,6 +84,7 @@ pub struct Nat {
     unsolicited: Unsolicited,
     timeouts: Lifetimes,
     bindings: Bindings,
+    fast: Fast,
     /// Which side of a fragmented packet changes, and to what address.
     fragments: FragmentTable<(bool, u128)>,
     /// What the first passes over a burst found.
@@ -124,6 +136,7 @@ struct Reasons {
 
 impl NetworkFunction for Nat {
     type Config = Config;
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(fast::FLOWS).classes(fast::CLASSES);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let scheme = config.scheme(init)?;
@@ -154,20 +167,22 @@ impl NetworkFunction for Nat {
                 .drop_reason("fragment-unknown", "fragment whose first fragment was not translated before it"),
         };
         let seconds = |s: u64| s.saturating_mul(1_000_000_000);
+        let timeouts = Lifetimes {
+            established_ns: seconds(config.timeouts.tcp_established_s),
+            transitory_ns: seconds(config.timeouts.tcp_transitory_s),
+            udp_ns: seconds(config.timeouts.udp_s),
+            icmp_ns: seconds(config.timeouts.icmp_s),
+        };
         Ok(Self {
             bindings: Bindings::new(&scheme),
+            fast: Fast::new(init.fast_path(), timeouts, scheme.sessions),
             is_inside,
             macs: init.ports().to_vec(),
             filtering: config.filtering,
             hairpin: config.hairpin,
             proxy_arp: config.proxy_arp,
             unsolicited: config.unsolicited,
-            timeouts: Lifetimes {
-                established_ns: seconds(config.timeouts.tcp_established_s),
-                transitory_ns: seconds(config.timeouts.tcp_transitory_s),
-                udp_ns: seconds(config.timeouts.udp_s),
-                icmp_ns: seconds(config.timeouts.icmp_s),
-            },
+            timeouts,
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             probed: vec![Probed::default(); BURST],
             scheme,
@@ -207,11 +222,14 @@ impl NetworkFunction for Nat {
             }
         }
         self.probed = probed;
+        self.bindings.tell_ended(&self.fast);
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
-        self.bindings.tick(now_ns);
+        self.bindings.tick(&self.fast, now_ns);
+        self.bindings.tell_ended(&self.fast);
+        self.fast.sweep();
         self.fragments.sweep(now_ns);
         self.counters.sessions.set(self.bindings.sessions() as u64);
         self.counters.mappings.set(self.bindings.mappings() as u64);
@@ -219,6 +237,8 @@ impl NetworkFunction for Nat {
     }
 
     fn inherit(&mut self, previous: Self) {
+        // It went on with its work after this one was made.
+        self.fast.clear();
         if previous.scheme == self.scheme {
             self.bindings = previous.bindings;
             self.fragments = previous.fragments;
@@ -232,6 +252,7 @@ impl NetworkFunction for Nat {
             "mappings": self.bindings.mappings(),
             "hosts": self.bindings.hosts(),
             "pool_addresses": self.scheme.pool.len(),
+            "fast_path": self.fast.report(),
         })
     }
 }
@@ -250,6 +271,7 @@ impl Nat {
         }
         let session = self.bindings.at_mut(*slot, &probe.key, *from_inside, now_ns)?;
         let (side, address, port) = Self::by_session(session, probe, *from_inside, &self.timeouts, now_ns)?;
+        self.fast.seen(session, probe, now_ns);
         if !translate(packet.data_mut(), probe, side, address, port) {
             return Some(self.untranslatable(DropReason::UNSUPPORTED));
         }
