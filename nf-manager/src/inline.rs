@@ -26,8 +26,8 @@ impl Running {
         }
     }
 
-    /// Makes an inline function from its configuration.
-    pub(crate) fn make(&self, hop: usize, worker: usize, config: Value) -> Result<Made, ManagerError> {
+    /// Makes an inline function from its configuration; `succeeds`: in place of one that is there.
+    pub(crate) fn make(&self, hop: usize, worker: usize, config: Value, succeeds: bool) -> Result<Made, ManagerError> {
         let plan = &self.plan.hops[hop];
         let chain = &self.plan.chains[usize::from(plan.chain)];
         let registration = self
@@ -41,7 +41,8 @@ impl Running {
         let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
         // Each instance of a worker goes on with what the one before knew of the fast path.
         let fast_path = self.fast_paths[hop][worker].renewed();
-        let mut init = Init::new(ports, outputs).with_steering(names).with_direct_peers().with_fast_path(fast_path);
+        let init = Init::new(ports, outputs).with_steering(names).with_direct_peers().with_fast_path(fast_path);
+        let mut init = if succeeds { init.renewed() } else { init };
         let function = registration.create(config, &mut init).map_err(|e| {
             let error = ManagerError::new(format!("function `{}`: {}", plan.name, e.message));
             match e.hint {
@@ -60,7 +61,7 @@ impl Running {
         }
         let mut made = Vec::new();
         for worker in 0..self.threads.len() {
-            made.push(self.make(at, worker, config.clone())?);
+            made.push(self.make(at, worker, config.clone(), true)?);
         }
         self.inline[at] = made.iter().map(|m| m.init.counters().to_vec()).collect();
         self.plan.hops[at].config = config.clone();

@@ -171,7 +171,7 @@ impl Running {
                 Placement::Inline => {
                     let fast_path = self.open_fast_path(hop, worker as u16)?;
                     self.fast_paths[hop].push(fast_path);
-                    let made = self.make(hop, worker, self.plan.hops[hop].config.clone())?;
+                    let made = self.make(hop, worker, self.plan.hops[hop].config.clone(), false)?;
                     made.init.begin();
                     self.inline[hop].push(made.init.counters().to_vec());
                     self.reasons[hop] = made.init.drop_reasons().to_vec();
