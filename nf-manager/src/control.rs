@@ -14,16 +14,32 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How often inline functions are looked at for one that panicked, and ports for one that went deaf.
 const MEND_LOOK: Duration = Duration::from_millis(100);
 
+/// Why the manager ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The control socket failed.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Nobody moves a part of the packets any more, and what that worker held is lost: only a new start mends it.
+    #[error("the worker {0} panicked, which is a bug; the data plane ends, to be started again")]
+    Worker(usize),
+}
+
 /// Serves the runtime until it says stop or goes away; then every port is closed and every interface is as it was found.
 /// Inline functions are made from `registry`.
 ///
 /// # Errors
-/// When the socket fails. A request that cannot be carried out is answered with [`Reply::Failed`].
-pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ChannelError> {
+/// When the socket fails, or a worker has died. A request that cannot be carried out is answered with [`Reply::Failed`].
+pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(), ServeError> {
     let mut running: Option<Running> = None;
     let mut told_finished = false;
     let mut last_sweep = Instant::now();
     loop {
+        if let Some(worker) = running.as_ref().and_then(Running::dead_worker) {
+            // The other workers are at work on all of it: the process ends with them, and the kernel takes everything back.
+            std::mem::forget(running);
+            return Err(ServeError::Worker(worker));
+        }
         if let Some(running) = &mut running {
             running.mend();
             running.steer_asked();
@@ -32,10 +48,14 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
                 running.sweep_flows();
             }
             running.watch_ports();
+            if std::mem::take(&mut running.infos_changed) {
+                channel.send(&Reply::PortsChanged { ports: running.infos.clone() }, &[])?;
+            }
         }
         let steers = running.as_ref().is_some_and(Running::steers_inline);
         let lockstep = running.as_ref().is_some_and(|r| r.plan.lockstep) && !told_finished;
-        if !channel.readable(if lockstep || steers { SHORT_LOOK } else { MEND_LOOK })? {
+        let look = if lockstep || steers { SHORT_LOOK } else { MEND_LOOK };
+        if !channel.readable(look).map_err(ChannelError::from)? {
             if lockstep && running.as_ref().is_some_and(Running::finished) {
                 told_finished = true;
                 channel.send(&Reply::Finished, &[])?;
@@ -54,7 +74,7 @@ pub fn serve(channel: &Channel, registry: &'static [Registration]) -> Result<(),
                 if let Some(running) = running.take() {
                     drop(running.stop(Duration::ZERO));
                 }
-                return if matches!(e, ChannelError::Closed) { Ok(()) } else { Err(e) };
+                return if matches!(e, ChannelError::Closed) { Ok(()) } else { Err(e.into()) };
             }
         };
         let stopping = matches!(request, Request::Stop { .. });
@@ -121,7 +141,10 @@ fn carry_out(
         Request::Detach { hop, replica, drain } => at_work.detach(hop, replica, drain).map(|()| Reply::Done),
         Request::Reconfigure { hop, config } => at_work.reconfigure(hop, &config).map(|()| Reply::Done),
         Request::Steer { port, steering } => at_work.steer(port, steering).map(|()| Reply::Done),
-        Request::SteerFlows { hop, flows } => at_work.steer_flows(hop, &flows).map(|()| Reply::Done),
+        Request::SteerFlows { hop, flows, unheard } => {
+            at_work.count_unheard(hop, unheard);
+            at_work.steer_flows(hop, &flows).map(|()| Reply::Done)
+        }
         Request::Stats => Ok(Reply::Stats(Box::new(at_work.stats(true)))),
         Request::Stop { drain_ms } => match running.take() {
             Some(at_work) => Ok(Reply::Stopped(Box::new(at_work.stop(Duration::from_millis(drain_ms))?))),

@@ -87,6 +87,8 @@ pub(crate) struct HopCounters {
     pub(crate) by_function: Box<[Count]>,
     pub(crate) by_manager: Box<[Count]>,
     pub(crate) refused: Refused,
+    /// Wishes of an inline function to steer flows that the control thread had no time for.
+    pub(crate) unheard: Count,
     /// 1 while an inline function is out of service because it panicked.
     pub(crate) failed: Count,
     pub(crate) latency: crate::latency::Histogram,
@@ -105,6 +107,7 @@ impl HopCounters {
             by_function: counts(usize::from(DropReason::LIMIT)),
             by_manager: counts(HopDrop::ALL.len()),
             refused: Refused::default(),
+            unheard: Count::default(),
             failed: Count::default(),
             latency: crate::latency::Histogram::default(),
         }

@@ -28,7 +28,7 @@ mod fast_path;
 mod graph;
 mod lane;
 mod latency;
-mod nic_rules;
+mod nic;
 mod open;
 mod port;
 mod report;
@@ -37,8 +37,7 @@ mod steering;
 mod watch;
 mod worker;
 
-pub use control::serve;
-pub use nic_rules::{Inexact, nic_rules};
+pub use control::{ServeError, serve};
 
 /// Why the manager cannot do what it was asked: one sentence and perhaps a remedy.
 #[derive(Debug, thiserror::Error)]

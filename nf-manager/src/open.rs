@@ -2,13 +2,14 @@
 
 mod xdp;
 
-pub(crate) use xdp::{OpenedXdp, XdpOpener};
+pub(crate) use xdp::{OpenedXdp, XdpOpener, info};
 
+use crate::nic::NicFlows;
 use crate::port::{Capture, Clock, Queue, SharedWriter};
 use crate::steering::tables;
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{SteeredAttachment, XdpAttachment, XdpHook};
-use middlenet_dpdk::{Eal, Pool, Port, PortConfig, Queues};
+use middlenet_dpdk::{DpdkError, Eal, Pool, Port, PortConfig, Queues};
 use middlenet_plan::{ManagerPlan, PortKind, PortPlan};
 use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
@@ -18,7 +19,11 @@ use std::sync::Arc;
 
 /// A port's control side. Dropping it leaves the device as it was found.
 pub(crate) enum Opened {
-    Dpdk(Port),
+    Dpdk {
+        /// What it is asked for, if it is isolated. Before the port, so that it is taken back first.
+        flows: NicFlows,
+        port: Port,
+    },
     Xdp {
         program: XdpProgram,
         ifindex: u32,
@@ -33,7 +38,7 @@ impl Opened {
     /// How statistics name it.
     pub(crate) fn kind(&self) -> String {
         match self {
-            Self::Dpdk(port) => format!("dpdk {}", port.capabilities().driver),
+            Self::Dpdk { port, .. } => format!("dpdk {}", port.capabilities().driver),
             Self::Xdp { program, .. } => format!("xdp {}", program.hook().mode()),
             Self::Capture => "pcap".into(),
             Self::Gone => "gone".into(),
@@ -106,12 +111,21 @@ impl<'a> Opener<'a> {
     }
 
     fn open_dpdk(&self, id: u8, plan: &PortPlan, device: &str, ports: &mut Ports) -> Result<(), ManagerError> {
-        let refuse = |e| sentence(&plan.name, &e);
+        let refuse = |e| match e {
+            DpdkError::Flow { .. } => sentence(&plan.name, &e)
+                .hint("take the rules to `kernel` out, so that all packets are DPDK's; or use an `xdp` port"),
+            e => sentence(&plan.name, &e),
+        };
         let workers = self.workers as u16;
         let rx_queues = if plan.queues == 0 { workers } else { plan.queues };
-        let config = PortConfig { rx_queues, tx_queues: workers, number: id, ..PortConfig::default() };
+        let config =
+            PortConfig { rx_queues, tx_queues: workers, number: id, isolated: plan.isolated, ..PortConfig::default() };
         let mut port = Port::open(self.eal, device, self.pool, &config).map_err(refuse)?;
         let started = port.start().map_err(|e| sentence(&plan.name, &e))?;
+        let mut flows = NicFlows::default();
+        if let Some(steering) = plan.steering.as_ref().filter(|_| plan.isolated) {
+            flows.add(&port, &plan.name, steering)?;
+        }
         if rx_queues > 1 && !port.capabilities().rss {
             ports
                 .notes
@@ -126,7 +140,7 @@ impl<'a> Opener<'a> {
             mac: port.mac().unwrap_or_default(),
             mtu: port.mtu().unwrap_or(1500),
         });
-        ports.opened.push(Opened::Dpdk(port));
+        ports.opened.push(Opened::Dpdk { flows, port });
         Ok(())
     }
 
@@ -137,8 +151,7 @@ impl<'a> Opener<'a> {
         for (worker, queue) in ports.queues.iter_mut().zip(queues) {
             worker.push(Some(queue));
         }
-        let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
-        ports.infos.push(PortInfo { id, name: plan.ports[usize::from(id)].name.clone(), mac: interface.mac, mtu });
+        ports.infos.push(xdp::info(id, &plan.ports[usize::from(id)], &interface));
         ports.opened.push(Opened::Xdp { program, ifindex: interface.ifindex, _promiscuous: promiscuous });
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Running {
 
     /// Buffers that DPDK's devices have. Only those that do DMA keep any; to find them takes a look at every buffer.
     fn buffers_in_devices(&self) -> u64 {
-        let dma = |opened: &Opened| matches!(opened, Opened::Dpdk(port) if port.capabilities().dma);
+        let dma = |opened: &Opened| matches!(opened, Opened::Dpdk { port, .. } if port.capabilities().dma);
         if self.opened.iter().any(dma) { self.pool.in_ports().into() } else { 0 }
     }
 
@@ -71,7 +71,7 @@ impl Running {
             ((*name).to_owned(), packets)
         });
         let mut missed: Vec<_> = missed.filter(|(_, packets)| *packets > 0).collect();
-        if let Some(Opened::Dpdk(device)) = self.opened.get(port)
+        if let Some(Opened::Dpdk { port: device, .. }) = self.opened.get(port)
             && let Ok(stats) = device.stats()
         {
             let device = [("device-missed", stats.missed_pkts), ("device-no-buffer", stats.no_buffer)];

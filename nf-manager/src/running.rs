@@ -45,6 +45,16 @@ struct Thread {
     commands: Sender<Command>,
     called: Arc<AtomicBool>,
     event: Arc<EventFd>,
+    ended: Arc<AtomicBool>,
+}
+
+/// Says that a worker has come to its end, however it did.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Ports open, workers at work.
@@ -61,6 +71,8 @@ pub(crate) struct Running {
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) infos: Vec<PortInfo>,
+    /// Some of `infos` are others than the runtime was told.
+    pub(crate) infos_changed: bool,
     pub(crate) notes: Vec<String>,
     /// By hop, then by worker.
     pub(crate) inline: Vec<Vec<InlineCounters>>,
@@ -125,6 +137,7 @@ impl Running {
             counters: Vec::new(),
             pool,
             infos,
+            infos_changed: false,
             notes,
             inline: plan.hops.iter().map(|_| Vec::new()).collect(),
             inits: plan.hops.iter().map(|_| Vec::new()).collect(),
@@ -188,9 +201,15 @@ impl Running {
             steered: self.asked.0.clone(),
         };
         let lcore = self.eal.workers()[worker];
-        let launched = self.eal.launch(lcore, move |token| Worker::new(token, parts).run()).map_err(|e| system(&e))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let ending = Ending(Arc::clone(&ended));
+        let work = move |token: &middlenet_dpdk::Worker| {
+            let _ending = ending;
+            Worker::new(token, parts).run()
+        };
+        let launched = self.eal.launch(lcore, work).map_err(|e| system(&e))?;
         self.counters.push(counters);
-        self.threads.push(Thread { launched, commands: sender, called, event });
+        self.threads.push(Thread { launched, commands: sender, called, event, ended });
         Ok(())
     }
 
@@ -239,6 +258,11 @@ impl Running {
         self.threads.iter().map(|thread| thread.event.as_fd()).collect()
     }
 
+    /// A worker that has ended though nobody told it to: it panicked.
+    pub(crate) fn dead_worker(&self) -> Option<usize> {
+        self.threads.iter().position(|thread| thread.ended.load(Ordering::Acquire))
+    }
+
     /// Returns buffers to the pool from the control thread.
     pub(crate) fn free_from_control(&self, buffers: &[u32]) {
         self.pool.free(&self.eal.main_worker(), buffers);
@@ -246,7 +270,7 @@ impl Running {
 
     pub(crate) fn send(&self, worker: usize, command: Command) {
         let thread = &self.threads[worker];
-        // A worker that is gone is found out by joining it.
+        // That a worker is gone the control thread finds out by itself.
         let _ = thread.commands.send(command);
         thread.called.store(true, Ordering::Release);
         let _ = thread.event.write(1);
@@ -319,6 +343,21 @@ impl Running {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
             Ok(Command::Reconfigure { hop, made, done })
         })
+    }
+
+    /// Makes the inline functions of chains with this port anew, from what is known of the port now.
+    pub(crate) fn renew_inline(&mut self, port: u8) {
+        for hop in 0..self.plan.hops.len() {
+            let plan = &self.plan.hops[hop];
+            let chain = &self.plan.chains[usize::from(plan.chain)];
+            if plan.placement != Placement::Inline || (chain.left != port && !chain.right.contains(&port)) {
+                continue;
+            }
+            let config = plan.config.clone();
+            if let Err(e) = self.reconfigure(hop as u16, &config) {
+                eprintln!("middlenet-nf-manager: {e}");
+            }
+        }
     }
 
     /// Whether inline functions may steer flows.
@@ -401,7 +440,8 @@ impl Running {
         let kinds: Vec<String> = self.opened.iter().map(Opened::kind).collect();
         // Closing a device gives its buffers back.
         for opened in std::mem::take(&mut self.opened) {
-            if let Opened::Dpdk(mut port) = opened {
+            if let Opened::Dpdk { flows, mut port } = opened {
+                drop(flows);
                 port.stop().map_err(|e| sentence(port.name(), &e))?;
             }
         }

@@ -34,14 +34,26 @@ pub(crate) struct Steered {
     plan: SteeringPlan,
     /// As the workers carry them out, where no XDP program does or where it could not mark a packet.
     rules: Arc<RuleSet>,
-    /// Whether an XDP program carries them out.
-    by_xdp: bool,
+    by: By,
     /// What rules of the same name decided about before the last replacement by the workers, or by programs that went with
     /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
+    /// What programs that went with their interface did otherwise than rules say.
+    otherwise_before: Otherwise,
     flows: Ledger,
     /// No flow was there at the last sweep.
     swept_empty: bool,
+}
+
+/// Who carries a port's rules out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// An XDP program; workers where it could not mark a packet.
+    Xdp,
+    /// The device, which takes in what is not the kernel's and is not dropped, and the workers who tell that apart.
+    NicFlows,
+    /// The workers.
+    Manager,
 }
 
 /// A port's rules as tables.
@@ -53,10 +65,16 @@ impl Steered {
     /// The steering of a port that is open; none without rules.
     pub(crate) fn of(plan: &ManagerPlan, id: u8, opened: &Opened, tables: Option<Tables>) -> Option<Self> {
         let rules = Arc::new(RuleSet::new(tables?, plan.workers.len(), targets(plan, id)));
-        let plan = plan.ports[usize::from(id)].steering.clone()?;
+        let port = &plan.ports[usize::from(id)];
+        let (plan, isolated) = (port.steering.clone()?, port.isolated);
         let before = vec![(0, 0); plan.to.len()];
-        let by_xdp = matches!(opened, Opened::Xdp { .. });
-        Some(Self { plan, rules, by_xdp, before, flows: Ledger::default(), swept_empty: true })
+        let by = match opened {
+            Opened::Xdp { .. } => By::Xdp,
+            Opened::Dpdk { .. } if isolated => By::NicFlows,
+            _ => By::Manager,
+        };
+        let (otherwise_before, flows) = (Otherwise::default(), Ledger::default());
+        Some(Self { plan, rules, by, before, otherwise_before, flows, swept_empty: true })
     }
 
     /// Its rules.
@@ -68,8 +86,8 @@ impl Steered {
     pub(crate) fn of_worker(steered: Option<&Self>) -> Steering {
         match steered {
             None => Steering::None,
-            Some(Self { rules, by_xdp: true, .. }) => Steering::Marked(Arc::clone(rules)),
-            Some(Self { rules, by_xdp: false, .. }) => Steering::Rules(Arc::clone(rules)),
+            Some(Self { rules, by: By::Xdp, .. }) => Steering::Marked(Arc::clone(rules)),
+            Some(Self { rules, .. }) => Steering::Rules(Arc::clone(rules)),
         }
     }
 
@@ -87,7 +105,7 @@ impl Steered {
     /// Packets and bytes by rule, the default last, but for what the present XDP program counts.
     fn decided(&self) -> Vec<(u64, u64)> {
         // What workers decide about where there is a program, it has counted as well: it only could not mark it.
-        let by_workers = if self.by_xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
+        let by_workers = if self.by == By::Xdp { vec![(0, 0); self.before.len()] } else { self.rules.counts() };
         plus(by_workers, &self.before)
     }
 }
@@ -113,6 +131,45 @@ fn by_program(counters: &SteerCounters) -> Vec<(u64, u64)> {
     counters.rules.iter().chain([&counters.default]).map(|rule| (rule.packets, rule.bytes)).collect()
 }
 
+/// What an XDP program did otherwise than its rules say, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Otherwise {
+    rules_gone: u64,
+    without_socket: u64,
+    unmarked: u64,
+    runts: u64,
+}
+
+impl Otherwise {
+    fn of(counters: &SteerCounters) -> Self {
+        let totals = counters.totals;
+        Self {
+            rules_gone: counters.retired.packets,
+            without_socket: totals.missing_pkts,
+            unmarked: totals.untagged_pkts,
+            runts: totals.short_pkts,
+        }
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            rules_gone: self.rules_gone + more.rules_gone,
+            without_socket: self.without_socket + more.without_socket,
+            unmarked: self.unmarked + more.unmarked,
+            runts: self.runts + more.runts,
+        }
+    }
+
+    fn named(self) -> [(&'static str, u64); 4] {
+        [
+            ("rules-gone", self.rules_gone),
+            ("queue-without-socket", self.without_socket),
+            ("unmarked", self.unmarked),
+            ("runts", self.runts),
+        ]
+    }
+}
+
 impl Running {
     /// The program of a port goes with its interface, and with it its flows; what it counted stays.
     pub(crate) fn keep_counts(&mut self, port: usize) {
@@ -120,6 +177,7 @@ impl Running {
         if let Some(Some(steered)) = self.steered.get_mut(port) {
             if let Some(counters) = counted {
                 steered.before = plus(std::mem::take(&mut steered.before), &by_program(&counters));
+                steered.otherwise_before = steered.otherwise_before.plus(Otherwise::of(&counters));
             }
             steered.flows.clear();
         }
@@ -139,7 +197,8 @@ impl Running {
         }
     }
 
-    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new.
+    /// Replaces the rules of a port; no packet is lost by it, and each is decided about by the old rules or by the new. Where the device
+    /// carries them out, packets that change sides with the kernel at this moment may be lost, and are counted.
     pub(crate) fn steer(&mut self, port: u8, plan: SteeringPlan) -> Result<(), ManagerError> {
         let at = usize::from(port);
         let Some(name) = self.plan.ports.get(at).map(|p| p.name.clone()) else {
@@ -156,8 +215,18 @@ impl Running {
                 other => other.map_err(|e| sentence(&name, &e))?,
             }
         }
+        // The device is asked for what is new first, and lets go of what is old last: it may refuse, and all stays as it was.
+        let wanted = match &mut self.opened[at] {
+            Opened::Dpdk { flows, port: device } if self.plan.ports[at].isolated => {
+                Some(flows.add(device, &name, &plan)?)
+            }
+            _ => None,
+        };
         let rules = Arc::new(RuleSet::new(tables, self.counters.len(), targets(&self.plan, port)));
         self.all(|_, done| Ok(Command::Steer { port, rules: Arc::clone(&rules), done }))?;
+        if let (Some(wanted), Opened::Dpdk { flows, .. }) = (wanted, &mut self.opened[at]) {
+            flows.keep(&wanted);
+        }
         // For an interface that comes back later.
         self.plan.ports[at].steering = Some(plan.clone());
         if let Some(Some(steered)) = self.steered.get_mut(at) {
@@ -201,6 +270,25 @@ impl Running {
         self.all(|_, done| Ok(Command::Divert { flows: Arc::clone(&diverted), done }))
     }
 
+    /// Counts wishes of a function of this hop that nobody heard, at the first port that it may steer flows of.
+    pub(crate) fn count_unheard(&mut self, hop: u16, wishes: u64) {
+        let port = self.first_port(usize::from(hop)).map(usize::from);
+        if let Some(Some(steered)) = port.and_then(|port| self.steered.get_mut(port)) {
+            steered.flows.unheard = steered.flows.unheard.saturating_add(wishes);
+        }
+    }
+
+    fn first_port(&self, hop: usize) -> Option<u8> {
+        self.plan.hops.get(hop)?.steering.iter().flat_map(|target| &target.ports).next().copied()
+    }
+
+    /// Wishes of functions that nobody heard, counted at this port.
+    fn unheard(&self, port: usize, steered: &Steered) -> u64 {
+        let hops = (0..self.plan.hops.len()).filter(|&hop| self.first_port(hop).map(usize::from) == Some(port));
+        let of_hop = |hop: usize| self.counters.iter().map(|worker| worker.hops[hop].unheard.get()).sum::<u64>();
+        hops.map(of_hop).sum::<u64>().saturating_add(steered.flows.unheard)
+    }
+
     fn refuse(&mut self, port: u8) {
         if let Some(Some(steered)) = self.steered.get_mut(usize::from(port)) {
             steered.flows.refused += 1;
@@ -229,7 +317,7 @@ impl Running {
         let pkts = steered.flows.note(key, &target.to, by, lifetime);
         let Some(attachment) = self.xdp_mut(port) else {
             let diversion = Diversion { action: target.action, expires: Instant::now() + lifetime, pkts };
-            return Some((port, (key, Some(diversion))));
+            return Some((port, (flows::flow(&key), Some(diversion))));
         };
         let installed = attachment.steering_mut().install_flow(&flows::flow(&key), target.action, lifetime);
         if installed.is_err()
@@ -249,7 +337,7 @@ impl Running {
             return None;
         }
         steered.flows.forget(&key);
-        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (key, None))) };
+        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (flows::flow(&key), None))) };
         // One that has expired and been swept is gone already.
         let _ = attachment.steering_mut().remove_flow(&flows::flow(&key));
         None
@@ -275,23 +363,23 @@ impl Running {
     pub(crate) fn steering_stats(&self, port: usize) -> Option<SteeringStats> {
         let steered = self.steered.get(port)?.as_ref()?;
         let mut decided = steered.decided();
-        let mut irregular = vec![("refused-flows", steered.flows.refused), ("flows-without-room", steered.flows.full)];
+        let mut irregular = vec![
+            ("refused-flows", steered.flows.refused),
+            ("flows-without-room", steered.flows.full),
+            ("flows-unheard", self.unheard(port, steered)),
+        ];
+        let mut otherwise = steered.otherwise_before;
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();
             if let Ok(counters) = steering.counters() {
                 decided = plus(decided, &by_program(&counters));
-                let totals = counters.totals;
-                irregular.extend([
-                    ("rules-gone", counters.retired.packets),
-                    ("queue-without-socket", totals.missing_pkts),
-                    ("unmarked", totals.untagged_pkts),
-                    ("runts", totals.short_pkts),
-                ]);
+                otherwise = otherwise.plus(Otherwise::of(&counters));
             }
             let flows = steering.flows().unwrap_or_default();
             of_xdp = Some(flows.into_iter().map(|entry| (entry.flow, entry.packets)).collect::<HashMap<_, _>>());
         }
+        irregular.extend(otherwise.named());
         let flows = steered.flows.alive().map(|(key, entry)| SteeredFlowStats {
             flow: Shown(key).to_string(),
             to: entry.to.clone(),
@@ -303,14 +391,22 @@ impl Running {
             },
         });
         let names = steered.plan.rules.iter().map(|rule| rule.name.as_str()).chain(["else"]);
-        let rules = names.zip(&steered.plan.to).zip(decided).map(|((name, to), (pkts, bytes))| SteeredStats {
+        let actions = steered.plan.rules.iter().map(|rule| rule.action).chain([steered.plan.default]);
+        let rules = names.zip(actions).zip(&steered.plan.to).zip(decided);
+        let rules = rules.map(|(((name, action), to), (pkts, bytes))| SteeredStats {
             name: name.into(),
             to: to.clone(),
             pkts,
             bytes,
+            uncounted: steered.by == By::NicFlows && !matches!(action, Action::Tag(_)),
         });
         Some(SteeringStats {
-            by: if steered.by_xdp { "xdp" } else { "manager" }.into(),
+            by: match steered.by {
+                By::Xdp => "xdp",
+                By::NicFlows => "nic flows",
+                By::Manager => "manager",
+            }
+            .into(),
             rules: rules.collect(),
             flows: flows.collect(),
             irregular: irregular.into_iter().filter(|(_, n)| *n > 0).map(|(what, n)| (what.into(), n)).collect(),

@@ -5,10 +5,13 @@
 //! driver's word ([`middlenet_dpdk::Events`]), and a link that was gone and is back.
 //!
 //! A start that comes too early, while the physical function is still down, succeeds and mends nothing, and no driver says
-//! so. Mended is therefore a port that receives again; until then it is restarted at growing intervals. That a port is
-//! restarted on which nothing comes harms nobody.
+//! so. Mended is therefore a port that receives again; until then it is restarted at intervals that double, or when there is
+//! another sign. A port on which nothing comes is soon left alone by that.
+//!
+//! An interface that comes back may have another address or MTU: functions are told, by new instances.
 
 use crate::command::Command;
+use crate::nic::NicFlows;
 use crate::open::{self, Opened, OpenedXdp};
 use crate::port::Queue;
 use crate::running::{COMMAND_LIMIT, Running};
@@ -16,7 +19,8 @@ use crate::steering::Steered;
 use crate::{ManagerError, sentence};
 use crossbeam_channel::bounded;
 use middlenet_dpdk::{Port, Queues};
-use middlenet_plan::PortKind;
+use middlenet_plan::{PortKind, PortPlan};
+use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::Interface;
 use std::time::{Duration, Instant};
@@ -25,9 +29,12 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(500);
 /// From a sign of trouble to the restart: one reset may give several, and the physical function needs a moment.
 const SETTLE: Duration = Duration::from_millis(300);
-/// From one restart to the next, as long as nothing is received.
+/// From one restart to the next, as long as nothing is received: a port may be idle rather than deaf, and each restart costs it
+/// what comes meanwhile.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// What a restart does to the link itself is no sign of trouble.
+const AFTER_RESTART: Duration = Duration::from_secs(5);
 
 /// What is known of one port.
 #[derive(Debug)]
@@ -40,6 +47,7 @@ pub(crate) struct Watch {
     /// Packets that had been received when it was restarted last; nothing once it has received more.
     deaf_since: Option<u64>,
     pause: Duration,
+    restarted: Option<Instant>,
     next_look: Instant,
 }
 
@@ -52,6 +60,7 @@ impl Watch {
             due: None,
             deaf_since: None,
             pause: PAUSE_MIN,
+            restarted: None,
             next_look: Instant::now(),
         }
     }
@@ -88,8 +97,13 @@ impl Watch {
     }
 
     fn suspect(&mut self, why: &str, now: Instant) {
+        if self.restarted.is_some_and(|restarted| now < restarted + AFTER_RESTART) {
+            return;
+        }
         self.trouble = Some(why.to_owned());
-        self.due.get_or_insert(now + SETTLE);
+        // However long the pause has become, here is a reason not to wait for its end.
+        self.pause = PAUSE_MIN;
+        self.due = Some(self.due.map_or(now + SETTLE, |due| due.min(now + SETTLE)));
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -101,6 +115,7 @@ impl Watch {
         if restarted {
             self.restarts += 1;
             self.deaf_since = Some(received_pkts);
+            self.restarted = Some(now);
         }
         self.due = Some(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -116,7 +131,7 @@ impl Running {
                 self.watches[id].next_look = now + LOOK;
                 self.look_at_interface(id);
             }
-            let Opened::Dpdk(port) = &self.opened[id] else { continue };
+            let Opened::Dpdk { port, .. } = &self.opened[id] else { continue };
             let received_pkts = self.counters.iter().map(|worker| worker.ports[id].received_pkts.get()).sum();
             if self.watches[id].hears(received_pkts) {
                 eprintln!("middlenet-nf-manager: port `{}` receives again", self.plan.ports[id].name);
@@ -144,7 +159,7 @@ impl Running {
         let plan = self.plan.ports[id].clone();
         let PortKind::Xdp { interface, .. } = &plan.kind else { return };
         let found = Interface::lookup(interface).ok();
-        let seen = found.as_ref().map(|found| (found.ifindex, found.mtu_bytes));
+        let seen = found.as_ref().map(|found| found.ifindex);
         match (&self.opened[id], found) {
             (Opened::Xdp { ifindex, .. }, found) if found.as_ref().is_none_or(|f| f.ifindex != *ifindex) => {
                 let trouble = format!("its interface `{interface}` is gone");
@@ -157,6 +172,7 @@ impl Running {
                     self.opened[id] = Opened::Xdp { program, ifindex: found.ifindex, _promiscuous: promiscuous };
                     self.give_queues(id, queues);
                     self.watches[id].restarts += 1;
+                    self.compare_info(id, open::info(id as u8, &plan, &found));
                     eprintln!("middlenet-nf-manager: port `{}`: its interface `{interface}` is back", plan.name);
                 }
                 // It may be half made yet; the next look comes soon.
@@ -167,6 +183,27 @@ impl Running {
         if let Some(fast_paths) = &mut self.xdp.fast_paths {
             fast_paths.connect(id as u8, seen.filter(|_| matches!(self.opened[id], Opened::Xdp { .. })));
         }
+    }
+
+    /// Tells functions if a port is another than it was.
+    fn compare_info(&mut self, id: usize, info: PortInfo) {
+        if self.infos[id] == info {
+            return;
+        }
+        let mac = |info: &PortInfo| info.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let (was, is) = (&self.infos[id], &info);
+        let trouble = format!(
+            "its interface came back with address {} and MTU {}, instead of {} and {}",
+            mac(is),
+            is.mtu,
+            mac(was),
+            was.mtu
+        );
+        eprintln!("middlenet-nf-manager: port `{}`: {trouble}", info.name);
+        self.watches[id].trouble = Some(trouble);
+        self.infos[id] = info;
+        self.infos_changed = true;
+        self.renew_inline(id as u8);
     }
 
     /// The rules of a port, if it has some.
@@ -198,9 +235,14 @@ impl Running {
                 taken.tx.push(send);
             }
         }
-        let name = &self.plan.ports[id].name;
-        let Opened::Dpdk(port) = &mut self.opened[id] else { return Ok(()) };
+        let PortPlan { name, steering, isolated, .. } = &self.plan.ports[id];
+        let Opened::Dpdk { flows, port } = &mut self.opened[id] else { return Ok(()) };
+        // A device that stops forgets what it was asked.
+        *flows = NicFlows::default();
         let queues = port.restart(taken).map_err(|e| sentence(name, &e))?;
+        if let Some(steering) = steering.as_ref().filter(|_| *isolated) {
+            flows.add(port, name, steering)?;
+        }
         self.give_queues(id, open::deal(queues, self.counters.len()));
         Ok(())
     }
@@ -250,9 +292,23 @@ mod tests {
             now = due;
             watch.tried(attempt != 3, 0, now);
         }
-        assert!(pauses[1..].is_sorted() && pauses[1] == PAUSE_MIN && watch.due.unwrap() - now == PAUSE_MAX);
+        assert!(pauses[1..].iter().zip(&pauses[2..]).all(|(a, b)| *a * 2 == *b) && pauses[1] == PAUSE_MIN);
         assert_eq!(watch.restarts, 7);
+        for _ in 0..20 {
+            now = watch.due.unwrap();
+            watch.tried(true, 0, now);
+        }
+        assert_eq!(watch.due.unwrap() - now, PAUSE_MAX);
+        // The restart took the link down for a moment; later, something else did.
+        watch.suspect("its own doing", now + SETTLE);
+        assert_eq!(watch.due.unwrap() - now, PAUSE_MAX);
+        now += AFTER_RESTART;
+        watch.suspect("again", now);
+        assert_eq!(watch.due.unwrap() - now, SETTLE);
+        watch.tried(true, 0, now + SETTLE);
+        assert_eq!(watch.due.unwrap() - now, SETTLE + PAUSE_MIN);
         assert!(watch.hears(1) && watch.due.is_none());
+        now += SETTLE + AFTER_RESTART;
         watch.suspect("again", now);
         watch.tried(true, 1, now);
         assert_eq!(watch.due, Some(now + PAUSE_MIN));

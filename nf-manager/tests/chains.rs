@@ -3,7 +3,8 @@
 mod support;
 
 use middlenet_functions::registry;
-use middlenet_plan::Placement;
+use middlenet_plan::{Placement, SteeringPlan};
+use middlenet_steer::{Action, Match, Rule};
 use serde_json::json;
 use std::time::Duration;
 use support::{Manager, hop, null, plan};
@@ -39,4 +40,21 @@ fn function_processes_conserve_packets() {
     let stats = manager.stop();
     drop((first, second));
     assert!(stats.hops[1].in_pkts > 10_000, "{stats:#?}");
+}
+
+#[test]
+fn a_device_that_cannot_split_with_the_kernel_fails_the_start() {
+    let matches = Match { vlans: vec![7], ..Match::default() };
+    let rules = vec![Rule { name: "seven".into(), matches, action: Action::Tag(0) }];
+    let steering = SteeringPlan { rules, default: Action::Kernel, to: vec!["chain".into(), "kernel".into()] };
+    let mut plan = plan(null(0, 64), null(1, 64), Vec::new());
+    plan.ports[0].steering = Some(steering);
+    assert_eq!(Manager::start(plan.clone()).stop().ports[0].steering.as_ref().unwrap().by, "manager");
+    plan.ports[0].isolated = true;
+    let Err((message, hint)) = Manager::try_start(plan) else { panic!("it starts") };
+    assert!(
+        message.starts_with("port `left`: port net_null0 refuses to leave to the kernel what no rule asks for: "),
+        "{message}"
+    );
+    assert!(!message.contains('\n') && hint.is_some_and(|hint| hint.contains("`xdp` port")));
 }

@@ -60,7 +60,13 @@ fn run(name: &str, packets: &[Vec<u8>], processes: u16) -> (Vec<Vec<Vec<u8>>>, S
     };
     let hops = (0..processes).map(|_| hop("opcode", Placement::Process, json!({}))).collect();
     let mut plan = plan(pcap(Some("in"), "left"), pcap(None, "right"), hops);
-    plan.ports.push(PortPlan { name: "dmz".into(), kind: pcap(None, "dmz"), queues: 1, steering: None });
+    plan.ports.push(PortPlan {
+        name: "dmz".into(),
+        kind: pcap(None, "dmz"),
+        queues: 1,
+        steering: None,
+        isolated: false,
+    });
     plan.chains[0].right.push(2);
     plan.lockstep = true;
     let manager = Manager::start(plan);

@@ -125,6 +125,16 @@ pub enum DpdkForm {
     Options(DpdkOptions),
 }
 
+impl DpdkForm {
+    /// PCI address or virtual device.
+    pub fn device(&self) -> &str {
+        match self {
+            Self::Device(device) => device,
+            Self::Options(options) => &options.device,
+        }
+    }
+}
+
 /// A DPDK device with options.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

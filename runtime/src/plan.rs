@@ -177,6 +177,6 @@ pub struct VfPort {
 pub struct PlacedPort {
     /// Port id.
     pub port: u8,
-    /// For each rule, and last for all other packets: `nic`, `nic filters`, `manager`.
+    /// For each rule, and last for all other packets: `nic`, `nic filters`, `nic flows`, `manager`.
     pub by: Vec<String>,
 }

@@ -153,6 +153,8 @@ pub struct Supervisor {
     signals: Signals,
     status_jobs: Vec<snapshot::StatusJob>,
     job: Option<Job>,
+    /// Counts changes, those of `job` and those that bring back what was there before.
+    change: u64,
     /// The nf-manager's counters.
     stats: Option<Stats>,
     /// The message broker's counters.
@@ -209,6 +211,7 @@ impl Supervisor {
             signals,
             status_jobs: Vec::new(),
             job: None,
+            change: 0,
             stats: None,
             messages: None,
             fatal: None,

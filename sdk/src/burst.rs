@@ -78,7 +78,9 @@ impl<'a> Burst<'a> {
 
     /// From soon on, packets of this flow, in this direction, go where the manifest lets the function steer flows under the
     /// target's name, instead of where the steering rules of the port say; for `lifetime`, unless steered again. Packets that
-    /// are in the chain already stay in it. Returns false, and does nothing, beyond [`STEERED`] flows in one burst.
+    /// are in the chain already stay in it. Returns false, and does nothing, beyond [`STEERED`] flows that have
+    /// not been taken from the function yet: those of a burst, or of more when it steers faster than it is served. `status`
+    /// shows how many were refused so.
     ///
     /// The other direction is a flow of its own: [`FlowKey::reverse`].
     pub fn steer(&mut self, flow: &FlowKey, to: SteerTarget, lifetime: Duration) -> bool {
@@ -94,6 +96,8 @@ impl<'a> Burst<'a> {
         let fits = self.state.steered.len() < STEERED;
         if fits {
             self.state.steered.push(flow);
+        } else {
+            self.state.unheard += 1;
         }
         fits
     }
@@ -115,6 +119,8 @@ pub struct BurstState {
     pub emitted: Vec<Descriptor>,
     /// Flows that the function steers, to be told to the manager after the burst.
     pub steered: Vec<SteeredFlow>,
+    /// Wishes to steer that found no room there since this was looked at.
+    pub unheard: u64,
     start: Instant,
     logical_ns: Option<u64>,
     cached_ns: Option<u64>,
@@ -126,6 +132,7 @@ impl Default for BurstState {
             spare: Vec::with_capacity(4 * BURST),
             emitted: Vec::with_capacity(4 * BURST),
             steered: Vec::new(),
+            unheard: 0,
             start: Instant::now(),
             logical_ns: None,
             cached_ns: None,

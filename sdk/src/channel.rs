@@ -112,6 +112,17 @@ impl Channel {
         }
     }
 
+    /// Whether a message can be sent without waiting for the other side to read earlier ones.
+    pub fn writable(&self) -> std::io::Result<bool> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(n) => Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// [`Channel::receive`], but at most `timeout`.
     pub fn receive_within<M: DeserializeOwned>(&self, timeout: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
         let deadline = std::time::Instant::now() + timeout;

@@ -108,7 +108,7 @@ fn make<'r, F: Hosted>(
             Ok(instance)
         }
         Err(e) => {
-            channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint }, &[])?;
+            channel.send(&FromFunction::Refused { message: e.message.clone(), hint: e.hint, change: None }, &[])?;
             Err(HostError::Refused(e.message))
         }
     }
@@ -151,11 +151,13 @@ impl Host<'_> {
         let mut pace = Pace::new(self.start.wait, self.start.shares_core);
         let mut next_tick = Instant::now() + TICK;
         let mut turns = 0u32;
+        // The runtime has not read what it was told of steered flows. Packets do not wait for that.
+        let mut unheard = false;
         loop {
             let packets = attachment.turn(&mut self.instance, self.start.logical_clock);
             turns = turns.wrapping_add(1);
-            while let Some(flows) = attachment.take_steered() {
-                self.channel.send(&FromFunction::Steer { flows }, &[])?;
+            if attachment.steers() && !unheard {
+                unheard = !self.tell_steered(&mut attachment)?;
             }
             let mut slept = false;
             if packets > 0 {
@@ -169,6 +171,7 @@ impl Host<'_> {
             if !(slept || called || turns.is_multiple_of(TURNS_PER_CLOCK)) {
                 continue;
             }
+            unheard = false;
             let now = Instant::now();
             let ticked = now >= next_tick;
             if ticked {
@@ -193,6 +196,15 @@ impl Host<'_> {
         }
     }
 
+    /// Tells the runtime of flows that the function steers; `false` if it has not read what it was told before.
+    fn tell_steered(&self, attachment: &mut Attachment) -> Result<bool, HostError> {
+        while self.channel.writable()? {
+            let Some((flows, unheard)) = attachment.take_steered() else { return Ok(true) };
+            self.channel.send(&FromFunction::Steer { flows, unheard }, &[])?;
+        }
+        Ok(false)
+    }
+
     /// Receives one message and does what it says.
     fn obey(&mut self) -> Result<(), HostError> {
         let (message, fds) = self.channel.receive()?;
@@ -203,7 +215,7 @@ impl Host<'_> {
                 self.instance.begin();
                 self.channel.send(&FromFunction::Attached, &[])?;
             }
-            ToFunction::Reconfigure { config } => self.instance.prepare(config),
+            ToFunction::Reconfigure { config, change } => self.instance.prepare(config, change),
             ToFunction::Report => {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The number both sides must share; raised when a message or the control region changes its form.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Set in the environment of processes the runtime starts. Its value is `0`: the control socket is standard input, which
 /// needs neither a descriptor number to guess nor a close-on-exec flag to clear.
 pub const SOCKET_VARIABLE: &str = "MIDDLENET_SOCKET";
@@ -48,6 +48,9 @@ pub enum ToFunction {
     Reconfigure {
         /// The function's part of the manifest.
         config: Value,
+        /// Which change of the run it is; the answer says the same number. A later change that comes before the answer takes the
+        /// place of this one, which is then not answered.
+        change: u64,
     },
     /// Answer with [`FromFunction::Report`].
     Report,
@@ -128,13 +131,20 @@ pub enum FromFunction {
         message: String,
         /// The remedy.
         hint: Option<String>,
+        /// Which change is refused; none on start.
+        change: Option<u64>,
     },
     /// The new instance is in place.
-    Reconfigured,
+    Reconfigured {
+        /// Of which change it is.
+        change: u64,
+    },
     /// It steers these flows.
     Steer {
         /// At most [`crate::STEERED`].
         flows: Vec<SteeredFlow>,
+        /// Wishes before these that found no room, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Answer to [`ToFunction::Report`].
     Report {

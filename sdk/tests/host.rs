@@ -2,6 +2,7 @@
 
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION, Wait};
+use middlenet_sdk::wire::FlowKey;
 use middlenet_sdk::{Channel, Registration, host};
 use middlenet_shm::{Buffers, Consumer, ControlGeometry, ControlRegion, Descriptor, Pages, Producer, Region};
 use serde_json::{Value, json};
@@ -17,11 +18,15 @@ struct Adder {
     step: u8,
     seen: u64,
     packets: Counter,
+    away: Option<SteerTarget>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Config {
     step: u8,
+    /// Steers a flow with each packet.
+    #[serde(default)]
+    steers: bool,
 }
 
 impl NetworkFunction for Adder {
@@ -31,7 +36,8 @@ impl NetworkFunction for Adder {
         if config.step == 0 {
             return Err(ConfigError::new("a step of 0 does nothing").with_hint("use 1"));
         }
-        Ok(Self { step: config.step, seen: 0, packets: init.counter("packets", "packets seen") })
+        let away = config.steers.then(|| init.steering("away")).transpose()?;
+        Ok(Self { step: config.step, seen: 0, packets: init.counter("packets", "packets seen"), away })
     }
 
     fn process(&mut self, burst: &mut Burst<'_>) {
@@ -41,6 +47,11 @@ impl NetworkFunction for Adder {
             if let Some(byte) = packet.data_mut().first_mut() {
                 *byte = byte.wrapping_add(self.step);
             }
+        }
+        if let Some(away) = self.away {
+            let addresses = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
+            let flow = FlowKey::new(addresses[0], self.seen as u16, addresses[1], 80, 6).unwrap();
+            burst.steer(&flow, away, Duration::from_secs(1));
         }
     }
 
@@ -69,7 +80,7 @@ fn start_message(config: Value) -> ToFunction {
         config,
         ports: Vec::new(),
         outputs: Vec::new(),
-        steering: Vec::new(),
+        steering: vec!["away".into()],
         fast_path: None,
         wait: Wait::Auto,
         cores: Vec::new(),
@@ -134,12 +145,42 @@ fn packets_pass_and_the_function_wakes_from_sleep() {
     assert!(peer.control.heartbeat().load(Ordering::Relaxed) > 0);
 }
 
+/// Packets do not wait for a runtime that has other things to do than to read what is steered.
+#[test]
+fn steering_faster_than_is_served_loses_wishes_and_no_time() {
+    let mut peer = Peer::start(json!({ "step": 1, "steers": true })).unwrap();
+    let packets = 3000;
+    for n in 0..packets {
+        assert_eq!(peer.pass(n as u8), (n as u8).wrapping_add(1));
+    }
+    let (mut heard, mut unheard, mut passed) = (0, 0, packets);
+    let deadline = Instant::now() + PATIENCE;
+    // What waits in the function comes when there is room, and with it what was lost.
+    while heard + unheard < passed {
+        assert!(Instant::now() < deadline, "{heard} heard, {unheard} lost, of {passed}");
+        if !peer.channel.readable(Duration::from_millis(200)).unwrap() {
+            passed += 1;
+            peer.pass(0);
+            continue;
+        }
+        let (FromFunction::Steer { flows, unheard: more }, _) = peer.channel.receive().unwrap() else {
+            panic!("no flows")
+        };
+        assert!(flows.len() <= middlenet_sdk::STEERED);
+        heard += flows.len() as u64;
+        unheard += more;
+    }
+    assert_eq!(heard + unheard, passed);
+    assert!(heard > 256 && unheard > 1000, "{heard} heard, {unheard} lost");
+}
+
 #[test]
 fn a_new_configuration_keeps_state_and_counters() {
     let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
     peer.pass(0);
     peer.pass(0);
-    assert!(matches!(peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 10 }) }), FromFunction::Reconfigured));
+    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 10 }), change: 7 });
+    assert!(matches!(answer, FromFunction::Reconfigured { change: 7 }), "{answer:?}");
     assert_eq!(peer.pass(0), 10);
     let FromFunction::Report { value } = peer.ask(&ToFunction::Report) else { panic!("no report") };
     assert_eq!(value, json!({ "seen": 3 }));
@@ -153,8 +194,8 @@ fn a_new_configuration_keeps_state_and_counters() {
 #[test]
 fn a_refused_configuration_leaves_the_old_one_at_work() {
     let mut peer = Peer::start(json!({ "step": 1 })).unwrap();
-    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 0 }) });
-    let FromFunction::Refused { message, hint } = answer else { panic!("{answer:?}") };
+    let answer = peer.ask(&ToFunction::Reconfigure { config: json!({ "step": 0 }), change: 8 });
+    let FromFunction::Refused { message, hint, change: Some(8) } = answer else { panic!("{answer:?}") };
     assert_eq!((message.as_str(), hint.as_deref()), ("a step of 0 does nothing", Some("use 1")));
     assert_eq!(peer.pass(7), 8);
 }

@@ -51,7 +51,7 @@ pub fn abilities(inventory: &Inventory, nic: &Nic) -> Abilities {
         xdp: xdp(nic),
         dpdk: dpdk(inventory, nic),
         vfs: vfs(nic),
-        native_split: match nic.splits_natively() {
+        native_split: match nic.splits_by_flows() {
             true => Ability::yes("yes"),
             false => Ability::no("the driver keeps the device to itself: split by virtual functions or by XDP"),
         },

@@ -155,8 +155,8 @@ impl std::fmt::Display for Use {
     }
 }
 
-/// Drivers of NICs that give each program its own queues beside the kernel: DPDK drives them without taking them away, and splits
-/// flows by rte_flow (DPDK, "Flow Bifurcation How-to Guide").
+/// Drivers of NICs that give each program its own queues beside the kernel: DPDK drives them without taking them away (DPDK, "Flow
+/// Bifurcation How-to Guide").
 const BIFURCATED: [&str; 3] = ["mlx4_core", "mlx5_core", "mana"];
 
 /// Whether a driver splits natively.
@@ -210,9 +210,14 @@ impl Nic {
         self.interface.clone().unwrap_or_else(pci)
     }
 
-    /// Whether programs get queues of their own beside the kernel, so that flows are split without VFs (mlx4, mlx5).
+    /// Whether programs get queues of their own beside the kernel.
     pub fn splits_natively(&self) -> bool {
         self.driver.as_deref().is_some_and(splits_natively)
+    }
+
+    /// Whether DPDK can ask such a NIC for some of its packets and leave the rest to the kernel (`rte_flow`, isolated).
+    pub fn splits_by_flows(&self) -> bool {
+        matches!(self.driver.as_deref(), Some("mlx4_core" | "mlx5_core"))
     }
 
     /// Whether the driver is known to run XDP programs itself; otherwise the stack does, slower.

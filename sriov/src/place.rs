@@ -4,8 +4,11 @@
 //! ntuple filters may send it to a VF after all, or drop it; else it is the kernel's. Behind all that, whoever got the frame can still
 //! sort by rules in software, but cannot hand it to the other side. A rule is placed only where the right packets, and no others,
 //! get to the right side. Frames to group addresses go to both sides, each of which does with them as its rules say.
+//!
+//! A NIC that splits natively does it otherwise: what comes to the device that DPDK drives, PF or VF, is the kernel's but for what DPDK
+//! asks for ([`nic::flows`]).
 
-use middlenet_steer::{Action, Match, Prefix, Rule};
+use middlenet_steer::{Action, Match, Prefix, Rule, nic};
 use serde::Serialize;
 
 use crate::{Filter, FilterTarget, Mac, filters_for};
@@ -17,10 +20,9 @@ pub struct Capabilities {
     pub vfs: Vec<VfAddress>,
     /// The PF's ntuple filters, if it has them and they are on.
     pub ntuple: Option<Ntuple>,
-    /// DPDK takes what it asks for and the kernel keeps the rest (rte_flow, isolated), without VFs.
+    /// What comes to DPDK's device is the kernel's but for what DPDK asks for (rte_flow, isolated). The device is the VF of
+    /// [`Side::Packets`]; the PF, if there is none.
     pub native_split: bool,
-    /// XDP runs on the kernel's interfaces of this NIC.
-    pub xdp: bool,
 }
 
 /// What a PF's ntuple filters can do.
@@ -62,8 +64,10 @@ pub struct VfAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// The data plane of packets, by DPDK.
+    /// The data plane of packets, by DPDK, on the port whose rules they are.
     Packets,
+    /// Another port of DPDK's.
+    Other,
     /// The kernel's stack.
     Kernel,
 }
@@ -76,14 +80,12 @@ pub enum Place {
     Switch(Vec<u16>),
     /// By the NIC's filters.
     Filters(Vec<Filter>),
-    /// By rte_flow: the data plane asks for these packets.
+    /// By rte_flow: the data plane asks for these packets, or that they be dropped.
     Flow,
     /// By nobody: the packets come to the kernel because nobody else takes them.
     Left,
     /// By the data plane of packets, among what it has got.
     Manager,
-    /// By XDP, on the kernel's interfaces of the NIC.
-    Xdp,
 }
 
 impl VfAddress {
@@ -96,10 +98,59 @@ impl VfAddress {
 ///
 /// Each is a list of places, or the reason why it cannot be done, a sentence.
 pub fn place(rules: &[Rule], default: Action, capabilities: &Capabilities) -> Vec<Result<Vec<Place>, String>> {
+    if capabilities.native_split {
+        return by_flows(rules, default, capabilities);
+    }
     let mut placing = Placing { capabilities, rules, masks: Vec::new() };
     let mut places: Vec<_> = (0..rules.len()).map(|at| placing.rule(at)).collect();
     places.push(placing.default(default));
     places
+}
+
+/// What of the packets of DPDK's device it asks for, the rest being left to the kernel.
+fn by_flows(rules: &[Rule], default: Action, device: &Capabilities) -> Vec<Result<Vec<Place>, String>> {
+    let place = |(at, flows): (usize, Result<Vec<nic::Flow>, nic::Inexact>)| {
+        let rule = rules.get(at);
+        rule.map_or(Ok(()), |rule| device.check_vf(rule))?;
+        let is_asked_for = rule.is_some_and(|rule| rule.action != Action::Kernel);
+        let place = if is_asked_for { Place::Flow } else { Place::Left };
+        flows.map(|_| vec![place]).map_err(|why| why.to_string())
+    };
+    nic::flows(rules, default).into_iter().enumerate().map(place).collect()
+}
+
+impl Capabilities {
+    /// VFs of a side that a match can have packets of.
+    fn touched(&self, matches: &Match, side: Side) -> Vec<&VfAddress> {
+        let of_side = self.vfs.iter().filter(|vf| vf.side == side);
+        of_side.filter(|vf| !matches.is_disjoint(&vf.region())).collect()
+    }
+
+    /// Refuses a rule that can have packets which the NIC's switch gives to one of these sides.
+    fn check_foreign(&self, matches: &Match, sides: &[Side]) -> Result<(), String> {
+        let foreign = sides.iter().flat_map(|side| self.touched(matches, *side)).next();
+        foreign.map_or(Ok(()), |vf| Err(belongs(vf, "say which others are meant by `dst_mac`")))
+    }
+
+    /// Refuses a rule for packets that do not come to DPDK's VF as the rule speaks of them.
+    fn check_vf(&self, Rule { matches, action, .. }: &Rule) -> Result<(), String> {
+        let Some(own) = self.vfs.iter().find(|vf| vf.side == Side::Packets) else { return Ok(()) };
+        if *action == Action::Kernel {
+            return self.check_foreign(matches, &[Side::Other]);
+        }
+        self.check_foreign(matches, &[Side::Kernel, Side::Other])?;
+        let comes = |mac: &[u8; 6]| *mac == own.mac.0 || mac[0] & 1 == 1;
+        if matches.dst_macs.is_empty() || !matches.dst_macs.iter().all(comes) {
+            return Err(format!("only what is for {} comes to `{}`: match it by `dst_mac`", own.mac, own.name));
+        }
+        match own.vlan {
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "`{}` is in a VLAN, whose tag is off before flows are looked for: take its `vlan` out, and match the number here",
+                own.name
+            )),
+        }
+    }
 }
 
 struct Placing<'a> {
@@ -116,9 +167,6 @@ impl<'a> Placing<'a> {
         if matches.matches_nothing() {
             return Ok(vec![Place::Manager]);
         }
-        if self.capabilities.native_split {
-            return Ok(vec![if *action == Action::Kernel { Place::Left } else { Place::Flow }]);
-        }
         match action {
             Action::Tag(_) => self.for_packets(at, matches),
             Action::Kernel => self.for_kernel(matches),
@@ -126,11 +174,8 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// VFs of a side that a match can have packets of.
     fn touched(&self, matches: &Match, side: Side) -> Vec<&'a VfAddress> {
-        let capabilities = self.capabilities;
-        let of_side = capabilities.vfs.iter().filter(|vf| vf.side == side);
-        of_side.filter(|vf| !disjoint(matches, &vf.region())).collect()
+        self.capabilities.touched(matches, side)
     }
 
     /// Whether every packet of a match is given to these VFs by its address.
@@ -141,12 +186,15 @@ impl<'a> Placing<'a> {
     }
 
     fn for_packets(&mut self, at: usize, matches: &Match) -> Result<Vec<Place>, String> {
-        if let Some(vf) = self.touched(matches, Side::Kernel).first() {
-            return Err(belongs(vf, "the kernel", "say which others are meant by `dst_mac`"));
-        }
+        self.capabilities.check_foreign(matches, &[Side::Kernel, Side::Other])?;
         let own = self.touched(matches, Side::Packets);
         let switch = Place::Switch(own.iter().map(|vf| vf.vf).collect());
-        if Self::is_within(matches, &own) {
+        // Of what is for all, DPDK's VF gets a copy.
+        let to_one = Match {
+            dst_macs: matches.dst_macs.iter().copied().filter(|mac| mac[0] & 1 == 0).collect(),
+            ..matches.clone()
+        };
+        if Self::is_within(&to_one, &own) {
             return Ok(vec![switch]);
         }
         let first = self.capabilities.vfs.iter().find(|vf| vf.side == Side::Packets);
@@ -166,9 +214,7 @@ impl<'a> Placing<'a> {
     }
 
     fn for_kernel(&self, matches: &Match) -> Result<Vec<Place>, String> {
-        if let Some(vf) = self.touched(matches, Side::Packets).first() {
-            return Err(belongs(vf, "DPDK", "say which others are meant by `dst_mac`"));
-        }
+        self.capabilities.check_foreign(matches, &[Side::Packets, Side::Other])?;
         let own = self.touched(matches, Side::Kernel);
         let switch = Place::Switch(own.iter().map(|vf| vf.vf).collect());
         Ok(match (Self::is_within(matches, &own), own.is_empty()) {
@@ -184,27 +230,20 @@ impl<'a> Placing<'a> {
             return Ok(vec![Place::Manager]);
         }
         let manager = (!of_packets.is_empty()).then_some(Place::Manager);
-        let to_kernel_vfs = !self.touched(matches, Side::Kernel).is_empty();
         // A filter acts where the switch has left packets to the PF: before it, nothing of them is anybody's.
-        let by_filters = match self.capabilities.ntuple {
-            Some(_) if !to_kernel_vfs => self
-                .check_order(at, matches, |other| *other == Action::Drop)
-                .and_then(|()| self.filters(matches, FilterTarget::Drop)),
-            Some(_) => Err("packets to the kernel's virtual functions do not meet the NIC's filters".into()),
-            None => Err("the NIC has no filters".to_owned()),
-        };
-        let rest = match by_filters {
-            Ok(filters) => filters,
-            Err(_) if self.capabilities.xdp => Place::Xdp,
-            Err(why) => return Err(format!("{why}, and XDP does not run on its interface")),
-        };
-        Ok(manager.into_iter().chain([rest]).collect())
+        self.capabilities.check_foreign(matches, &[Side::Kernel, Side::Other])?;
+        if self.capabilities.ntuple.is_none() {
+            return Err("the NIC has no filters: match the `dst_mac` of a virtual function that DPDK has".into());
+        }
+        self.check_order(at, matches, |other| *other == Action::Drop)?;
+        let filters = self.filters(matches, FilterTarget::Drop)?;
+        Ok(manager.into_iter().chain([filters]).collect())
     }
 
     /// Filters know no order: an earlier rule with another aim must have no packet in common with this one.
     fn check_order(&self, at: usize, matches: &Match, same: impl Fn(&Action) -> bool) -> Result<(), String> {
         let earlier = self.rules[..at].iter().filter(|rule| !same(&rule.action));
-        match earlier.into_iter().find(|rule| !disjoint(&rule.matches, matches)) {
+        match earlier.into_iter().find(|rule| !rule.matches.is_disjoint(matches)) {
             Some(rule) => Err(format!(
                 "it overlaps `{}`, which comes before it, and the NIC's filters know no order: narrow one of them",
                 rule.name
@@ -230,30 +269,28 @@ impl<'a> Placing<'a> {
 
     fn default(&self, default: Action) -> Result<Vec<Place>, String> {
         let capabilities = self.capabilities;
-        if capabilities.native_split {
-            return Ok(vec![if default == Action::Kernel { Place::Left } else { Place::Flow }]);
-        }
         // Who gets every packet to a VF by a rule leaves none to the default.
         let is_decided = |vf: &&VfAddress| self.rules.iter().any(|rule| rule.matches.covers(&vf.region()));
         let open = |side: Side| capabilities.vfs.iter().filter(move |vf| vf.side == side).find(|vf| !is_decided(vf));
         match default {
             Action::Kernel => match open(Side::Packets) {
-                Some(vf) => Err(belongs(vf, "DPDK", "end with a rule for what comes to its `dst_mac`")),
+                Some(vf) => Err(belongs(vf, "end with a rule for what comes to its `dst_mac`")),
                 None => Ok(vec![Place::Left]),
             },
-            Action::Tag(_) => {
-                Err("what no filter names comes to the kernel: name what is DPDK's by rules, and end with `to: kernel`"
+            Action::Tag(_) | Action::Drop => {
+                Err("what no rule names comes to the kernel: name what is not the kernel's by rules, and end with `to: kernel`"
                     .into())
-            }
-            Action::Drop if capabilities.xdp => Ok(vec![Place::Manager, Place::Xdp]),
-            Action::Drop => {
-                Err("what no filter names comes to the kernel, and XDP does not run on its interface".into())
             }
         }
     }
 }
 
-fn belongs(vf: &VfAddress, whom: &str, what_to_do: &str) -> String {
+fn belongs(vf: &VfAddress, what_to_do: &str) -> String {
+    let whom = match vf.side {
+        Side::Packets => "DPDK",
+        Side::Other => "another port",
+        Side::Kernel => "the kernel",
+    };
     format!(
         "packets to {}, the virtual function `{}`, are given to {whom} by the NIC's switch: {what_to_do}",
         vf.mac, vf.name
@@ -272,28 +309,6 @@ fn mask(filter: &Filter) -> Vec<String> {
         ("dst_mac", filter.dst_mac.map(|_| 0)),
     ];
     fields.iter().filter_map(|(name, bits)| bits.map(|bits| format!("{name}/{bits}"))).collect()
-}
-
-/// Whether surely no packet matches both.
-fn disjoint(a: &Match, b: &Match) -> bool {
-    fn apart<T>(a: &[T], b: &[T], meet: impl Fn(&T, &T) -> bool) -> bool {
-        !a.is_empty() && !b.is_empty() && !a.iter().any(|x| b.iter().any(|y| meet(x, y)))
-    }
-    let prefixes = |x: &Prefix, y: &Prefix| x.covers(y) || y.covers(x);
-    let ports = |x: &middlenet_steer::PortRange, y: &middlenet_steer::PortRange| x.first <= y.last && y.first <= x.last;
-    a.matches_nothing()
-        || b.matches_nothing()
-        || apart(&a.vlans, &b.vlans, PartialEq::eq)
-        || apart(&a.src_macs, &b.src_macs, PartialEq::eq)
-        || apart(&a.dst_macs, &b.dst_macs, PartialEq::eq)
-        || apart(&a.possible_ether_types(), &b.possible_ether_types(), PartialEq::eq)
-        || apart(&a.src, &b.src, prefixes)
-        || apart(&a.dst, &b.dst, prefixes)
-        || apart(&a.arp_targets, &b.arp_targets, prefixes)
-        || apart(&a.protocols, &b.protocols, PartialEq::eq)
-        || apart(&a.src_ports, &b.src_ports, ports)
-        || apart(&a.dst_ports, &b.dst_ports, ports)
-        || a.fragments.zip(b.fragments).is_some_and(|(a, b)| a != b)
 }
 
 #[cfg(test)]

@@ -11,12 +11,6 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a rule of the port `wan` has decided about, in packets.
-fn decided(status: &RunStatus, rule: &str) -> u64 {
-    let rules = status.port("wan")["steering"]["rules"].as_array().cloned().unwrap_or_default();
-    rules.iter().filter(|r| r["name"] == rule).filter_map(|r| r["pkts"].as_u64()).sum()
-}
-
 /// All packets that rules and flows of `wan` have decided about.
 fn all_decided(status: &RunStatus) -> u64 {
     let steering = &status.port("wan")["steering"];
@@ -72,11 +66,11 @@ fn one_interface_carries_both_layers() -> Result<(), Error> {
     let bytes = carried["end"]["sum_received"]["bytes"].as_u64().unwrap_or_default();
     assert!(bytes > 1 << 20, "{bytes} bytes of transit");
     let status = run.wait_for_requests_to_rest()?;
-    assert!(decided(&status, "#1 tcp 10.1.0.5:8080") > 1000, "{:#}", status.port("wan")["steering"]);
+    assert!(status.decided("wan", "#1 tcp 10.1.0.5:8080") > 1000, "{:#}", status.port("wan")["steering"]);
     let summary = run.stop()?;
     let status = &summary.status;
     // What the rules gave to the chain is what the chain received, but for what the socket had no room for.
-    assert_eq!(decided(status, "else"), status.port_count("wan", "received_pkts") + status.missed());
+    assert_eq!(status.decided("wan", "else"), status.port_count("wan", "received_pkts") + status.missed());
     assert_eq!(line.interfaces()?, before);
     Ok(())
 }
@@ -99,13 +93,16 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
                 }
             });
             let run = Runtime::start(&line.middle, &manifest(&["monitor"], "    - { to: transit }\n"))?;
-            let status = run.wait_for("packets", SOON, |status| decided(status, "else") > 1000)?;
+            let status = run.wait_for("packets", SOON, |status| status.decided("wan", "else") > 1000)?;
             done.store(true, Ordering::Relaxed);
             Ok::<_, Error>((run, status))
         })?;
         let irregular = &status.port("wan")["steering"]["irregular"];
         assert_eq!(irregular.as_array().map(Vec::len), Some(0), "{irregular}");
-        run.stop()?;
+        let status = run.stop()?.status;
+        // What met a rule and found no room was missed, once each.
+        let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
+        assert_eq!(status.decided("wan", "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
@@ -134,10 +131,10 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     let client = line.client.spawn("iperf3", arguments)?;
     let mut counted = 0;
     for turn in 1..=5 {
-        run.wait_for("traffic", SOON, |status| decided(status, "all") > counted + 1000)?;
+        run.wait_for("traffic", SOON, |status| status.decided("wan", "all") > counted + 1000)?;
         let output = run.apply(&manifest(&[Line::ROUTER], &thousand(turn)))?;
         assert_eq!(output.stdout, "changed steering of wan\n", "{}", output.stderr);
-        let now = decided(&run.status()?, "all");
+        let now = run.status()?.decided("wan", "all");
         assert!(now > counted, "a rule of the same name and match goes on counting");
         counted = now;
     }
@@ -147,7 +144,7 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     let status = &summary.status;
     assert!(sent > 20_000, "{sent}");
     // Each packet that was sent met a rule of one set or another. What a busy host loses it loses elsewhere, and counts it.
-    let all = decided(status, "all");
+    let all = status.decided("wan", "all");
     // iperf3 begins and ends with a datagram or two of its own.
     assert!((sent..sent + 8).contains(&all), "{sent} sent, {all} met a rule");
     assert_eq!(all_decided(status), status.port_count("wan", "received_pkts") + status.missed() + kernel(status));
@@ -309,21 +306,46 @@ steering:
     let summary = run.stop()?;
     let status = &summary.status;
     assert!(status.dropped("firewall", "denied") > 0);
-    assert!(decided(status, "#1") > 200 && status.port_count("own", "sent_pkts") > 200);
+    assert!(status.decided("wan", "#1") > 200 && status.port_count("own", "sent_pkts") > 200);
     assert!(status.hop_count("l3-router", "in_pkts") < transit + 20, "requests go past the chain of transit");
     Ok(())
+}
+
+/// What a port counted of a rule, or otherwise than its rules say.
+fn counted(status: &RunStatus, port: &str, list: &str, name: &str) -> u64 {
+    let all = status.port(port)["steering"][list].as_array().cloned().unwrap_or_default();
+    let of = |entry: &Value| match list {
+        "irregular" => (entry[0] == name).then(|| entry[1].as_u64()).flatten(),
+        _ => (entry["name"] == name).then(|| entry["pkts"].as_u64()).flatten(),
+    };
+    all.iter().filter_map(of).sum()
+}
+
+/// An ARP request of 10.3.0.2 for this address.
+fn who_has(address: [u8; 4]) -> Vec<u8> {
+    let sender = [2, 0, 0, 0, 9, 9];
+    let mut frame = [[0xff; 6], sender].concat();
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(sender);
+    frame.extend([10, 3, 0, 2, 0, 0, 0, 0, 0, 0]);
+    frame.extend(address);
+    frame.resize(60, 0);
+    frame
 }
 
 #[test]
 fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = line()?;
-    line.middle.exec("ip", ["link", "add", "spare", "type", "veth", "peer", "name", "other"])?;
-    line.middle.exec("ip", ["link", "set", "spare", "up"])?;
-    line.middle.exec("ip", ["link", "set", "other", "up"])?;
+    let add = |mac: &str| {
+        line.middle.exec("ip", ["link", "add", "spare", "address", mac, "type", "veth", "peer", "name", "other"])?;
+        line.middle.exec("ip", ["link", "set", "spare", "up"])?;
+        line.middle.exec("ip", ["link", "set", "other", "up"])
+    };
+    add("02:00:00:00:03:01")?;
     let manifest = Line::manifest(&[Line::ROUTER])
         .replace("  lan: { xdp: lan }\n", "  lan: { xdp: lan }\n  spare: { xdp: spare }\n")
-        + "  aside: { ports: [spare], functions: [monitor] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
+        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { addresses: [{ address: 10.3.0.1/24, port: spare }] } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
     let run = Runtime::start(&line.middle, &manifest)?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     line.middle.exec("ip", ["link", "delete", "spare"])?;
@@ -334,16 +356,40 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
     line.client.exec("ping", ["-c", "3", "-i", "0.05", "-W", "2", "10.2.0.2"])?;
     assert_eq!(run.status()?.buffers_astray(), 0, "the buffers of its sockets are back");
 
-    line.middle.exec("ip", ["link", "add", "spare", "type", "veth", "peer", "name", "other"])?;
-    line.middle.exec("ip", ["link", "set", "spare", "up"])?;
-    line.middle.exec("ip", ["link", "set", "other", "up"])?;
+    add("02:00:00:00:03:01")?;
     let status = run.wait_for("its return", SOON, |status| !gone(status))?;
-    assert_eq!(status.port("spare")["restarts"], 1);
+    assert_eq!((&status.port("spare")["restarts"], status.restarts("monitor")), (&Value::from(1), 0));
     let frame = random_frame(3, [0xff; 6], [2, 0, 0, 0, 9, 9]);
     let socket = RawSocket::open(&line.middle, "other")?;
     run.wait_for("packets", SOON, |status| {
         socket.send(&frame);
         status.port_count("spare", "received_pkts") > 3
+    })?;
+
+    // What a rule decided about that is no more stays known, whatever becomes of the program that counted it.
+    let without = manifest.replace("{ vlan: 7, to: drop }, ", "");
+    let of_rule = |status: &RunStatus, wanted: u64| counted(status, "spare", "rules", "#1") >= wanted;
+    let mut tagged = who_has([10, 3, 0, 1]);
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    run.wait_for("packets of the rule", SOON, |status| socket.send(&tagged) && of_rule(status, 3))?;
+    let dropped = counted(&run.status()?, "spare", "rules", "#1");
+    assert_eq!(run.apply(&without)?.stdout, "changed steering of spare\n");
+    let status = run.status()?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
+
+    // With another address, which functions must not take for the old one.
+    line.middle.exec("ip", ["link", "delete", "spare"])?;
+    let status = run.wait_for("the loss", SOON, gone)?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
+    add("02:00:00:00:03:07")?;
+    let status =
+        run.wait_for("new functions", SOON, |status| status.restarts("monitor") == 1 && status.is_running())?;
+    let trouble = status.port("spare")["trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("02:00:00:00:03:07") && trouble.contains("instead of 02:00:00:00:03:01"), "{trouble}");
+    let (socket, asked) = (RawSocket::open(&line.middle, "other")?, who_has([10, 3, 0, 1]));
+    wait_until("an answer from the new address", SOON, || {
+        socket.send(&asked);
+        socket.receive_incoming().is_some_and(|frame| frame[6..14] == [2, 0, 0, 0, 3, 7, 8, 6])
     })?;
     run.stop()?;
     Ok(())

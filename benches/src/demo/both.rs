@@ -244,8 +244,13 @@ mod tests {
 
     #[test]
     fn every_rule_has_a_line_with_what_it_handed_over() {
-        let rule =
-            |name: &str, to: &str, pkts| SteeredStats { name: name.into(), to: to.into(), pkts, bytes: 3_000_000 };
+        let rule = |name: &str, to: &str, pkts| SteeredStats {
+            name: name.into(),
+            to: to.into(),
+            pkts,
+            bytes: 3_000_000,
+            uncounted: false,
+        };
         let rules = vec![rule("#1 tcp", "web", 1234), rule("#1 arp", "web", 1), rule("else", "transit", 9)];
         let steering_stats = SteeringStats { by: "xdp".into(), rules, ..SteeringStats::default() };
         assert_eq!(chosen(&steering_stats, "web"), 1235);

@@ -89,7 +89,7 @@ pub enum DpdkError {
         room: u32,
     },
 
-    /// The device does not take a flow rule.
+    /// The device does not do what is asked of it about flows.
     #[error("port {port} refuses {what}: {message}")]
     Flow {
         /// The port's name.

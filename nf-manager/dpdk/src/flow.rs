@@ -1,22 +1,20 @@
-//! Rules by which a NIC tells flows apart (`rte_flow`).
+//! Packets that a NIC is asked for (`rte_flow`).
 
 mod request;
-mod rule;
-
-pub use rule::{FlowAction, FlowItem, FlowRule, Ip, Ports};
 
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 use dpdk_sys as sys;
+use middlenet_steer::nic;
 
 use crate::error::{errno_of, reason};
 use crate::port::Shared;
 use crate::{DpdkError, Port};
 use request::Request;
 
-/// A rule at work. Dropping it takes it out of the device; a device that is closed has lost it before.
+/// A request that a device has taken. Dropping it takes it back; a device that is closed has lost it before.
 #[derive(Debug)]
 pub struct Flow {
     handle: NonNull<sys::rte_flow>,
@@ -31,53 +29,37 @@ impl Drop for Flow {
         if let Some(shared) = self.port.upgrade() {
             let mut error = no_error();
             // SAFETY: the port is open, the handle came from its rte_flow_create and is used no more. A device that fails to
-            // forget a rule keeps it until it is closed; there is nobody to tell.
+            // forget a flow keeps it until it is closed; there is nobody to tell.
             unsafe { sys::rte_flow_destroy(shared.port, self.handle.as_ptr(), &mut error) };
         }
     }
 }
 
 impl Port {
-    /// Isolated, the device receives what rules ask for and nothing else, and leaves all other packets to the kernel where it
-    /// splits natively. Best before the port is started: some devices refuse it later.
-    ///
-    /// # Errors
-    /// [`DpdkError::Flow`] when the driver cannot.
-    pub fn isolate(&self, isolated: bool) -> Result<(), DpdkError> {
+    /// From now on the device receives what flows ask for and nothing else, and leaves all other packets to the kernel where it
+    /// splits natively.
+    pub(crate) fn isolate(&self) -> Result<(), DpdkError> {
         let mut error = no_error();
         // SAFETY: the port is open; the call fills `error`.
-        let ret = unsafe { sys::rte_flow_isolate(self.id(), isolated.into(), &mut error) };
-        self.flow_result("isolating it", ret, &error)
+        let ret = unsafe { sys::rte_flow_isolate(self.id(), 1, &mut error) };
+        self.flow_result("to leave to the kernel what no rule asks for", ret, &error)
     }
 
-    /// Asks the device whether it would take a rule, as it is configured and filled now.
-    ///
-    /// # Errors
-    /// [`DpdkError::Flow`] with the driver's words when it would not.
-    pub fn validate_flow(&self, rule: &FlowRule) -> Result<(), DpdkError> {
-        let request = Request::new(rule);
-        let mut error = no_error();
-        // SAFETY: the port is open; the request lives through the call, both of its lists are terminated.
-        let ret = unsafe {
-            sys::rte_flow_validate(self.id(), request.attributes(), request.items(), request.actions(), &mut error)
-        };
-        self.flow_result("a rule", ret, &error)
-    }
-
-    /// Gives the device a rule.
+    /// Asks the device for packets. It must be started, and forgets what it was asked when it is stopped: drop all flows before that,
+    /// and create them anew.
     ///
     /// # Errors
     /// [`DpdkError::Flow`] with the driver's words when it does not take it.
-    pub fn create_flow(&self, rule: &FlowRule) -> Result<Flow, DpdkError> {
-        let request = Request::new(rule);
+    pub fn create_flow(&self, flow: &nic::Flow) -> Result<Flow, DpdkError> {
+        let request = Request::new(flow, self.spread());
         let mut error = no_error();
-        // SAFETY: as for `validate_flow`.
+        // SAFETY: the port is open; the request lives through the call, both of its lists are terminated.
         let handle = unsafe {
             sys::rte_flow_create(self.id(), request.attributes(), request.items(), request.actions(), &mut error)
         };
         match NonNull::new(handle) {
             Some(handle) => Ok(Flow { handle, port: Arc::downgrade(self.shared()) }),
-            None => self.flow_result("a rule", -1, &error).and(Err(self.flow_refusal("a rule", libc::EINVAL, &error))),
+            None => self.flow_result("a flow", -1, &error).and(Err(self.flow_refusal("a flow", libc::EINVAL, &error))),
         }
     }
 

@@ -36,7 +36,7 @@ pub mod tsc;
 pub use eal::{Eal, EalConfig, Lcore, LogLevel, Memory};
 pub use error::DpdkError;
 pub use event::Events;
-pub use flow::{Flow, FlowAction, FlowItem, FlowRule, Ip, Ports};
+pub use flow::Flow;
 pub use launch::{Launched, Worker};
 pub use pool::{Pool, PoolConfig};
 pub use port::{Capabilities, Link, Port, PortConfig, Queues};

@@ -34,6 +34,8 @@ pub struct PortConfig {
     pub mtu: Option<u16>,
     /// What received descriptors carry in `port`.
     pub number: u8,
+    /// The device receives what [flows](Port::create_flow) ask for and nothing else, and leaves all other packets to the kernel.
+    pub isolated: bool,
 }
 
 impl Default for PortConfig {
@@ -47,6 +49,7 @@ impl Default for PortConfig {
             mac: None,
             mtu: None,
             number: 0,
+            isolated: false,
         }
     }
 }
@@ -101,8 +104,20 @@ pub struct Port {
     name: String,
     config: PortConfig,
     capabilities: Capabilities,
+    spread: Spread,
     /// By receive queue: packets dropped before the port was last stopped.
     segmented: Vec<u64>,
+}
+
+/// How flows are spread over receive queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// Fields that are hashed (`RTE_ETH_RSS_*`); 0: none.
+    pub(crate) types: u64,
+    /// The hash's key.
+    pub(crate) key: Vec<u8>,
+    /// The queues.
+    pub(crate) queues: Vec<u16>,
 }
 
 /// What queues need of their port, and keep alive.
@@ -137,8 +152,8 @@ impl Port {
     ///
     /// # Errors
     /// [`DpdkError::Device`] when there is no such device or driver, [`DpdkError::Queues`] and
-    /// [`DpdkError::BufferTooSmall`] when it does not fit the configuration or the pool, [`DpdkError::Call`] for what the
-    /// driver refuses.
+    /// [`DpdkError::BufferTooSmall`] when it does not fit the configuration or the pool, [`DpdkError::Flow`] when it cannot be
+    /// isolated, [`DpdkError::Call`] for what else the driver refuses.
     pub fn open(_: &Eal, device: &str, pool: &Arc<Pool>, config: &PortConfig) -> Result<Port, DpdkError> {
         let (port, ours) = find_or_probe(device)?;
         // From here on, an error closes the port: `Shared` does so when dropped.
@@ -156,7 +171,7 @@ impl Port {
         shared.device.handle = info.device;
         check_fit(&name, &info, pool, config)?;
         shared.device.dma = map_for_dma(&name, info.device, pool)?;
-        let (rss, fast_free) = configure(port, &info, config)?;
+        let (spread, fast_free) = configure(port, &info, config)?;
         set_up_queues(port, &info, pool, config, fast_free)?;
         if let Some(mac) = config.mac {
             let mut address = sys::rte_ether_addr { addr_bytes: mac };
@@ -175,13 +190,22 @@ impl Port {
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
             max_mtu: info.max_mtu,
-            rss,
+            rss: spread.types != 0,
             fast_free,
             dma: shared.device.dma,
         };
         event::subscribe(port);
         let segmented = vec![0; config.rx_queues.into()];
-        Ok(Port { shared: Arc::new(shared), name, config: config.clone(), capabilities, segmented })
+        let port = Port { shared: Arc::new(shared), name, config: config.clone(), capabilities, spread, segmented };
+        if config.isolated {
+            // Before the start, which some devices refuse to go back behind; after the queues, without which net_tap forgets it.
+            port.isolate()?;
+        }
+        Ok(port)
+    }
+
+    pub(crate) fn spread(&self) -> &Spread {
+        &self.spread
     }
 
     /// DPDK's number of the port.
@@ -413,16 +437,16 @@ fn check_fit(name: &str, info: &sys::rte_eth_dev_info, pool: &Pool, config: &Por
     Ok(())
 }
 
-/// Configures the device; returns whether it spreads flows, and whether it frees in bulk.
-fn configure(port: u16, info: &sys::rte_eth_dev_info, config: &PortConfig) -> Result<(bool, bool), DpdkError> {
+/// Configures the device; returns how it spreads flows, and whether it frees in bulk.
+fn configure(port: u16, info: &sys::rte_eth_dev_info, config: &PortConfig) -> Result<(Spread, bool), DpdkError> {
     // SAFETY: a structure for which all zeroes are the defaults.
     let mut conf: sys::rte_eth_conf = unsafe { std::mem::zeroed() };
     conf.rxmode.mtu = config.mtu.unwrap_or(0).into();
     // Toeplitz with this repeating key gives both directions of a flow the same hash (Woo and Park, 2012).
     let mut key: Vec<u8> = [0x6d, 0x5a].into_iter().cycle().take(info.hash_key_size.into()).collect();
     let types = (sys::DPDK_SYS_RSS_IP | sys::DPDK_SYS_RSS_TCP | sys::DPDK_SYS_RSS_UDP) & info.flow_type_rss_offloads;
-    let rss = config.rx_queues > 1 && types != 0;
-    if rss {
+    let types = if config.rx_queues > 1 { types } else { 0 };
+    if types != 0 {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf = types;
         if !key.is_empty() {
@@ -439,7 +463,7 @@ fn configure(port: u16, info: &sys::rte_eth_dev_info, config: &PortConfig) -> Re
     check("rte_eth_dev_configure", unsafe {
         sys::rte_eth_dev_configure(port, config.rx_queues, config.tx_queues, &conf)
     })?;
-    Ok((rss, fast_free))
+    Ok((Spread { types, key, queues: (0..config.rx_queues).collect() }, fast_free))
 }
 
 fn set_up_queues(

@@ -82,36 +82,13 @@ static inline const char *dpdk_sys_device_bus_name(const struct rte_device *devi
 }
 
 /* Bit fields of the flow interface. */
-static inline void dpdk_sys_flow_attr(struct rte_flow_attr *attr, uint32_t group, uint32_t priority, bool transfer)
+static inline void dpdk_sys_flow_attr(struct rte_flow_attr *attr, uint32_t priority)
 {
-	attr->group = group;
 	attr->priority = priority;
-	attr->ingress = !transfer;
-	attr->transfer = transfer;
+	attr->ingress = 1;
 }
 
 static inline bool dpdk_sys_flow_attr_ingress(const struct rte_flow_attr *attr)
 {
 	return attr->ingress;
-}
-
-static inline bool dpdk_sys_flow_attr_transfer(const struct rte_flow_attr *attr)
-{
-	return attr->transfer;
-}
-
-static inline void dpdk_sys_flow_ipv6_set_fragment(struct rte_flow_item_ipv6 *item)
-{
-	item->has_frag_ext = 1;
-}
-
-static inline bool dpdk_sys_flow_ipv6_fragment(const struct rte_flow_item_ipv6 *item)
-{
-	return item->has_frag_ext;
-}
-
-static inline void dpdk_sys_flow_vf(struct rte_flow_action_vf *action, uint32_t id)
-{
-	action->original = 0;
-	action->id = id;
 }

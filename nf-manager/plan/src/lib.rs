@@ -68,6 +68,10 @@ pub struct PortPlan {
     /// Which of its packets go where; without, all go to its chain.
     #[serde(default)]
     pub steering: Option<SteeringPlan>,
+    /// Its device splits its packets with the kernel: it takes in what the rules want for the data plane and leaves the rest
+    /// (`rte_flow`, isolated).
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// Kinds of ports.
@@ -245,6 +249,8 @@ pub enum Request {
         hop: u16,
         /// The flows.
         flows: Vec<middlenet_sdk::SteeredFlow>,
+        /// Wishes that were lost before these, since it steers faster than it is served.
+        unheard: u64,
     },
     /// Counters now.
     Stats,
@@ -287,6 +293,12 @@ pub enum Reply {
     BrokerStopped(Box<BrokerStats>),
     /// Every capture file has been read and every packet has left: sent once, unasked, in a lockstep run.
     Finished,
+    /// A port is another than it was, such as an interface that came back with another address: sent unasked. Functions of chains
+    /// with such a port are to be told, which takes a new instance of each; inline ones have been.
+    PortsChanged {
+        /// All ports as functions see them.
+        ports: Vec<PortInfo>,
+    },
     /// It did not work: one sentence and a remedy.
     Failed {
         /// The sentence.

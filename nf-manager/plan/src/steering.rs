@@ -66,7 +66,8 @@ pub struct SteerTargetPlan {
 /// What a port's rules have done.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SteeringStats {
-    /// Who carries the rules out: `xdp`, or `manager` where packets of the port are not to be had before.
+    /// Who carries the rules out: `xdp`; `nic flows` where the device splits with the kernel; or `manager` where packets of the port
+    /// are not to be had before.
     pub by: String,
     /// By rule, in order; the last one is the default.
     pub rules: Vec<SteeredStats>,
@@ -87,6 +88,9 @@ pub struct SteeredStats {
     pub pkts: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Its packets are dropped or left to the kernel by the device, which does not count them.
+    #[serde(default)]
+    pub uncounted: bool,
 }
 
 /// A flow that a function has steered.

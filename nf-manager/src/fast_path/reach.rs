@@ -73,7 +73,8 @@ mod tests {
             fast_path: fast.then_some(FastPathPlan { mode: Mode::Reactive, shape: Shape::of(&[Mode::Reactive]) }),
         };
         let kind = |name: &str| PortKind::Xdp { interface: name.into(), mode: XdpMode::Auto };
-        let port = |name: &str| PortPlan { name: name.into(), kind: kind(name), queues: 0, steering: None };
+        let port =
+            |name: &str| PortPlan { name: name.into(), kind: kind(name), queues: 0, steering: None, isolated: false };
         ManagerPlan {
             name: "test".into(),
             buffers: 1024,

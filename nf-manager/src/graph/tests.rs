@@ -9,6 +9,7 @@ fn graph() -> Graph {
         kind: PortKind::Pcap { read: None, write: None },
         queues: 1,
         steering: None,
+        isolated: false,
     };
     let hop = |name: &str, forward, reverse, outputs| HopPlan {
         name: name.into(),

@@ -5,7 +5,8 @@ use crate::fast_path::FastPaths;
 use crate::port::{Queue, XdpQueue};
 use crate::{ManagerError, sentence};
 use middlenet_bpf::{Mode, SteeredPort, XdpPort};
-use middlenet_plan::{ManagerPlan, PortKind, XdpMode};
+use middlenet_plan::{ManagerPlan, PortKind, PortPlan, XdpMode};
+use middlenet_sdk::PortInfo;
 use middlenet_steer::Tables;
 use middlenet_xsk::{Interface, Promiscuous, Umem, XskConfig, XskQueue};
 use std::os::fd::BorrowedFd;
@@ -96,6 +97,12 @@ impl XdpOpener {
         let queues = dealt.into_iter().map(Queue::Xdp).collect();
         Ok(OpenedXdp { program, promiscuous, interface, queues, note })
     }
+}
+
+/// What functions are told of a port with this interface.
+pub(crate) fn info(id: u8, plan: &PortPlan, interface: &Interface) -> PortInfo {
+    let mtu = u16::try_from(interface.mtu_bytes).unwrap_or(u16::MAX);
+    PortInfo { id, name: plan.name.clone(), mac: interface.mac, mtu }
 }
 
 /// What is going to be attached.

@@ -51,8 +51,13 @@ impl Worker<'_> {
         }
         let emitted = !inline.state.emitted.is_empty();
         if !inline.state.steered.is_empty() {
+            let flows = std::mem::take(&mut inline.state.steered);
+            let mut unheard = std::mem::take(&mut inline.state.unheard);
             // The control thread is there to take it; while it is busy, flows stay where they are.
-            let _ = self.steered.try_send((hop, std::mem::take(&mut inline.state.steered)));
+            if let Err(e) = self.steered.try_send((hop, flows)) {
+                unheard += e.into_inner().1.len() as u64;
+            }
+            counters.unheard.add(unheard);
         }
         if inline.state.spare.len() < INLINE_SPARE / 2 {
             self.top_up(hop);

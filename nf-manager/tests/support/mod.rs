@@ -28,7 +28,7 @@ pub fn plan(left: PortKind, right: PortKind, hops: Vec<HopPlan>) -> ManagerPlan 
     }
     let (first, end) =
         if last == 0 { (Target::Egress, Target::Egress) } else { (Target::Hop(0), Target::Hop(last - 1)) };
-    let port = |name: &str, kind| PortPlan { name: name.into(), kind, queues: 1, steering: None };
+    let port = |name: &str, kind| PortPlan { name: name.into(), kind, queues: 1, steering: None, isolated: false };
     ManagerPlan {
         name: "test".into(),
         buffers: 8192,

@@ -38,7 +38,7 @@ impl<'a> Checker<'a> {
                 let message = format!("`{device}` is port `{other}` already");
                 self.problem(port.node.span.clone(), message, Some("give each port a device of its own".into()));
             }
-            plans.push(PortPlan { name: port.name.clone(), kind, queues, steering: None });
+            plans.push(PortPlan { name: port.name.clone(), kind, queues, steering: None, isolated: false });
         }
         if let Traffic::Captures(captures) = self.traffic {
             self.replace_by_captures(&mut plans, captures);
@@ -56,9 +56,10 @@ impl<'a> Checker<'a> {
     ) -> Option<(String, PortKind, u16)> {
         match form {
             PortForm { dpdk: Some(dpdk), vf: None, xdp: None, kernel: None, pcap: None } => {
-                let (device, queues) = match dpdk {
-                    DpdkForm::Device(device) => (device, 0),
-                    DpdkForm::Options(options) => (&options.device, options.queues),
+                let device = dpdk.device();
+                let queues = match dpdk {
+                    DpdkForm::Device(_) => 0,
+                    DpdkForm::Options(options) => options.queues,
                 };
                 if device.trim().is_empty() {
                     self.problem(
@@ -69,7 +70,7 @@ impl<'a> Checker<'a> {
                 }
                 Some((
                     device.split(',').next().unwrap_or(device).into(),
-                    PortKind::Dpdk { device: device.clone() },
+                    PortKind::Dpdk { device: device.to_owned() },
                     queues,
                 ))
             }

@@ -173,7 +173,7 @@ impl Checker<'_> {
         match action {
             Action::Kernel => {
                 if let Some((what, hint)) =
-                    self.no_kernel_behind(&plan.ports, port).filter(|_| !self.is_vf(&plan.ports[port].name))
+                    self.no_kernel_behind(&plan.ports, port).filter(|_| !self.shares_its_nic(&plan.ports[port].name))
                 {
                     self.problem(span.clone(), format!("`{name}` is {what}"), Some(hint.into()));
                     return None;
@@ -235,7 +235,7 @@ impl Checker<'_> {
             PortKind::Xdp { .. } => None,
             PortKind::Dpdk { .. } => Some((
                 "a DPDK port: the kernel does not see its packets",
-                "use an `xdp` port; a `vf` port, whose NIC splits by MAC address; or a chain that ends in a `kernel` port",
+                "use an `xdp` port; a `vf` port, whose NIC splits by MAC address; a NIC that splits by itself (`middlenet ports`: SPLITS); or a chain that ends in a `kernel` port",
             )),
             PortKind::Pcap { .. } => {
                 Some(("a capture: there is no kernel behind it", "steer them to a chain or to `drop`"))

@@ -141,7 +141,7 @@ impl Checker<'_> {
         if wishes.is_empty() {
             return;
         }
-        let Some(inventory) = self.surroundings.network() else { return };
+        let Some(inventory) = self.network().cloned() else { return };
         for wish in wishes {
             let Err(error) = middlenet_sriov::check(&inventory, std::slice::from_ref(wish)) else { continue };
             let span = self.manifest.sriov.iter().find(|pf| pf.name == wish.pf).map(|pf| pf.name_span.clone());

@@ -100,7 +100,8 @@ pub(super) fn of_status(stats: &Stats) -> String {
         busiest.truncate(SHOWN);
         busiest.sort_unstable();
         for rule in busiest.iter().map(|&at| &steering.rules[at]).chain(steering.rules.last()) {
-            let (pkts, bytes) = (grouped(rule.pkts), grouped(rule.bytes));
+            let count = |n| if rule.uncounted { "-".to_owned() } else { grouped(n) };
+            let (pkts, bytes) = (count(rule.pkts), count(rule.bytes));
             rules.row([name.clone(), rule.name.clone(), rule.to.clone(), steering.by.clone(), pkts, bytes]);
         }
         for SteeredFlow { flow, to, by, remaining_s, pkts } in steering.flows.iter().take(SHOWN) {

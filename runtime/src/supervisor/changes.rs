@@ -47,9 +47,30 @@ enum Kind {
     },
 }
 
+impl Job {
+    /// Somebody answered, who may not be one of those awaited.
+    fn taken(&mut self, taker: Taker, answer: Result<(), (String, Option<String>)>) {
+        let Kind::Reconfigure { awaited, refusal, .. } = &mut self.kind else { return };
+        let Some(place) = awaited.iter().position(|a| *a == taker) else { return };
+        awaited.remove(place);
+        if let Err(reason) = answer {
+            refusal.get_or_insert(reason);
+        }
+    }
+}
+
+/// Who takes which change. What is brought back is a change of its own, so that a late answer to it, or to the change that was
+/// given up for it, is not taken for one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taker {
+    /// The number of the change.
+    pub(super) change: u64,
+    pub(super) who: Who,
+}
+
 /// Who takes a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taker {
+pub(super) enum Who {
     /// An instance of a hop; none for the data plane, where the function is inline.
     Function(HopId, Option<u64>),
     /// The nf-manager, for this port.
@@ -110,8 +131,9 @@ impl Supervisor {
         if changes.is_empty() {
             return Some(Response::Applied { changed: Vec::new() });
         }
+        self.change += 1;
         let before = changes.iter().map(|change| self.current(&change.piece)).collect();
-        let awaited = changes.iter().flat_map(|change| self.change(&change.piece)).collect();
+        let awaited = changes.iter().flat_map(|change| self.put(&change.piece)).collect();
         let kind = Kind::Reconfigure { changes, before, awaited, refusal: None };
         self.job = Some(Job { client, deadline: Instant::now() + PATIENCE, kind });
         None
@@ -133,14 +155,15 @@ impl Supervisor {
     }
 
     /// Puts a piece in its place; returns who will answer.
-    fn change(&mut self, piece: &Piece) -> Vec<Taker> {
+    fn put(&mut self, piece: &Piece) -> Vec<Taker> {
         match piece {
             Piece::Config { hop, config } => self.reconfigure(*hop, config),
             Piece::Steering { port, steering } => {
                 self.plan.set_steering(*port, steering);
                 let request = PlaneRequest::Steer { port: *port, steering: steering.clone() };
-                self.ask(Plane::Packets, &request, &[], Expected::Changed(Taker::Port(*port)));
-                vec![Taker::Port(*port)]
+                let taker = self.taker(Who::Port(*port));
+                self.ask(Plane::Packets, &request, &[], Expected::Changed(taker));
+                vec![taker]
             }
         }
     }
@@ -150,19 +173,20 @@ impl Supervisor {
         self.plan.set_config(hop, config);
         if self.plan.hop(hop).is_some_and(|h| h.inline) {
             let request = PlaneRequest::Reconfigure { hop: hop.hop, config: config.clone() };
-            let taker = Taker::Function(hop, None);
+            let taker = self.taker(Who::Function(hop, None));
             self.ask(hop.plane, &request, &[], Expected::Changed(taker));
             return vec![taker];
         }
         let mut asked = Vec::new();
+        let change = self.change;
         for slot in self.slots.iter_mut().filter(|s| s.plan.hop == hop) {
             for instance in slot.current.iter_mut().chain(&mut slot.successor) {
                 match instance.stage {
                     // It will be started with what the plan says then.
                     Stage::Spawned | Stage::Leaving => {}
                     Stage::Running => {
-                        if instance.tell(&ToFunction::Reconfigure { config: config.clone() }, &[]) {
-                            asked.push(Taker::Function(hop, Some(instance.id)));
+                        if instance.tell(&ToFunction::Reconfigure { config: config.clone(), change }, &[]) {
+                            asked.push(Taker { change, who: Who::Function(hop, Some(instance.id)) });
                         }
                     }
                     // On its way with the old configuration: let it start over.
@@ -173,13 +197,15 @@ impl Supervisor {
         asked
     }
 
+    /// Somebody who takes the present change.
+    pub(super) fn taker(&self, who: Who) -> Taker {
+        Taker { change: self.change, who }
+    }
+
     /// One of those awaited answered.
     pub(super) fn change_taken(&mut self, taker: Taker, answer: Result<(), (String, Option<String>)>) {
-        let Some(Job { kind: Kind::Reconfigure { awaited, refusal, .. }, .. }) = &mut self.job else { return };
-        let Some(place) = awaited.iter().position(|a| *a == taker) else { return };
-        awaited.remove(place);
-        if let Err(reason) = answer {
-            refusal.get_or_insert(reason);
+        if let Some(job) = &mut self.job {
+            job.taken(taker, answer);
         }
     }
 
@@ -295,7 +321,29 @@ impl Supervisor {
     fn revert(&mut self, message: String, hint: Option<String>) {
         let Some(Job { client, kind: Kind::Reconfigure { before, .. }, .. }) = self.job.take() else { return };
         // Nobody waits for these answers: what is brought back was in use a moment ago.
-        before.iter().for_each(|piece| drop(self.change(piece)));
+        self.change += 1;
+        before.iter().for_each(|piece| drop(self.put(piece)));
         self.answer(client, &Response::Failed { message, hint });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The second of two changes is refused, whatever the first one, or the way back from it, is answered in the meantime.
+    #[test]
+    fn each_change_has_its_own_answers() {
+        let ports = |change| [0, 1].map(|port| Taker { change, who: Who::Port(port) });
+        let [first, way_back, second] = [ports(1), ports(2), ports(3)];
+        let kind =
+            Kind::Reconfigure { changes: Vec::new(), before: Vec::new(), awaited: second.to_vec(), refusal: None };
+        let mut job = Job { client: 0, deadline: Instant::now(), kind };
+        for late in first.into_iter().chain(way_back) {
+            job.taken(late, Ok(()));
+        }
+        job.taken(second[0], Err(("no".into(), None)));
+        let Kind::Reconfigure { awaited, refusal, .. } = &job.kind else { panic!("{job:?}") };
+        assert_eq!((awaited.as_slice(), refusal.as_ref()), (&second[1..], Some(&("no".into(), None))));
     }
 }

@@ -9,7 +9,7 @@ use middlenet_sdk::protocol::{FromFunction, Start, StartFastPath, ToFunction, VE
 use middlenet_sdk::{ChannelError, PortInfo, STEERED};
 use middlenet_shm::ControlGeometry;
 
-use super::changes::Taker;
+use super::changes::{Taker, Who};
 use super::instance::{Instance, Stage};
 use super::plane::Expected;
 use super::process::{Process, describe_exit};
@@ -72,6 +72,17 @@ impl Supervisor {
         slot.last_exit = Some(error.message);
     }
 
+    /// Ends the instances that were told of ports which are others now; those that come after them are told anew.
+    pub(super) fn restart_those_with_old_ports(&mut self, plane: Plane) {
+        let Some(up) = self.planes.up(plane) else { return };
+        for slot in self.slots.iter_mut().filter(|slot| slot.plan.hop.plane == plane) {
+            let ports: Vec<PortInfo> = up.ports.iter().filter(|p| slot.plan.ports.contains(&p.id)).cloned().collect();
+            let told = |instance: &&mut Instance| !matches!(instance.stage, Stage::Spawned | Stage::Leaving);
+            let instances = slot.current.iter_mut().chain(&mut slot.successor).filter(told);
+            instances.filter(|instance| instance.ports != ports).for_each(|instance| instance.kill(PORTS_CHANGED));
+        }
+    }
+
     fn advance_instance(&mut self, at: usize, id: u64, now: Instant) {
         let hop = self.slots[at].plan.hop;
         let Some(up) = self.planes.up(hop.plane) else { return };
@@ -117,7 +128,7 @@ impl Supervisor {
                     instance.kill("takes no messages");
                 }
             }
-            // A restarted manager may have other link addresses: a function must not keep the old ones.
+            // A restarted manager, or an interface that came back, may have other link addresses: a function must not keep the old ones.
             Stage::Ready if instance.ports != ports => instance.kill(PORTS_CHANGED),
             // Its fast path went with the manager that had made it.
             Stage::Ready if instance.maps_of != start.fast_path.is_some().then_some(restarts) => {
@@ -178,20 +189,23 @@ impl Supervisor {
                 self.advance_instance(at, id, Instant::now());
             }
             (FromFunction::Attached, Stage::Attaching) => self.join(at, id),
-            (FromFunction::Refused { message, hint }, Stage::Starting) => {
+            (FromFunction::Refused { message, hint, .. }, Stage::Starting) => {
                 let hint = hint.map(|h| format!(" ({h})")).unwrap_or_default();
                 instance.kill(format!("refused its configuration: {message}{hint}"));
             }
-            (FromFunction::Refused { message, hint }, _) => {
-                self.change_taken(Taker::Function(hop, Some(id)), Err((message, hint)))
+            (FromFunction::Refused { change: None, .. }, _) => {}
+            (FromFunction::Refused { message, hint, change: Some(change) }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Err((message, hint)));
             }
-            (FromFunction::Reconfigured, _) => self.change_taken(Taker::Function(hop, Some(id)), Ok(())),
-            (FromFunction::Steer { mut flows }, _) => {
+            (FromFunction::Reconfigured { change }, _) => {
+                self.change_taken(Taker { change, who: Who::Function(hop, Some(id)) }, Ok(()));
+            }
+            (FromFunction::Steer { mut flows, unheard }, _) => {
                 flows.truncate(STEERED);
                 // One without targets in the manifest asks in vain.
                 let may = self.plan.hop(hop).is_some_and(|h| !h.steering.is_empty());
                 let up = may && self.planes.get(hop.plane).is_some_and(|data| data.is_up());
-                let request = Request::SteerFlows { hop: hop.hop, flows };
+                let request = Request::SteerFlows { hop: hop.hop, flows, unheard };
                 let asked = up && self.ask(hop.plane, &request, &[], Expected::Steered { slot: at, instance: id });
                 if let Some(instance) = self.slots[at].instance_mut(id) {
                     instance.steering = asked;
@@ -322,7 +336,8 @@ impl Supervisor {
         if known {
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }
-        self.change_taken(Taker::Function(hop, Some(instance.id)), Err((format!("the function {reason}"), None)));
+        let taker = self.taker(Who::Function(hop, Some(instance.id)));
+        self.change_taken(taker, Err((format!("the function {reason}"), None)));
     }
 
     /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.

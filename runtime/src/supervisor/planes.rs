@@ -157,6 +157,12 @@ impl Supervisor {
         if let Reply::FastPath { hop, maps: kinds } = reply {
             return data.fast_paths.push(SharedMaps { hop, kinds, maps: fds });
         }
+        if let Reply::PortsChanged { ports } = reply {
+            if let Some(up) = &mut data.up {
+                up.ports = ports;
+            }
+            return self.restart_those_with_old_ports(plane);
+        }
         let Some((expected, _)) = data.expected.pop_front() else {
             return log(format_args!("the {} answered what nobody asked", plane.process()));
         };

@@ -58,7 +58,7 @@ pub(crate) fn serve() {
                 note(format!("steer {port} by {} rules", steering.rules.len()));
                 Reply::Done
             }
-            Request::SteerFlows { hop, flows } => {
+            Request::SteerFlows { hop, flows, .. } => {
                 note(format!("steer {} flows for {hop}", flows.len()));
                 Reply::Done
             }

@@ -91,11 +91,16 @@ impl Attachment {
         taken
     }
 
-    /// What the function has steered since the last call, from one lane.
+    /// Whether the function has steered flows.
     #[inline]
-    pub(super) fn take_steered(&mut self) -> Option<Vec<SteeredFlow>> {
+    pub(super) fn steers(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.state.steered.is_empty())
+    }
+
+    /// What the function has steered since the last call, from one lane, and how many wishes found no room before.
+    pub(super) fn take_steered(&mut self) -> Option<(Vec<SteeredFlow>, u64)> {
         let lane = self.lanes.iter_mut().find(|lane| !lane.state.steered.is_empty())?;
-        Some(std::mem::take(&mut lane.state.steered))
+        Some((std::mem::take(&mut lane.state.steered), std::mem::take(&mut lane.state.unheard)))
     }
 
     /// Calls the function's `tick`.

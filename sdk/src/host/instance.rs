@@ -60,8 +60,8 @@ pub(super) struct Instance<'r, F = Box<dyn DynFunction>> {
     registration: &'r Registration,
     pub(super) function: F,
     init: Init,
-    /// A replacement being made on another thread, so that packets do not wait for it.
-    pending: Option<Receiver<Made<F>>>,
+    /// A replacement being made on another thread, so that packets do not wait for it, and the change that it is of.
+    pending: Option<(u64, Receiver<Made<F>>)>,
 }
 
 /// The fast path that the runtime has passed with `start`, if any.
@@ -111,7 +111,7 @@ impl<'r, F: Hosted> Instance<'r, F> {
     }
 
     /// Starts to make a replacement.
-    pub(super) fn prepare(&mut self, config: Value) {
+    pub(super) fn prepare(&mut self, config: Value, change: u64) {
         let (sender, receiver) = channel();
         let (registration, mut init) = (self.registration.clone(), self.init.renewed());
         std::thread::spawn(move || {
@@ -119,33 +119,32 @@ impl<'r, F: Hosted> Instance<'r, F> {
             // Nobody waits only when the process is ending.
             let _ = sender.send(made);
         });
-        self.pending = Some(receiver);
+        self.pending = Some((change, receiver));
     }
 
     /// Puts a finished replacement in place and tells the runtime.
     pub(super) fn adopt(&mut self, channel: &Channel) -> Result<(), ChannelError> {
-        let Some(pending) = &self.pending else { return Ok(()) };
+        let Some((change, pending)) = &self.pending else { return Ok(()) };
+        let change = *change;
+        let refused = |message, hint| FromFunction::Refused { message, hint, change: Some(change) };
         let answer = match pending.try_recv() {
             Err(TryRecvError::Empty) => return Ok(()),
-            Err(TryRecvError::Disconnected) => {
-                FromFunction::Refused { message: "the function panicked on this configuration".into(), hint: None }
-            }
-            Ok(Err(e)) => FromFunction::Refused { message: e.message, hint: e.hint },
+            Err(TryRecvError::Disconnected) => refused("the function panicked on this configuration".into(), None),
+            Ok(Err(e)) => refused(e.message, e.hint),
             // The broker routes by what the first instance declared.
             Ok(Ok((function, init)))
                 if function.wants() != self.function.wants() || init.upstreams() != self.init.upstreams() =>
             {
-                FromFunction::Refused {
-                    message: "the change needs other upstreams or other messages than the function began with".into(),
-                    hint: Some("start a new instance: `middlenet apply --replace`, or restart the run".into()),
-                }
+                let message = "the change needs other upstreams or other messages than the function began with";
+                let hint = "start a new instance: `middlenet apply --replace`, or restart the run";
+                refused(message.into(), Some(hint.into()))
             }
             Ok(Ok((function, init))) => {
                 let previous = std::mem::replace(&mut self.function, function);
                 self.function.take_over(previous);
                 init.continue_from(&self.init);
                 self.init = init;
-                FromFunction::Reconfigured
+                FromFunction::Reconfigured { change }
             }
         };
         self.pending = None;

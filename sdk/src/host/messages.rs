@@ -114,7 +114,7 @@ impl Host<'_, '_> {
                 self.attachment = Some(MessageAttachment::new(fds, buffer_bytes, skmsg)?);
                 self.channel.send(&FromFunction::Attached, &[])?;
             }
-            ToFunction::Reconfigure { config } => self.instance.prepare(config),
+            ToFunction::Reconfigure { config, change } => self.instance.prepare(config, change),
             ToFunction::Report => {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }

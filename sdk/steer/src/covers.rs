@@ -44,6 +44,28 @@ impl Match {
             (Some(mine), Some(others)) => asks_no_more(&mine, &others),
         }
     }
+
+    /// Whether surely no packet matches both.
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        fn apart<T>(a: &[T], b: &[T], meet: impl Fn(&T, &T) -> bool) -> bool {
+            !a.is_empty() && !b.is_empty() && !a.iter().any(|x| b.iter().any(|y| meet(x, y)))
+        }
+        let prefixes = |x: &Prefix, y: &Prefix| x.covers(y) || y.covers(x);
+        let ports = |x: &PortRange, y: &PortRange| x.first <= y.last && y.first <= x.last;
+        self.matches_nothing()
+            || other.matches_nothing()
+            || apart(&self.vlans, &other.vlans, PartialEq::eq)
+            || apart(&self.src_macs, &other.src_macs, PartialEq::eq)
+            || apart(&self.dst_macs, &other.dst_macs, PartialEq::eq)
+            || apart(&self.possible_ether_types(), &other.possible_ether_types(), PartialEq::eq)
+            || apart(&self.src, &other.src, prefixes)
+            || apart(&self.dst, &other.dst, prefixes)
+            || apart(&self.arp_targets, &other.arp_targets, prefixes)
+            || apart(&self.protocols, &other.protocols, PartialEq::eq)
+            || apart(&self.src_ports, &other.src_ports, ports)
+            || apart(&self.dst_ports, &other.dst_ports, ports)
+            || self.fragments.zip(other.fragments).is_some_and(|(a, b)| a != b)
+    }
 }
 
 /// The same packets, with what some fields imply for others said in those, and values that no packet has left out. None if

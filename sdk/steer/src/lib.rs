@@ -8,6 +8,7 @@
 mod covers;
 mod flow;
 mod head;
+pub mod nic;
 mod prefix;
 mod rule;
 mod tables;

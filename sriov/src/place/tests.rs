@@ -12,7 +12,7 @@ fn vf(vf: u16, name: &str, mac: [u8; 6], side: Side) -> VfAddress {
 /// An igb: two VFs, no filters.
 fn igb() -> Capabilities {
     let vfs = vec![vf(0, "fast", FAST, Side::Packets), vf(1, "web", WEB, Side::Kernel)];
-    Capabilities { vfs, xdp: true, ..Capabilities::default() }
+    Capabilities { vfs, ..Capabilities::default() }
 }
 
 /// An i40e: filters as well.
@@ -59,6 +59,12 @@ fn addresses_split_traffic_on_any_nic() {
         rule("noise", Match { protocols: vec![17], ..to(FAST) }, Action::Drop),
     ];
     assert_eq!(told(&place(&rules, Action::Kernel, &igb())), ["Switch([0])", "Switch([1])", "Manager", "Left"]);
+    // Of what is for all, both have a copy.
+    let with_all = Match { dst_macs: vec![FAST, [0xff; 6]], ..Match::default() };
+    assert_eq!(
+        told(&place(&[rule("transit", with_all, Action::Tag(0))], Action::Kernel, &igb())),
+        ["Switch([0])", "Left"]
+    );
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn filters_take_flows_from_the_pf() {
     );
     let lines = told(&place(&rules, Action::Kernel, &igb()));
     assert!(lines[0].starts_with("no: the NIC's filters cannot send packets to virtual functions"), "{lines:?}");
-    assert_eq!(lines[1], "Xdp");
+    assert!(lines[1].starts_with("no: the NIC has no filters: match the `dst_mac`"), "{lines:?}");
 }
 
 #[test]
@@ -115,26 +121,70 @@ fn what_would_go_wrong_is_refused() {
     let ports = Match { dst: vec!["10.2.0.0/16".parse().unwrap()], ..web() };
     let said = refusal(&[rule("web", web(), Action::Tag(0)), rule("more", ports, Action::Tag(0))], &one_mask);
     assert!(said.contains("must ask for the same fields"), "{said}");
-    let no_xdp = Capabilities { xdp: false, ..igb() };
-    let said = refusal(&[rule("attack", web(), Action::Drop)], &no_xdp);
-    assert_eq!(said, "the NIC has no filters, and XDP does not run on its interface");
+    let said = refusal(&[rule("attack", to(WEB), Action::Drop)], &i40e());
+    assert!(
+        said.contains("packets to 02:00:00:00:00:03, the virtual function `web`, are given to the kernel"),
+        "{said}"
+    );
+}
+
+/// Packets to another port's VF are its own port's affair, whoever asks.
+#[test]
+fn another_port_keeps_its_virtual_function() {
+    let other = [2, 0, 0, 0, 0, 7];
+    let two = |nic: Capabilities| {
+        let vfs = nic.vfs.iter().cloned().chain([vf(2, "other", other, Side::Other)]).collect();
+        Capabilities { vfs, ..nic }
+    };
+    let of_other = "no: packets to 02:00:00:00:00:07, the virtual function `other`, are given to another port";
+    for nic in [igb(), i40e(), Capabilities { native_split: true, ..igb() }] {
+        for action in [Action::Tag(0), Action::Kernel, Action::Drop] {
+            let lines = told(&place(&[rule("r", to(other), action)], Action::Kernel, &two(nic.clone())));
+            assert!(lines[0].starts_with(of_other), "{action:?} {lines:?}");
+        }
+    }
+    let rules = [rule("transit", to(FAST), Action::Tag(0))];
+    assert_eq!(told(&place(&rules, Action::Kernel, &two(igb()))), ["Switch([0])", "Left"]);
 }
 
 #[test]
 fn the_default_needs_a_place_too() {
     let default = |rules: &[Rule], default, nic: &Capabilities| told(&place(rules, default, nic)).pop().unwrap();
     assert!(default(&[], Action::Kernel, &igb()).contains("the virtual function `fast`, are given to DPDK"));
-    assert!(default(&[], Action::Tag(0), &igb()).starts_with("no: what no filter names comes to the kernel"));
-    assert_eq!(default(&[], Action::Drop, &igb()), "Manager + Xdp");
+    assert!(default(&[], Action::Tag(0), &igb()).starts_with("no: what no rule names comes to the kernel"));
+    assert!(default(&[], Action::Drop, &igb()).starts_with("no: what no rule names comes to the kernel"));
     let rules = [rule("transit", to(FAST), Action::Tag(0))];
     assert_eq!(default(&rules, Action::Kernel, &igb()), "Left");
 }
 
 #[test]
-fn a_nic_that_splits_natively_asks_for_what_dpdk_is_given() {
-    let nic = Capabilities { native_split: true, ..Capabilities::default() };
+fn a_nic_that_splits_natively_is_asked_for_what_is_not_the_kernels() {
+    let pf = Capabilities { native_split: true, ..Capabilities::default() };
+    let web = || Match { vlans: vec![0], dst_macs: Vec::new(), ..web() };
+    let ssh = Match { dst_ports: vec![PortRange::from(22)], ..web() };
+    let rules =
+        [rule("ssh", ssh, Action::Kernel), rule("web", web(), Action::Tag(0)), rule("all", web(), Action::Drop)];
+    assert_eq!(told(&place(&rules, Action::Kernel, &pf)), ["Left", "Flow", "Flow", "Left"]);
     let rules = [rule("web", web(), Action::Kernel), rule("all", Match::default(), Action::Tag(0))];
-    assert_eq!(told(&place(&rules, Action::Drop, &nic)), ["Left", "Flow", "Flow"]);
+    let lines = told(&place(&rules, Action::Drop, &pf));
+    assert!(lines[0].starts_with("no: `all`, which comes after it, asks for some of its packets too"), "{lines:?}");
+    assert!(lines[2].starts_with("no: the NIC leaves to the kernel what no rule asks for"), "{lines:?}");
+
+    // A VF gets what is for it, and what is for all.
+    let mut vf = Capabilities { native_split: true, ..igb() };
+    let to_all =
+        Match { dst_macs: vec![FAST, [0xff; 6]], ether_types: vec![0x0806], vlans: vec![0], ..Match::default() };
+    let rules = |mac| {
+        let mine = rule("mine", Match { vlans: vec![0], ..Match { dst_macs: vec![mac], ..web() } }, Action::Tag(0));
+        [mine, rule("arp", to_all.clone(), Action::Tag(0)), rule("rest", to(FAST), Action::Kernel)]
+    };
+    assert_eq!(told(&place(&rules(FAST), Action::Kernel, &vf)), ["Flow", "Flow", "Left", "Left"]);
+    let lines = told(&place(&rules([2, 0, 0, 0, 0, 9]), Action::Kernel, &vf));
+    assert!(lines[0].starts_with("no: only what is for 02:00:00:00:00:02 comes to `fast`"), "{lines:?}");
+    assert!(told(&place(&rules(WEB), Action::Kernel, &vf))[0].contains("are given to the kernel"));
+    vf.vfs[0].vlan = Some(10);
+    let lines = told(&place(&rules(FAST), Action::Kernel, &vf));
+    assert!(lines[0].starts_with("no: `fast` is in a VLAN, whose tag is off"), "{lines:?}");
 }
 
 /// Who gets a frame, of what was placed in hardware.
@@ -160,8 +210,12 @@ fn what_is_placed_is_done() {
         let mut draw = Draw::from_seed(seed);
         let mut rules = draw.rules(6);
         for rule in &mut rules {
-            // As they are drawn, filters would do almost none.
-            if draw.below(2) == 0 {
+            // As they are drawn, a NIC would do almost none.
+            let kind = draw.below(4);
+            if kind == 2 {
+                rule.matches.dst_macs = vec![[FAST, WEB][draw.below(2)]];
+            }
+            if kind < 2 {
                 (rule.matches.fragments, rule.matches.ether_types) = (Some(false), vec![0x0800]);
                 (rule.matches.src_macs, rule.matches.dst_macs) = (Vec::new(), vec![[2, 0, 0, 0, 0, 4]]);
                 (rule.matches.vlans, rule.matches.arp_targets) = (Vec::new(), Vec::new());
@@ -171,15 +225,18 @@ fn what_is_placed_is_done() {
                 }
             }
         }
-        let default = [Action::Kernel, Action::Drop, Action::Tag(1)][draw.below(3)];
+        let default = [Action::Kernel, Action::Kernel, Action::Drop, Action::Tag(1)][draw.below(4)];
         let mut nic = [igb(), i40e()][draw.below(2)].clone();
         nic.vfs[draw.below(2)].vlan = [None, Some(100)][draw.below(2)];
+        // Without a word about DPDK's VF, the kernel could not have the rest.
+        rules.push(rule("rest", nic.vfs[0].region(), Action::Tag(2)));
         let places = place(&rules, default, &nic);
         for _ in 0..30 {
             let mut frame = draw.frame();
-            if draw.below(2) == 0 {
-                frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 4]);
-            }
+            let addresses: [&[u8]; 6] =
+                [&[2, 0, 0, 0, 0, 4], &[2, 0, 0, 0, 0, 4], &[2, 0, 0, 0, 0, 4], &FAST, &WEB, &[]];
+            let address = addresses[draw.below(6)];
+            frame[..address.len()].copy_from_slice(address);
             let Some(head) = Head::parse(&frame).filter(|head| head.dst_mac[0] & 1 == 0) else { continue };
             let at = rules.iter().position(|rule| rule.matches.matches(&head));
             let (action, here) = at.map_or((default, places.last()), |at| (rules[at].action, places.get(at)));
@@ -194,7 +251,7 @@ fn what_is_placed_is_done() {
                 Action::Drop => match got {
                     None => true,
                     Some(Side::Packets) => here.contains(&Place::Manager),
-                    Some(Side::Kernel) => here.contains(&Place::Xdp),
+                    Some(Side::Kernel | Side::Other) => false,
                 },
             };
             assert!(right, "seed {seed}: {action:?} got to {got:?}\n{head:?}\n{rules:#?}\n{places:#?}");

@@ -8,7 +8,9 @@ use std::ptr::null;
 
 use dpdk_sys as sys;
 
-use super::rule::{FlowAction, FlowItem, FlowRule, Ip, Ports};
+use middlenet_steer::nic::{Fate, Flow, Item, Ports};
+
+use crate::port::Spread;
 
 /// Room for any header, and for the flags that follow it in the structure.
 const ROOM: usize = 64;
@@ -67,24 +69,21 @@ impl Fields {
         }
     }
 
-    fn of(item: &FlowItem) -> (sys::rte_flow_item_type, Self) {
+    fn of(item: &Item) -> (sys::rte_flow_item_type, Self) {
         let mut fields = Self::new();
         let kind = match item {
-            FlowItem::Eth { src, dst, ether_type } => {
+            Item::Eth { src, dst, ether_type } => {
                 fields.exact(0, *dst);
                 fields.exact(6, *src);
                 fields.exact(12, ether_type.map(u16::to_be_bytes));
                 sys::RTE_FLOW_ITEM_TYPE_ETH
             }
-            FlowItem::Vlan { id, ether_type } => {
-                if let Some(id) = id {
-                    let id = (id & 0x0fff).to_be_bytes();
-                    fields.ask(0, &id, &id, &0x0fffu16.to_be_bytes());
-                }
-                fields.exact(2, ether_type.map(u16::to_be_bytes));
+            Item::Vlan { id } => {
+                let id = (id & 0x0fff).to_be_bytes();
+                fields.ask(0, &id, &id, &0x0fffu16.to_be_bytes());
                 sys::RTE_FLOW_ITEM_TYPE_VLAN
             }
-            FlowItem::Ipv4(Ip { src, dst, protocol, fragment }) => {
+            Item::Ipv4 { src, dst, protocol, fragment } => {
                 let (first, last) = if *fragment == Some(true) { (1, FRAGMENT_BITS) } else { (0, 0) };
                 if fragment.is_some() {
                     fields.ask(6, &u16::to_be_bytes(first), &last.to_be_bytes(), &FRAGMENT_BITS.to_be_bytes());
@@ -94,26 +93,14 @@ impl Fields {
                 fields.prefix(16, dst.map(|(address, length)| (address.octets(), length)));
                 sys::RTE_FLOW_ITEM_TYPE_IPV4
             }
-            FlowItem::Ipv6(Ip { src, dst, protocol, fragment }) => {
-                fields.exact(6, protocol.map(|protocol| [protocol]));
+            Item::Ipv6 { src, dst } => {
                 fields.prefix(8, src.map(|(address, length)| (address.octets(), length)));
                 fields.prefix(24, dst.map(|(address, length)| (address.octets(), length)));
-                for (header, set) in [
-                    (&mut fields.spec, *fragment == Some(true)),
-                    (&mut fields.last, *fragment == Some(true)),
-                    (&mut fields.mask, fragment.is_some()),
-                ] {
-                    if set {
-                        // SAFETY: `Header` is large enough and aligned for the structure, all of whose bit patterns are
-                        // values.
-                        unsafe { sys::dpdk_sys_flow_ipv6_set_fragment(header.0.as_mut_ptr().cast()) };
-                    }
-                }
                 sys::RTE_FLOW_ITEM_TYPE_IPV6
             }
-            FlowItem::Tcp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_TCP),
-            FlowItem::Udp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_UDP),
-            FlowItem::Sctp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_SCTP),
+            Item::Tcp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_TCP),
+            Item::Udp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_UDP),
+            Item::Sctp(ports) => fields.ports(*ports, sys::RTE_FLOW_ITEM_TYPE_SCTP),
         };
         (kind, fields)
     }
@@ -125,35 +112,33 @@ impl Fields {
     }
 }
 
-/// What an action needs to know.
+/// What the action needs to know: of it, DPDK's structure points at the rest.
 #[derive(Debug)]
 enum Conf {
     None,
     Queue(Box<sys::rte_flow_action_queue>),
-    Vf(Box<sys::rte_flow_action_vf>),
-    Mark(Box<sys::rte_flow_action_mark>),
-    Jump(Box<sys::rte_flow_action_jump>),
+    Rss(Box<sys::rte_flow_action_rss>, #[expect(dead_code, reason = "pointed at")] Spread),
 }
 
 impl Conf {
-    fn of(action: FlowAction) -> (sys::rte_flow_action_type, Self) {
-        match action {
-            FlowAction::Queue(index) => {
+    fn of(fate: Fate, spread: &Spread) -> (sys::rte_flow_action_type, Self) {
+        match (fate, spread.queues.as_slice()) {
+            (Fate::Drop, _) => (sys::RTE_FLOW_ACTION_TYPE_DROP, Self::None),
+            (Fate::Take, &[index]) => {
                 (sys::RTE_FLOW_ACTION_TYPE_QUEUE, Self::Queue(Box::new(sys::rte_flow_action_queue { index })))
             }
-            FlowAction::Drop => (sys::RTE_FLOW_ACTION_TYPE_DROP, Self::None),
-            FlowAction::Vf(id) => {
-                let mut vf = Box::new(sys::rte_flow_action_vf::default());
-                // SAFETY: writes the structure's fields.
-                unsafe { sys::dpdk_sys_flow_vf(&mut *vf, id) };
-                (sys::RTE_FLOW_ACTION_TYPE_VF, Self::Vf(vf))
-            }
-            FlowAction::Mark(id) => {
-                (sys::RTE_FLOW_ACTION_TYPE_MARK, Self::Mark(Box::new(sys::rte_flow_action_mark { id })))
-            }
-            FlowAction::PassThrough => (sys::RTE_FLOW_ACTION_TYPE_PASSTHRU, Self::None),
-            FlowAction::Jump(group) => {
-                (sys::RTE_FLOW_ACTION_TYPE_JUMP, Self::Jump(Box::new(sys::rte_flow_action_jump { group })))
+            (Fate::Take, _) => {
+                let spread = spread.clone();
+                let rss = sys::rte_flow_action_rss {
+                    func: sys::RTE_ETH_HASH_FUNCTION_DEFAULT,
+                    level: 0,
+                    types: spread.types,
+                    key_len: spread.key.len() as u32,
+                    queue_num: spread.queues.len() as u32,
+                    key: if spread.key.is_empty() { null() } else { spread.key.as_ptr() },
+                    queue: spread.queues.as_ptr(),
+                };
+                (sys::RTE_FLOW_ACTION_TYPE_RSS, Self::Rss(Box::new(rss), spread))
             }
         }
     }
@@ -162,40 +147,37 @@ impl Conf {
         match self {
             Self::None => null(),
             Self::Queue(conf) => (&raw const **conf).cast(),
-            Self::Vf(conf) => (&raw const **conf).cast(),
-            Self::Mark(conf) => (&raw const **conf).cast(),
-            Self::Jump(conf) => (&raw const **conf).cast(),
+            Self::Rss(conf, _) => (&raw const **conf).cast(),
         }
     }
 }
 
-/// A rule as DPDK reads it. What the lists point at lives as long as this.
+/// A flow as DPDK reads it. What the lists point at lives as long as this.
 #[derive(Debug)]
 pub(super) struct Request {
     attributes: sys::rte_flow_attr,
     items: Vec<sys::rte_flow_item>,
-    actions: Vec<sys::rte_flow_action>,
+    actions: [sys::rte_flow_action; 2],
     _fields: Vec<(sys::rte_flow_item_type, Fields)>,
-    _confs: Vec<Conf>,
+    _conf: Conf,
 }
 
 impl Request {
-    pub(super) fn new(rule: &FlowRule) -> Self {
+    /// `spread`: how the port spreads what it takes over its queues.
+    pub(super) fn new(flow: &Flow, spread: &Spread) -> Self {
         let mut attributes = sys::rte_flow_attr::default();
         // SAFETY: writes the structure's fields.
-        unsafe { sys::dpdk_sys_flow_attr(&mut attributes, rule.group, rule.priority, rule.transfer) };
+        unsafe { sys::dpdk_sys_flow_attr(&mut attributes, flow.priority) };
         // Built before the list that points into it, and not changed afterwards.
-        let fields: Vec<_> = rule.pattern.iter().map(Fields::of).collect();
+        let fields: Vec<_> = flow.pattern.iter().map(Fields::of).collect();
         let mut items: Vec<_> = fields.iter().map(|(kind, asked)| item_of(*kind, asked)).collect();
         items.push(sys::rte_flow_item { type_: sys::RTE_FLOW_ITEM_TYPE_END, spec: null(), last: null(), mask: null() });
-        let (mut actions, mut confs) = (Vec::new(), Vec::new());
-        for action in &rule.actions {
-            let (type_, conf) = Conf::of(*action);
-            actions.push(sys::rte_flow_action { type_, conf: conf.pointer() });
-            confs.push(conf);
-        }
-        actions.push(sys::rte_flow_action { type_: sys::RTE_FLOW_ACTION_TYPE_END, conf: null() });
-        Self { attributes, items, actions, _fields: fields, _confs: confs }
+        let (type_, conf) = Conf::of(flow.fate, spread);
+        let actions = [
+            sys::rte_flow_action { type_, conf: conf.pointer() },
+            sys::rte_flow_action { type_: sys::RTE_FLOW_ACTION_TYPE_END, conf: null() },
+        ];
+        Self { attributes, items, actions, _fields: fields, _conf: conf }
     }
 
     pub(super) fn attributes(&self) -> *const sys::rte_flow_attr {

@@ -221,6 +221,9 @@ fn rules_to_the_kernel_are_the_nics() {
     let by_address = "{ to: drop, dst_mac: \"52:54:00:aa:00:10\", vlan: 10, proto: udp }, { to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }, { to: kernel, dst_mac: \"52:54:00:aa:00:11\" }, { to: kernel }";
     let plan = host.plan(&steered(by_address)).unwrap();
     assert_eq!(plan.runtime.placed[0].by, ["manager", "nic", "nic", "nic"]);
+    // The tag is off when packets come to the port.
+    let seen = packets(&plan).ports[0].steering.clone().unwrap();
+    assert!(seen.rules[..2].iter().all(|rule| rule.matches.vlans.is_empty()), "{seen:?}");
     assert!(plan.runtime.vfs[0].filters.is_empty());
     let text = crate::render::plan_text(&plan, &super::host(2));
     assert!(text.lines().any(|l| l.starts_with("wan ") && l.ends_with("nic")), "{text}");
@@ -243,4 +246,131 @@ fn rules_to_the_kernel_are_the_nics() {
     let filters: Vec<String> = plan.runtime.vfs[0].filters.iter().map(ToString::to_string).collect();
     let expected = "flow-type tcp4 dst-ip 10.2.0.0 m 0.0.255.255 dst-port 80 dst-mac 02:00:00:00:00:01 vf 0 queue 0";
     assert_eq!(filters, [expected]);
+}
+
+/// Two ports on two VFs of one PF: each has rules for what comes to it, and neither touches the other's.
+#[test]
+fn two_ports_on_one_nic_split_with_the_kernel_each_for_itself() {
+    let vfs = GOOD.to_owned() + "      - { name: slow, use: dpdk, mac: \"52:54:00:aa:00:12\" }\n";
+    let source = |lan: &str| {
+        let ports = of_sriov(&vfs, "{ vf: fast }")
+            .replace("chains:", "  lan: { vf: slow }\nchains:")
+            .replace("[wan]", "[wan, lan]");
+        format!(
+            "{ports}steering:\n  wan: [{{ to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }}, {{ to: kernel }}]\n  lan: [{lan}, {{ to: kernel }}]\n"
+        )
+    };
+    let host = WithIgb::new();
+    let plan = host.plan(&source("{ to: transit, dst_mac: \"52:54:00:aa:00:12\" }")).unwrap();
+    assert_eq!(plan.runtime.vf_ports.len(), 2);
+    let by: Vec<_> = plan.runtime.placed.iter().map(|placed| (placed.port, placed.by.join(" "))).collect();
+    assert_eq!(by, [(0, "nic nic".into()), (1, "nic nic".into())]);
+    assert!(packets(&plan).ports.iter().all(|port| !port.isolated));
+    let found = host.problems(&source("{ to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: 10 }"));
+    let other = "the rule `#1` of `lan` cannot be carried out by the NIC: packets to 52:54:00:aa:00:10, the virtual function `fast`, are given to another port";
+    assert!(found[0].starts_with(other), "{found:?}");
+}
+
+/// A host whose eth1 leaves to the kernel what nobody asks it for.
+fn with_mlx5() -> WithIgb {
+    let mut host = WithIgb::new();
+    host.inventory.nics[0].driver = Some("mlx5_core".into());
+    host
+}
+
+const NATIVE: &str = "name: edge
+ports: { wan: { dpdk: \"0000:01:00.0\" } }
+chains:
+  transit: { ports: [wan], functions: [monitor] }
+  web: { layer: l4l7, listen: \"10.1.0.1:80\", upstreams: [\"10.2.0.10:80\"] }
+steering:
+  wan:
+";
+
+#[test]
+fn rules_of_a_nic_that_splits_natively_become_flows() {
+    let rules = "    - { to: drop, vlan: untagged, dst: 10.2.0.0/16, proto: udp, dst_port: 666, fragment: false }
+    - { to: transit, vlan: 10 }
+    - { to: web }
+    - { to: transit, vlan: untagged, dst: 10.2.0.0/16 }
+    - { to: kernel }
+";
+    let plan = with_mlx5().plan(&format!("{NATIVE}{rules}")).unwrap();
+    assert!(packets(&plan).ports[0].isolated);
+    // What the listener needs, in three rules, is left to the kernel.
+    assert_eq!(plan.runtime.placed[0].by, ["nic flows", "nic flows", "nic", "nic", "nic", "nic flows", "nic"]);
+    assert!(plan.runtime.notes.iter().any(|note| note.contains("a priority tag (VLAN 0) is a tag")));
+    let text = crate::render::plan_text(&plan, &host(2));
+    let row = "wan       #4             vlan untagged, dst 10.2.0.0/16                      transit  nic flows";
+    let squeezed = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert!(text.lines().any(|line| squeezed(line) == squeezed(row)), "{text}");
+
+    // DPDK has all packets of the port: nothing to be left, so nothing is asked for.
+    let plan = with_mlx5().plan(&format!("{NATIVE}    - {{ to: transit }}\n").replace("web:", "#:")).unwrap();
+    assert!(!packets(&plan).ports[0].isolated && plan.runtime.placed.is_empty());
+}
+
+#[test]
+fn what_flows_cannot_do_is_refused_with_a_remedy() {
+    let cases = [
+        ("{ to: kernel, src: 10.0.0.0/8 }, { to: transit }", "the rest", "ask by rules for what is not the kernel's"),
+        ("{ to: transit, dst: 10.2.0.0/16 }, { to: kernel }", "`#1`", "say `vlan: untagged`"),
+        ("{ to: transit, arp: 10.1.0.9 }, { to: kernel }", "`#1`", "match `ether_type: arp` as a whole"),
+        (
+            "{ name: own, to: kernel, dst: 10.2.0.1 }, { name: net, to: transit, vlan: untagged, dst: 10.2.0.0/16 }, { to: kernel }",
+            "`own`",
+            "`net`, which comes after it, asks for some of its packets too",
+        ),
+    ];
+    for (rules, which, remedy) in cases {
+        let source = format!("{}  wan: [{rules}]\n", NATIVE.replace("  wan:\n", ""));
+        let found = with_mlx5().problems(&source);
+        let which = if which == "the rest" { "what happens to all other packets" } else { which };
+        assert!(found.iter().any(|f| f.contains(which) && f.contains(remedy)), "{rules}: {found:?}");
+    }
+    // Without such a NIC there is no kernel behind a DPDK port.
+    let found = WithIgb::new().problems(&format!("{NATIVE}    - {{ to: kernel }}\n"));
+    assert!(
+        found[0].starts_with("`wan` is a DPDK port: the kernel does not see its packets|use an `xdp` port"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("a NIC that splits by itself"), "{found:?}");
+}
+
+#[test]
+fn a_tap_on_another_interface_splits_as_such_a_nic() {
+    let tap = NATIVE.replace("0000:01:00.0", "net_tap0,iface=mn-tap,remote=eth1");
+    let plan = plan_on(&format!("{tap}    - {{ to: kernel }}\n"), &host(2), &Traffic::Ports).unwrap();
+    assert!(packets(&plan).ports[0].isolated);
+}
+
+/// Its virtual functions are split by address where that will do, and by flows where not.
+#[test]
+fn a_virtual_function_of_such_a_nic_uses_flows_where_addresses_do_not_do() {
+    let steered = |rules: &str| {
+        format!("{}steering:\n  wan: [{rules}]\n", of_sriov(&GOOD.replace(", vlan: 10", ""), "{ vf: fast }"))
+    };
+    let by_address = "{ to: transit, dst_mac: \"52:54:00:aa:00:10\" }, { to: kernel }";
+    let plan = with_mlx5().plan(&steered(by_address)).unwrap();
+    assert_eq!(plan.runtime.placed[0].by, ["nic", "nic"]);
+    assert!(!packets(&plan).ports[0].isolated);
+    let by_flows = "{ to: transit, dst_mac: \"52:54:00:aa:00:10\", vlan: untagged, dst: 10.2.0.0/16 }, { to: kernel }";
+    let plan = with_mlx5().plan(&steered(by_flows)).unwrap();
+    assert_eq!(plan.runtime.placed[0].by, ["nic flows", "nic"]);
+    assert!(packets(&plan).ports[0].isolated);
+    let found = WithIgb::new().problems(&steered(by_flows));
+    assert!(found[0].contains("the virtual function `fast`, are given to DPDK"), "{found:?}");
+}
+
+#[test]
+fn a_port_that_would_begin_to_split_needs_a_restart() {
+    let host = with_mlx5();
+    let source = |rules: &str| format!("{}  wan: [{rules}]\n", NATIVE.replace("  wan:\n", ""));
+    let plan = |rules: &str| host.plan(&source(rules)).unwrap();
+    let all = plan("{ to: drop, vlan: 9 }, { to: transit }");
+    let split = plan("{ to: drop, vlan: 9 }, { to: transit, vlan: 8 }, { to: kernel }");
+    let other = plan("{ to: transit, vlan: 8 }, { to: kernel }");
+    assert_eq!(Difference::between(&all, &split).structural, ["port `wan` would be made differently"]);
+    let change = Difference::between(&split, &other);
+    assert_eq!((change.structural.len(), change.changes[0].label.as_str()), (0, "steering of wan"));
 }

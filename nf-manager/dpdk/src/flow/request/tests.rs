@@ -3,8 +3,12 @@
 use super::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-fn request(pattern: Vec<FlowItem>, actions: Vec<FlowAction>) -> Request {
-    Request::new(&FlowRule { group: 2, priority: 7, transfer: false, pattern, actions })
+fn spread(queues: &[u16]) -> Spread {
+    Spread { types: 0x2c, key: vec![0x6d, 0x5a], queues: queues.to_vec() }
+}
+
+fn request(pattern: Vec<Item>) -> Request {
+    Request::new(&Flow { priority: 7, pattern, fate: Fate::Take }, &spread(&[0]))
 }
 
 /// # Safety
@@ -25,45 +29,25 @@ macro_rules! parts {
 
 #[test]
 fn attributes_and_ends() {
-    let empty = request(Vec::new(), vec![FlowAction::Drop]);
-    assert_eq!((empty.attributes.group, empty.attributes.priority), (2, 7));
+    let drop = Request::new(&Flow { priority: 7, pattern: Vec::new(), fate: Fate::Drop }, &spread(&[0, 1]));
+    assert_eq!((drop.attributes.group, drop.attributes.priority), (0, 7));
     // SAFETY: reads the structure's fields.
-    unsafe {
-        assert!(
-            sys::dpdk_sys_flow_attr_ingress(empty.attributes())
-                && !sys::dpdk_sys_flow_attr_transfer(empty.attributes())
-        );
-        let rule = FlowRule { transfer: true, ..FlowRule::default() };
-        let switch = Request::new(&rule);
-        assert!(
-            !sys::dpdk_sys_flow_attr_ingress(switch.attributes())
-                && sys::dpdk_sys_flow_attr_transfer(switch.attributes())
-        );
-    }
-    assert_eq!(empty.items.len(), 1);
-    assert_eq!(empty.items[0].type_, sys::RTE_FLOW_ITEM_TYPE_END);
-    assert_eq!(
-        empty.actions.iter().map(|a| a.type_).collect::<Vec<_>>(),
-        [sys::RTE_FLOW_ACTION_TYPE_DROP, sys::RTE_FLOW_ACTION_TYPE_END]
-    );
+    assert!(unsafe { sys::dpdk_sys_flow_attr_ingress(drop.attributes()) });
+    assert_eq!(drop.items.len(), 1);
+    assert_eq!(drop.items[0].type_, sys::RTE_FLOW_ITEM_TYPE_END);
+    assert_eq!(drop.actions.map(|a| a.type_), [sys::RTE_FLOW_ACTION_TYPE_DROP, sys::RTE_FLOW_ACTION_TYPE_END]);
 }
 
 #[test]
 fn ethernet_and_vlan() {
     let (src, dst) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let request = request(
-        vec![
-            FlowItem::Eth { src: Some(src), dst: Some(dst), ether_type: None },
-            FlowItem::Vlan { id: Some(100), ether_type: Some(0x0800) },
-        ],
-        Vec::new(),
-    );
+    let request = request(vec![Item::Eth { src: Some(src), dst: Some(dst), ether_type: None }, Item::Vlan { id: 100 }]);
     let (spec, last, mask) = parts!(request, 0, [u8; 14]);
     assert_eq!(spec.unwrap()[..12], [dst, src].concat());
     assert_eq!(mask.unwrap(), &[255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]);
     assert!(last.is_none());
     let (spec, last, mask) = parts!(request, 1, [u8; 4]);
-    assert_eq!((spec.unwrap(), mask.unwrap()), (&[0, 100, 8, 0], &[0x0f, 0xff, 0xff, 0xff]));
+    assert_eq!((spec.unwrap(), mask.unwrap()), (&[0, 100, 0, 0], &[0x0f, 0xff, 0, 0]));
     assert!(last.is_none());
     assert_eq!(request.items[0].type_, sys::RTE_FLOW_ITEM_TYPE_ETH);
     assert_eq!(request.items[1].type_, sys::RTE_FLOW_ITEM_TYPE_VLAN);
@@ -71,13 +55,13 @@ fn ethernet_and_vlan() {
 
 #[test]
 fn ipv4_by_dpdks_names() {
-    let ip = Ip {
+    let ip = Item::Ipv4 {
         src: Some((Ipv4Addr::new(10, 1, 255, 255), 20)),
         dst: Some((Ipv4Addr::new(10, 2, 3, 4), 32)),
         protocol: Some(17),
         fragment: None,
     };
-    let request = request(vec![FlowItem::Ipv4(ip)], Vec::new());
+    let request = request(vec![ip]);
     let (spec, last, mask) = parts!(request, 0, sys::rte_flow_item_ipv4);
     let (spec, mask) = (&spec.unwrap().hdr, &mask.unwrap().hdr);
     assert!(last.is_none());
@@ -90,7 +74,7 @@ fn ipv4_by_dpdks_names() {
 
 #[test]
 fn fragments_are_a_range_and_all_else_is_a_value() {
-    let of = |fragment| request(vec![FlowItem::Ipv4(Ip { fragment: Some(fragment), ..Ip::default() })], Vec::new());
+    let of = |fragment| request(vec![Item::Ipv4 { src: None, dst: None, protocol: None, fragment: Some(fragment) }]);
     let fragments = of(true);
     let (spec, last, mask) = parts!(fragments, 0, sys::rte_flow_item_ipv4);
     let bits = |part: Option<&sys::rte_flow_item_ipv4>| u16::from_be(part.unwrap().hdr.fragment_offset);
@@ -102,31 +86,24 @@ fn fragments_are_a_range_and_all_else_is_a_value() {
 }
 
 #[test]
-fn ipv6_and_its_fragments() {
+fn ipv6_by_dpdks_names() {
     let network = Ipv6Addr::new(0xfd00, 1, 2, 3, 0, 0, 0, 9);
-    let ip = Ip { src: Some((network, 64)), dst: None, protocol: Some(6), fragment: Some(true) };
-    let request = request(vec![FlowItem::Ipv6(ip)], Vec::new());
+    let request = request(vec![Item::Ipv6 { src: Some((network, 64)), dst: None }]);
     let (spec, last, mask) = parts!(request, 0, sys::rte_flow_item_ipv6);
     let (spec, mask) = (spec.unwrap(), mask.unwrap());
     assert!(last.is_none());
-    assert_eq!((spec.hdr.proto, mask.hdr.proto), (6, 0xff));
     assert_eq!(spec.hdr.src_addr, Ipv6Addr::new(0xfd00, 1, 2, 3, 0, 0, 0, 0).octets());
     assert_eq!(mask.hdr.src_addr[..9], [255, 255, 255, 255, 255, 255, 255, 255, 0]);
-    assert_eq!(mask.hdr.dst_addr, [0; 16]);
-    // SAFETY: reads the structures' fields.
-    assert!(unsafe { sys::dpdk_sys_flow_ipv6_fragment(spec) && sys::dpdk_sys_flow_ipv6_fragment(mask) });
+    assert_eq!((mask.hdr.dst_addr, mask.hdr.proto), ([0; 16], 0));
 }
 
 #[test]
 fn ports_and_ranges() {
-    let request = request(
-        vec![
-            FlowItem::Tcp(Ports { src: None, dst: Some((80, 80)) }),
-            FlowItem::Udp(Ports { src: Some((1024, 2047)), dst: Some((53, 53)) }),
-            FlowItem::Sctp(Ports { src: Some((0, 65535)), dst: None }),
-        ],
-        Vec::new(),
-    );
+    let request = request(vec![
+        Item::Tcp(Ports { src: None, dst: Some((80, 80)) }),
+        Item::Udp(Ports { src: Some((1024, 2047)), dst: Some((53, 53)) }),
+        Item::Sctp(Ports { src: Some((0, 65535)), dst: None }),
+    ]);
     let (spec, last, mask) = parts!(request, 0, sys::rte_flow_item_tcp);
     assert_eq!((u16::from_be(spec.unwrap().hdr.dst_port), mask.unwrap().hdr.dst_port), (80, 0xffff));
     assert!(last.is_none() && mask.unwrap().hdr.src_port == 0);
@@ -142,28 +119,18 @@ fn ports_and_ranges() {
 }
 
 #[test]
-fn actions_with_what_they_need() {
-    let all =
-        [FlowAction::Queue(3), FlowAction::Vf(1), FlowAction::Mark(9), FlowAction::PassThrough, FlowAction::Jump(4)];
-    let request = request(Vec::new(), all.to_vec());
-    let conf = |at: usize| request.actions[at].conf;
-    assert_eq!(
-        request.actions.iter().map(|a| a.type_).collect::<Vec<_>>(),
-        [
-            sys::RTE_FLOW_ACTION_TYPE_QUEUE,
-            sys::RTE_FLOW_ACTION_TYPE_VF,
-            sys::RTE_FLOW_ACTION_TYPE_MARK,
-            sys::RTE_FLOW_ACTION_TYPE_PASSTHRU,
-            sys::RTE_FLOW_ACTION_TYPE_JUMP,
-            sys::RTE_FLOW_ACTION_TYPE_END
-        ]
-    );
-    // SAFETY: the action's type says what it points at.
+fn what_is_taken_is_spread_as_the_port_spreads_it() {
+    let flow = Flow { priority: 0, pattern: Vec::new(), fate: Fate::Take };
+    let one = Request::new(&flow, &spread(&[0]));
+    assert_eq!(one.actions[0].type_, sys::RTE_FLOW_ACTION_TYPE_QUEUE);
+    let several = Request::new(&flow, &spread(&[0, 1, 2]));
+    assert_eq!(several.actions[0].type_, sys::RTE_FLOW_ACTION_TYPE_RSS);
+    // SAFETY: the action's type says what it points at; its lists are as long as it says.
     unsafe {
-        assert_eq!(read::<sys::rte_flow_action_queue>(conf(0)).unwrap().index, 3);
-        assert_eq!(read::<sys::rte_flow_action_vf>(conf(1)).unwrap().id, 1);
-        assert_eq!(read::<sys::rte_flow_action_mark>(conf(2)).unwrap().id, 9);
-        assert_eq!(read::<sys::rte_flow_action_jump>(conf(4)).unwrap().group, 4);
+        assert_eq!(read::<sys::rte_flow_action_queue>(one.actions[0].conf).unwrap().index, 0);
+        let rss = read::<sys::rte_flow_action_rss>(several.actions[0].conf).unwrap();
+        assert_eq!((rss.types, rss.level), (0x2c, 0));
+        assert_eq!(std::slice::from_raw_parts(rss.key, rss.key_len as usize), [0x6d, 0x5a]);
+        assert_eq!(std::slice::from_raw_parts(rss.queue, rss.queue_num as usize), [0, 1, 2]);
     }
-    assert!(conf(3).is_null());
 }
