@@ -8,9 +8,13 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+#[cfg(test)]
+mod applied;
 pub mod balance;
 mod cookies;
 pub mod cpu_burner;
+#[cfg(feature = "ndpi")]
+pub mod edpi;
 mod field_name;
 pub mod firewall;
 mod flow_table;

@@ -267,6 +267,8 @@ impl<F: NetworkFunction> Testkit<F> {
             self.state.spare.push(Descriptor { index, ..Descriptor::default() });
         }
         self.state.begin();
+        // What another kit of this thread held when it was dropped is no buffer of this one.
+        crate::take_abandoned();
         let mut burst = Burst::new(&self.buffers, descriptors, &mut self.state);
         if tick {
             self.function.tick(&mut burst)

@@ -93,7 +93,7 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
                 }
             });
             let run = Runtime::start(&line.middle, &manifest(&["monitor"], "    - { to: transit }\n"))?;
-            let status = run.wait_for("packets", SOON, |status| status.decided("else") > 1000)?;
+            let status = run.wait_for("packets", SOON, |status| status.decided("wan", "else") > 1000)?;
             done.store(true, Ordering::Relaxed);
             Ok::<_, Error>((run, status))
         })?;
@@ -102,7 +102,7 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
         let status = run.stop()?.status;
         // What met a rule and found no room was missed, once each.
         let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
-        assert_eq!(status.decided("else"), received + missed, "{:#}", status.port("wan")["missed"]);
+        assert_eq!(status.decided("wan", "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
