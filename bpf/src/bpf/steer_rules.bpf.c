@@ -11,6 +11,8 @@
 
 /* The port's number, and its first slot in `xsks`; 0 unless it has fast paths. */
 const volatile __u32 port = 0, sockets = 0;
+/* One of its chains that have fast paths, and what `fast_entries` says of it. */
+const volatile __u32 usual_chain = 0, usual_entry = 0;
 
 /* Not 0: flows are to be looked up. */
 volatile __u32 with_flows;
@@ -49,22 +51,27 @@ struct {
 /* Goes on to the fast paths of a chain; comes back if there are none, and the packet is as it was. */
 static __always_inline void go_fast(struct xdp_md *ctx, struct steer_head *head, void *start, void *end, __u32 chain)
 {
-	__u32 zero = 0, *entry = bpf_map_lookup_elem(&fast_entries, &chain);
+	__u32 zero = 0, entry = usual_entry, *other;
 	struct fast_packet *packet;
 
-	if (!entry || !*entry)
-		return;
+	if (chain != usual_chain) {
+		other = bpf_map_lookup_elem(&fast_entries, &chain);
+		entry = other ? *other : 0;
+	}
 	packet = bpf_map_lookup_elem(&packets, &zero);
-	if (!packet)
+	if (!entry || !packet)
 		return;
 	read_icmp_id(head, start, end);
 	packet->head = *head;
 	packet->sockets = sockets;
 	packet->ingress = port;
 	packet->egress = NO_PORT;
-	packet->reverse = !!(*entry & ENTRY_REVERSE);
+	packet->reverse = !!(entry & ENTRY_REVERSE);
 	packet->enters = 1;
-	bpf_tail_call(ctx, &stages, (*entry & ENTRY_HOP) - 1);
+	if (chain == usual_chain)
+		JUMP(ctx, (usual_entry & ENTRY_HOP) - 1, "usual");
+	else
+		bpf_tail_call(ctx, &stages, (entry & ENTRY_HOP) - 1);
 }
 
 /* Hands a packet to the AF_XDP socket of its queue, with the tag in front of it; to the kernel if there is none. */
