@@ -36,7 +36,8 @@
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported.
 //!
-//! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP; its servers' weights become
+//! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP, at its own address or at `agent`, which the kernel
+//! of this host must reach past the chain's ports; its servers' weights become
 //! `w + A * cbrt(0.95 - load)`, within bounds ("Dynamic Feedback Load Balancing Scheduling", Linux Virtual Server project). A host
 //! that does not answer `fails` times in a row gets no new connections. If that leaves a service without a server, all of its
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
@@ -139,7 +140,7 @@ impl NetworkFunction for Elb {
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let plans = config.services()?;
-        let hosts = plans.iter().flat_map(|plan| &plan.servers).map(|server| server.address).collect();
+        let hosts = plans.iter().flat_map(|plan| &plan.servers).map(|server| server.agent).collect();
         let poller = config.feedback.as_ref().map(|feedback| Poller::new(feedback, hosts, init)).transpose()?;
         let closing = Duration::from_secs(config.timeouts.closing_s.into());
         let pool = Pool::new(plans, config.slots, closing);
