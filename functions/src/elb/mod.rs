@@ -49,7 +49,8 @@
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
 //! gets another server for the second. Client and server in the same VLAN, or none. In mode `offloading` fragments and ICMP errors
 //! go to the kernel, which does not translate them. Without a fast path, the connections die with the process: those whose slot still
-//! names their server go on. With feedback, use one worker or a process without replicas: each instance asks by itself.
+//! names their server go on. One instance: several workers or replicas would each know a part of the connections, and ask for loads by
+//! themselves.
 
 mod config;
 mod connections;
