@@ -19,7 +19,7 @@ pub use direct::DirectPort;
 pub use stage::{HopMaps, StagePlan, Target};
 
 /// Bytes of `struct fast_packet` in `stages.h`, and of `struct port` in `way.h`.
-const PACKET_BYTES: u32 = 56;
+const PACKET_BYTES: u32 = 64;
 const PORT_BYTES: u32 = 8;
 
 /// Bytes of an Ethernet header, and of a VLAN tag, which the kernel lets packets have beyond the MTU.

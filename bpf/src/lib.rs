@@ -51,7 +51,7 @@ pub use steer::{
     take_mark, take_tag,
 };
 pub use trial::{Outcome, Run, Trial, Verdict};
-pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort, takes_redirects};
+pub use xdp::{Mode, XdpAttachment, XdpCounters, XdpHook, XdpMode, XdpPort};
 
 /// The outcome of this crate's operations.
 pub type Result<T> = std::result::Result<T, Error>;

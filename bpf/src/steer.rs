@@ -37,7 +37,8 @@ const FALLBACK_GRACE: Duration = Duration::from_millis(50);
 ///
 /// What becomes of a packet:
 ///
-/// 1. A flow that was installed and has not expired decides (see [`install_flow`](Self::install_flow)).
+/// 1. A flow that was installed and has not expired decides (see [`install_flow`](Self::install_flow)), as `Flow::of` of
+///    `middlenet-steer` says which one a packet is of; fragments are of none.
 /// 2. Else the first rule that matches, as `Match::matches` of `middlenet-steer` says, decides; else the default.
 /// 3. `Drop` drops it, `Kernel` hands it to the kernel's own stack, `Tag` hands it to the AF_XDP socket of its receive queue
 ///    with the tag in the [`META_BYTES`] bytes in front of it ([`take_tag`]). A queue without a socket hands it to the

@@ -53,7 +53,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Trial {
     tried: Tried,
-    _socket: OwnedFd,
+    _socket: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Trial {
     pub fn redirect() -> Result<Self> {
         let loaded = Redirect::load()?;
         let socket = with_socket(&loaded.sockets, 0).map_err(|source| Error::Trial { bytes: 0, source })?;
-        Ok(Self { tried: Tried::Redirect(loaded.program), _socket: socket })
+        Ok(Self { tried: Tried::Redirect(loaded.program), _socket: Some(socket) })
     }
 
     /// The program of [`SteeredPort`](crate::SteeredPort).
@@ -92,10 +92,20 @@ impl Trial {
         Self::of(Steering::load_fast(tables, port)?)
     }
 
+    /// The same without a socket for its queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`steering`](Self::steering).
+    pub fn fast_without_socket(tables: &Tables, port: FastPort) -> Result<Self> {
+        let steering = Steering::load_fast(tables, port)?;
+        Ok(Self { tried: Tried::Steering(Box::new(steering)), _socket: None })
+    }
+
     fn of(steering: Steering) -> Result<Self> {
         let failed = |source| Error::Trial { bytes: 0, source };
         let socket = with_socket(steering.sockets(), steering.first_slot()).map_err(failed)?;
-        Ok(Self { tried: Tried::Steering(Box::new(steering)), _socket: socket })
+        Ok(Self { tried: Tried::Steering(Box::new(steering)), _socket: Some(socket) })
     }
 
     /// The steering, if it is that which is tried.

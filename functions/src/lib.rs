@@ -8,9 +8,13 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+#[cfg(test)]
+mod applied;
 pub mod balance;
 mod cookies;
 pub mod cpu_burner;
+#[cfg(feature = "ndpi")]
+pub mod edpi;
 pub mod efw;
 pub mod elb;
 mod field_name;

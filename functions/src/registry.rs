@@ -13,6 +13,11 @@ pub fn registry() -> &'static [Registration] {
         vec![
             Registration::middlebox::<AccessLog>("access-log", "writes a line for each request"),
             Registration::middlebox::<CpuBurner>("cpu-burner", "counts primes for each request, to measure chains"),
+            #[cfg(feature = "ndpi")]
+            Registration::named::<crate::edpi::Edpi>(
+                "edpi",
+                "recognises applications, lets large flows pass in the kernel, blocks or diverts chosen ones",
+            ),
             Registration::named::<Efw>("efw", "passes packets by rules of one matcher, in the fast path"),
             Registration::named::<Elb>("elb", "spreads connections over servers by their load, in the fast path"),
             Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),

@@ -38,6 +38,8 @@ pub(crate) struct Steered {
     /// What rules of the same name decided about before the last replacement by the workers, or by programs that went with
     /// their interface: packets and bytes, the default last.
     before: Vec<(u64, u64)>,
+    /// What programs that went with their interface did otherwise than rules say.
+    otherwise_before: Otherwise,
     flows: Ledger,
     /// No flow was there at the last sweep.
     swept_empty: bool,
@@ -71,7 +73,8 @@ impl Steered {
             Opened::Dpdk { .. } if isolated => By::NicFlows,
             _ => By::Manager,
         };
-        Some(Self { plan, rules, by, before, flows: Ledger::default(), swept_empty: true })
+        let (otherwise_before, flows) = (Otherwise::default(), Ledger::default());
+        Some(Self { plan, rules, by, before, otherwise_before, flows, swept_empty: true })
     }
 
     /// Its rules.
@@ -128,6 +131,45 @@ fn by_program(counters: &SteerCounters) -> Vec<(u64, u64)> {
     counters.rules.iter().chain([&counters.default]).map(|rule| (rule.packets, rule.bytes)).collect()
 }
 
+/// What an XDP program did otherwise than its rules say, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Otherwise {
+    rules_gone: u64,
+    without_socket: u64,
+    unmarked: u64,
+    runts: u64,
+}
+
+impl Otherwise {
+    fn of(counters: &SteerCounters) -> Self {
+        let totals = counters.totals;
+        Self {
+            rules_gone: counters.retired.packets,
+            without_socket: totals.missing_pkts,
+            unmarked: totals.untagged_pkts,
+            runts: totals.short_pkts,
+        }
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            rules_gone: self.rules_gone + more.rules_gone,
+            without_socket: self.without_socket + more.without_socket,
+            unmarked: self.unmarked + more.unmarked,
+            runts: self.runts + more.runts,
+        }
+    }
+
+    fn named(self) -> [(&'static str, u64); 4] {
+        [
+            ("rules-gone", self.rules_gone),
+            ("queue-without-socket", self.without_socket),
+            ("unmarked", self.unmarked),
+            ("runts", self.runts),
+        ]
+    }
+}
+
 impl Running {
     /// The program of a port goes with its interface, and with it its flows; what it counted stays.
     pub(crate) fn keep_counts(&mut self, port: usize) {
@@ -135,6 +177,7 @@ impl Running {
         if let Some(Some(steered)) = self.steered.get_mut(port) {
             if let Some(counters) = counted {
                 steered.before = plus(std::mem::take(&mut steered.before), &by_program(&counters));
+                steered.otherwise_before = steered.otherwise_before.plus(Otherwise::of(&counters));
             }
             steered.flows.clear();
         }
@@ -274,7 +317,7 @@ impl Running {
         let pkts = steered.flows.note(key, &target.to, by, lifetime);
         let Some(attachment) = self.xdp_mut(port) else {
             let diversion = Diversion { action: target.action, expires: Instant::now() + lifetime, pkts };
-            return Some((port, (key, Some(diversion))));
+            return Some((port, (flows::flow(&key), Some(diversion))));
         };
         let installed = attachment.steering_mut().install_flow(&flows::flow(&key), target.action, lifetime);
         if installed.is_err()
@@ -294,7 +337,7 @@ impl Running {
             return None;
         }
         steered.flows.forget(&key);
-        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (key, None))) };
+        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (flows::flow(&key), None))) };
         // One that has expired and been swept is gone already.
         let _ = attachment.steering_mut().remove_flow(&flows::flow(&key));
         None
@@ -325,22 +368,18 @@ impl Running {
             ("flows-without-room", steered.flows.full),
             ("flows-unheard", self.unheard(port, steered)),
         ];
+        let mut otherwise = steered.otherwise_before;
         let mut of_xdp = None;
         if let Some(attachment) = self.xdp(port) {
             let steering = attachment.steering();
             if let Ok(counters) = steering.counters() {
                 decided = plus(decided, &by_program(&counters));
-                let totals = counters.totals;
-                irregular.extend([
-                    ("rules-gone", counters.retired.packets),
-                    ("queue-without-socket", totals.missing_pkts),
-                    ("unmarked", totals.untagged_pkts),
-                    ("runts", totals.short_pkts),
-                ]);
+                otherwise = otherwise.plus(Otherwise::of(&counters));
             }
             let flows = steering.flows().unwrap_or_default();
             of_xdp = Some(flows.into_iter().map(|entry| (entry.flow, entry.packets)).collect::<HashMap<_, _>>());
         }
+        irregular.extend(otherwise.named());
         let flows = steered.flows.alive().map(|(key, entry)| SteeredFlowStats {
             flow: Shown(key).to_string(),
             to: entry.to.clone(),

@@ -16,7 +16,7 @@ use middlenet_dpdk::{Pool, tsc};
 use middlenet_plan::{OnFailure, Target, Wait};
 use middlenet_sdk::{BURST, Burst, BurstState, DynFunction, Init, SteeredFlow};
 use middlenet_shm::{Buffers, Descriptor, Ledger};
-use middlenet_wire::FlowKey;
+use middlenet_steer::Flow;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,7 +109,7 @@ struct Source {
     entries: Vec<Entry>,
     steering: Steering,
     /// Flows that go elsewhere than the rules say, where the worker carries them out.
-    diverted: HashMap<FlowKey, Diversion>,
+    diverted: HashMap<Flow, Diversion>,
 }
 
 impl Source {

@@ -19,6 +19,7 @@ mod user;
 mod vfs;
 
 pub(crate) use cores::ranges;
+pub(crate) use placing::tap_remote;
 
 use middlenet_plan::ManagerPlan;
 use middlenet_sdk::Registration;
@@ -115,7 +116,7 @@ impl<'a> Checker<'a> {
         if let Some(manager) = &mut manager {
             self.steering(manager, broker.as_ref(), &mut notes);
             self.fast_paths(manager, &mut notes);
-            placed = self.place_rules(manager, &vf_ports, &mut vfs);
+            placed = self.place_rules(manager, &vf_ports, &mut vfs, &mut notes);
         }
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {

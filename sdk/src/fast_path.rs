@@ -73,6 +73,7 @@
 
 mod core;
 mod difference;
+mod error;
 mod kernel;
 mod queue;
 mod rules;
@@ -81,7 +82,6 @@ mod survey;
 #[cfg(feature = "testkit")]
 mod view;
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,8 +93,9 @@ pub use middlenet_fast_path::{
 pub use middlenet_steer::{Flow, Prefix};
 
 use self::core::{Clock, Core};
+use crate::Counter;
 use crate::wire::FlowKey;
-use crate::{ConfigError, Counter};
+pub use error::FastPathError;
 use kernel::Kernel;
 use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
@@ -113,60 +114,6 @@ pub fn flow_of(key: &FlowKey) -> Flow {
         protocol: key.protocol,
         src_port: key.src_port,
         dst_port: key.dst_port,
-    }
-}
-
-/// Why rules are not in the fast path.
-#[derive(Debug, thiserror::Error)]
-pub enum FastPathError {
-    /// The shape is too small.
-    #[error("the fast path has room for {most} {what}, not for {count}")]
-    TooMany {
-        /// Rules, prefixes, slots.
-        what: &'static str,
-        /// How many there should be.
-        count: usize,
-        /// How many there can be.
-        most: u32,
-    },
-    /// A prefix, port or slot names a rule that is not there.
-    #[error("rule {rule} is named, but there are {rules} rules, from 0 on")]
-    NoRule {
-        /// Which.
-        rule: u32,
-        /// How many there are.
-        rules: usize,
-    },
-    /// Ports are those of TCP and UDP.
-    #[error("protocol {0} has no ports that a fast path looks at, only 6 (TCP) and 17 (UDP) have")]
-    Protocol(u8),
-    /// Slots still name rules of earlier tables.
-    #[error(
-        "slots name so many rules of earlier tables that there is no room for others: set the slots after each change of the rules"
-    )]
-    NumbersInUse,
-    /// The runtime has not passed what the shape asks for.
-    #[error("the fast path has no map for {0:?}")]
-    Missing(MapKind),
-    /// The kernel refused.
-    #[error("the fast path's map for {kind:?} cannot be used: {source}")]
-    Map {
-        /// Which.
-        kind: MapKind,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl FastPathError {
-    fn map(kind: MapKind) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Map { kind, source }
-    }
-}
-
-impl From<FastPathError> for ConfigError {
-    fn from(error: FastPathError) -> Self {
-        Self::new(error.to_string())
     }
 }
 

@@ -19,6 +19,10 @@ pub trait NetworkFunction: Sized + Send + 'static {
     /// What its fast path in the kernel can hold, if it has one; see [`crate::fast_path`].
     const FAST_PATH: Shape = Shape::NONE;
 
+    /// Why it must run in a process, which is confined, and never inside a data plane: a part of a sentence, as `it parses packets
+    /// in C`. Most functions have no reason to.
+    const PROCESS_ONLY: Option<&'static str> = None;
+
     /// Makes an instance, or says in one sentence why the configuration cannot be used.
     fn new(config: Self::Config, init: &mut Init) -> Result<Self, ConfigError>;
 
@@ -122,6 +126,8 @@ pub struct Registration {
     pub summary: &'static str,
     /// What its fast path in the kernel can hold, if it has one.
     pub fast_path: Shape,
+    /// Why it must not run inside a data plane, if so.
+    pub process_only: Option<&'static str>,
     schema: fn() -> Value,
     create: Create,
 }
@@ -182,6 +188,7 @@ impl Registration {
             name: name.into(),
             summary,
             fast_path: F::FAST_PATH,
+            process_only: F::PROCESS_ONLY,
             schema: || schemars::schema_for!(F::Config).to_value(),
             create: Create::Packets(create),
         }
@@ -195,6 +202,7 @@ impl Registration {
             name: name.into(),
             summary,
             fast_path: Shape::NONE,
+            process_only: None,
             schema: || schemars::schema_for!(F::Config).to_value(),
             create: Create::Messages(create),
         }

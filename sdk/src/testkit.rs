@@ -232,6 +232,7 @@ impl<F: NetworkFunction> Testkit<F> {
         std::mem::swap(&mut function, &mut self.function);
         self.function.inherit(function);
         self.init = init;
+        self.init.flush_fast_path();
         self.collect_abandoned();
         Ok(())
     }
@@ -268,6 +269,8 @@ impl<F: NetworkFunction> Testkit<F> {
             self.state.spare.push(Descriptor { index, ..Descriptor::default() });
         }
         self.state.begin();
+        // What another kit of this thread held when it was dropped is no buffer of this one.
+        crate::take_abandoned();
         let mut burst = Burst::new(&self.buffers, descriptors, &mut self.state);
         if tick {
             self.function.tick(&mut burst)

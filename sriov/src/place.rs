@@ -189,7 +189,12 @@ impl<'a> Placing<'a> {
         self.capabilities.check_foreign(matches, &[Side::Kernel, Side::Other])?;
         let own = self.touched(matches, Side::Packets);
         let switch = Place::Switch(own.iter().map(|vf| vf.vf).collect());
-        if Self::is_within(matches, &own) {
+        // Of what is for all, DPDK's VF gets a copy.
+        let to_one = Match {
+            dst_macs: matches.dst_macs.iter().copied().filter(|mac| mac[0] & 1 == 0).collect(),
+            ..matches.clone()
+        };
+        if Self::is_within(&to_one, &own) {
             return Ok(vec![switch]);
         }
         let first = self.capabilities.vfs.iter().find(|vf| vf.side == Side::Packets);

@@ -62,6 +62,13 @@ impl RunStatus {
         self.port(name)[counter].as_u64().unwrap_or_else(|| panic!("port `{name}` has no count `{counter}`"))
     }
 
+    /// Packets that a steering rule of a port has decided about.
+    #[must_use]
+    pub fn decided(&self, port: &str, rule: &str) -> u64 {
+        let rules = self.port(port)["steering"]["rules"].as_array().into_iter().flatten();
+        rules.filter(|r| r["name"] == rule).filter_map(|r| r["pkts"].as_u64()).sum()
+    }
+
     /// The manager's counters of a function.
     #[must_use]
     pub fn hop(&self, name: &str) -> &Value {

@@ -129,7 +129,7 @@ fn a_function_reaches_nothing_of_another_run_on_the_same_interface() -> Result<(
     assert!(applied.status.success(), "{}", applied.stderr);
     let report = a.status()?.instances("intruder")[0]["report"].clone();
     let tried = report.as_object().expect("a report of attempts");
-    assert!(tried.len() > 9 * targets.len() + 20, "{report:#}");
+    assert!(tried.len() > 9 * targets.len() + 22, "{report:#}");
     assert_eq!(
         outcomes(&report, "refused").len(),
         tried.len(),
@@ -152,6 +152,44 @@ fn a_function_reaches_nothing_of_another_run_on_the_same_interface() -> Result<(
     // Each got the packets for its own address, and counts every one.
     a.stop()?;
     b.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_hybrid_function_reaches_its_own_maps_and_no_others() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let (client, host) = (Netns::new("client")?, Netns::new("host")?);
+    let wan = End::new(&host, "wan").without_ipv6();
+    let _cable = Veth::between(&End::new(&client, "eth0").address("10.1.0.2/24"), &wan)?;
+    let hybrid = |config: &Value| {
+        let intruder = format!("intruder: {{ run: {INTRUDER}, mode: reactive, config: {config} }}");
+        manifest("wan", "10.1.0.11", &intruder)
+    };
+    let maps_before = maps();
+    let run = Runtime::start(&host, &hybrid(&json!({})))?;
+    client.wait_for_ping("10.1.0.11", SOON)?;
+    let before = run.wait_for_rest()?;
+    let mut targets = processes("its", &before);
+    targets.retain(|who, _| who != "its intruder");
+    // Its own are among them: it has descriptors of those, and gets no others.
+    let new_maps: Vec<u32> = maps().into_iter().filter(|id| !maps_before.contains(id)).collect();
+    let config = json!({ "processes": targets, "maps": new_maps });
+    let applied = run.apply(&hybrid(&config))?;
+    assert!(applied.status.success(), "{}", applied.stderr);
+    let own = "use its own maps";
+    let report = || run.status().map(|status| status.instances("intruder")[0]["report"].clone());
+    wait_until("a rule in the fast path", SOON, || report().is_ok_and(|report| report[own] == "done"))?;
+    let report = report()?;
+    let tried = report.as_object().expect("a report of attempts");
+    assert!(tried.contains_key("make a BPF map") && tried.contains_key("load a BPF program"));
+    assert_eq!(outcomes(&report, "done"), [own], "{report:#}");
+    assert_eq!(outcomes(&report, "refused").len(), tried.len() - 1, "{report:#}");
+    // Without the confinement they succeed.
+    let control: Value = serde_json::from_str(&unconfined(&host, &config)?.stdout).expect("a report");
+    assert_eq!(outcomes(&control, "done").len(), tried.len() - 1, "{control:#}");
+    client.wait_for_ping("10.1.0.11", SOON)?;
+    assert_eq!(run.wait_for_rest()?.pids(), before.pids(), "nobody died");
+    run.stop()?;
     Ok(())
 }
 

@@ -11,12 +11,6 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a rule of the port `wan` has decided about, in packets.
-fn decided(status: &RunStatus, rule: &str) -> u64 {
-    let rules = status.port("wan")["steering"]["rules"].as_array().cloned().unwrap_or_default();
-    rules.iter().filter(|r| r["name"] == rule).filter_map(|r| r["pkts"].as_u64()).sum()
-}
-
 /// All packets that rules and flows of `wan` have decided about.
 fn all_decided(status: &RunStatus) -> u64 {
     let steering = &status.port("wan")["steering"];
@@ -72,11 +66,11 @@ fn one_interface_carries_both_layers() -> Result<(), Error> {
     let bytes = carried["end"]["sum_received"]["bytes"].as_u64().unwrap_or_default();
     assert!(bytes > 1 << 20, "{bytes} bytes of transit");
     let status = run.wait_for_requests_to_rest()?;
-    assert!(decided(&status, "#1 tcp 10.1.0.5:8080") > 1000, "{:#}", status.port("wan")["steering"]);
+    assert!(status.decided("wan", "#1 tcp 10.1.0.5:8080") > 1000, "{:#}", status.port("wan")["steering"]);
     let summary = run.stop()?;
     let status = &summary.status;
     // What the rules gave to the chain is what the chain received, but for what the socket had no room for.
-    assert_eq!(decided(status, "else"), status.port_count("wan", "received_pkts") + status.missed());
+    assert_eq!(status.decided("wan", "else"), status.port_count("wan", "received_pkts") + status.missed());
     assert_eq!(line.interfaces()?, before);
     Ok(())
 }
@@ -99,13 +93,16 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
                 }
             });
             let run = Runtime::start(&line.middle, &manifest(&["monitor"], "    - { to: transit }\n"))?;
-            let status = run.wait_for("packets", SOON, |status| decided(status, "else") > 1000)?;
+            let status = run.wait_for("packets", SOON, |status| status.decided("wan", "else") > 1000)?;
             done.store(true, Ordering::Relaxed);
             Ok::<_, Error>((run, status))
         })?;
         let irregular = &status.port("wan")["steering"]["irregular"];
         assert_eq!(irregular.as_array().map(Vec::len), Some(0), "{irregular}");
-        run.stop()?;
+        let status = run.stop()?.status;
+        // What met a rule and found no room was missed, once each.
+        let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
+        assert_eq!(status.decided("wan", "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
@@ -134,10 +131,10 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     let client = line.client.spawn("iperf3", arguments)?;
     let mut counted = 0;
     for turn in 1..=5 {
-        run.wait_for("traffic", SOON, |status| decided(status, "all") > counted + 1000)?;
+        run.wait_for("traffic", SOON, |status| status.decided("wan", "all") > counted + 1000)?;
         let output = run.apply(&manifest(&[Line::ROUTER], &thousand(turn)))?;
         assert_eq!(output.stdout, "changed steering of wan\n", "{}", output.stderr);
-        let now = decided(&run.status()?, "all");
+        let now = run.status()?.decided("wan", "all");
         assert!(now > counted, "a rule of the same name and match goes on counting");
         counted = now;
     }
@@ -147,7 +144,7 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     let status = &summary.status;
     assert!(sent > 20_000, "{sent}");
     // Each packet that was sent met a rule of one set or another. What a busy host loses it loses elsewhere, and counts it.
-    let all = decided(status, "all");
+    let all = status.decided("wan", "all");
     // iperf3 begins and ends with a datagram or two of its own.
     assert!((sent..sent + 8).contains(&all), "{sent} sent, {all} met a rule");
     assert_eq!(all_decided(status), status.port_count("wan", "received_pkts") + status.missed() + kernel(status));
@@ -309,9 +306,19 @@ steering:
     let summary = run.stop()?;
     let status = &summary.status;
     assert!(status.dropped("firewall", "denied") > 0);
-    assert!(decided(status, "#1") > 200 && status.port_count("own", "sent_pkts") > 200);
+    assert!(status.decided("wan", "#1") > 200 && status.port_count("own", "sent_pkts") > 200);
     assert!(status.hop_count("l3-router", "in_pkts") < transit + 20, "requests go past the chain of transit");
     Ok(())
+}
+
+/// What a port counted of a rule, or otherwise than its rules say.
+fn counted(status: &RunStatus, port: &str, list: &str, name: &str) -> u64 {
+    let all = status.port(port)["steering"][list].as_array().cloned().unwrap_or_default();
+    let of = |entry: &Value| match list {
+        "irregular" => (entry[0] == name).then(|| entry[1].as_u64()).flatten(),
+        _ => (entry["name"] == name).then(|| entry["pkts"].as_u64()).flatten(),
+    };
+    all.iter().filter_map(of).sum()
 }
 
 /// An ARP request of 10.3.0.2 for this address.
@@ -359,9 +366,21 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
         status.port_count("spare", "received_pkts") > 3
     })?;
 
+    // What a rule decided about that is no more stays known, whatever becomes of the program that counted it.
+    let without = manifest.replace("{ vlan: 7, to: drop }, ", "");
+    let of_rule = |status: &RunStatus, wanted: u64| counted(status, "spare", "rules", "#1") >= wanted;
+    let mut tagged = who_has([10, 3, 0, 1]);
+    tagged.splice(12..12, [0x81, 0, 0, 7]);
+    run.wait_for("packets of the rule", SOON, |status| socket.send(&tagged) && of_rule(status, 3))?;
+    let dropped = counted(&run.status()?, "spare", "rules", "#1");
+    assert_eq!(run.apply(&without)?.stdout, "changed steering of spare\n");
+    let status = run.status()?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
+
     // With another address, which functions must not take for the old one.
     line.middle.exec("ip", ["link", "delete", "spare"])?;
-    run.wait_for("the loss", SOON, gone)?;
+    let status = run.wait_for("the loss", SOON, gone)?;
+    assert!(counted(&status, "spare", "irregular", "rules-gone") >= dropped, "{:#}", status.port("spare")["steering"]);
     add("02:00:00:00:03:07")?;
     let status =
         run.wait_for("new functions", SOON, |status| status.restarts("monitor") == 1 && status.is_running())?;

@@ -107,15 +107,6 @@ static __always_inline int learn(const struct found *found, const struct steer_k
 	return 0;
 }
 
-/* Forgets it again. */
-static __always_inline void unlearn(const struct steer_key *key, const struct fast_action *action)
-{
-	struct steer_key after = rewritten(key, action), back = reversed(&after);
-
-	bpf_map_delete_elem(&flows, key);
-	bpf_map_delete_elem(&flows, &back);
-}
-
 static __always_inline void end(struct fast_flow *flow, __u32 seen, __u64 closing_ns)
 {
 	/* The other direction may be on another processor: `ends`, `seen` and what follows are changed as one word. */

@@ -12,9 +12,55 @@
 #include "way.h"
 
 /* Whether a packet begins a connection that is to be remembered. */
-static __always_inline int begins(const struct found *found, const struct way *way)
+static __always_inline int begins(const struct found *found, const struct fast_packet *packet)
 {
-	return parts & HAS_SERVICES && found->service && !(found->flags & (TCP_FIN | TCP_RST)) && is_onward(way);
+	return parts & HAS_SERVICES && found->service && !(found->flags & (TCP_FIN | TCP_RST)) && goes_on(packet);
+}
+
+static __always_inline int ends(const struct found *found)
+{
+	return parts & HAS_FLOWS && found->flow && found->flow->ends == FAST_ENDS_TRACKED &&
+	       found->flags & (TCP_FIN | TCP_RST);
+}
+
+static __always_inline int deal_with(struct run *run, void *start, void *end)
+{
+	struct fast_packet *packet = run->packet;
+	const struct fast_action *action;
+	struct steer_key before = {};
+	struct found found = {};
+
+	action = look_up(&found, &packet->head, start, end);
+	if (!action)
+		return not_found(run, found.reason);
+	if (!find_way(packet, action))
+		return slow(run, SLOW_UNFIT);
+	if (action->mtu && run->bytes > (__u64)packet->head.l3_offset + action->mtu)
+		return slow(run, SLOW_MTU);
+
+	if (parts & HAS_FLOWS)
+		before = packet->head.key;
+	if (begins(&found, packet)) {
+		if (!learn(&found, &before, action, run->bytes)) {
+			run->seen->no_room += 1;
+			return slow(run, SLOW_ROOM);
+		}
+		run->seen->learned += 1;
+	}
+	switch (rewrite(&packet->head, action, start, end)) {
+	case FITS:
+		break;
+	case FITS_NOT:
+		return slow(run, SLOW_UNFIT);
+	case FITS_BUT_TTL:
+		return slow(run, SLOW_TTL);
+	}
+	if (ends(&found))
+		note_ends(&found, &before, &packet->head.key);
+
+	run->seen->hits += 1;
+	count(&found, action, run->bytes);
+	return go(run);
 }
 
 SEC("xdp")
@@ -22,51 +68,23 @@ int fast_path(struct xdp_md *ctx)
 {
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 zero = 0, this_hop = hop;
-	struct fast_packet *packet = bpf_map_lookup_elem(&packets, &zero);
-	struct fast_counters *seen = bpf_map_lookup_elem(&hops, &this_hop);
-	const struct fast_action *action;
-	struct steer_key before = {};
-	struct found found = {};
-	struct way way = {};
-	__u64 bytes = end - start;
-	enum fits fits;
+	struct run run = {
+		.ctx = ctx,
+		.packet = bpf_map_lookup_elem(&packets, &zero),
+		.seen = bpf_map_lookup_elem(&hops, &this_hop),
+		.bytes = end - start,
+	};
+	int verdict;
 
-	if (!packet || !seen)
+	if (!run.packet || !run.seen)
 		return XDP_ABORTED;
-	way.enters = packet->enters;
-	if (way.enters) {
-		packet->enters = 0;
-		seen->entered += 1;
+	if (run.packet->enters) {
+		run.packet->enters = 0;
+		run.is_first = 1;
+		run.seen->entered += 1;
 	}
-
-	action = look_up(&found, &packet->head, start, end);
-	if (!action)
-		return by_default(ctx, packet, seen, &way, found.reason);
-	if (!find_way(&way, packet, action))
-		return go_slow(ctx, packet, seen, &way, SLOW_UNFIT);
-	if (action->mtu && bytes > (__u64)packet->head.l3_offset + action->mtu)
-		return go_slow(ctx, packet, seen, &way, SLOW_MTU);
-
-	if (parts & HAS_FLOWS)
-		before = packet->head.key;
-	if (begins(&found, &way) && !learn(&found, &before, action, bytes)) {
-		seen->no_room += 1;
-		return go_slow(ctx, packet, seen, &way, SLOW_ROOM);
-	}
-	fits = rewrite(&packet->head, action, start, end);
-	if (fits != FITS) {
-		if (begins(&found, &way))
-			unlearn(&before, action);
-		return go_slow(ctx, packet, seen, &way, fits == FITS_BUT_TTL ? SLOW_TTL : SLOW_UNFIT);
-	}
-	if (begins(&found, &way))
-		seen->learned += 1;
-	if (parts & HAS_FLOWS && found.flow && found.flow->ends == FAST_ENDS_TRACKED && found.flags & (TCP_FIN | TCP_RST))
-		note_ends(&found, &before, &packet->head.key);
-
-	seen->hits += 1;
-	count(&found, action, bytes);
-	return go(ctx, packet, seen, &way, bytes);
+	verdict = deal_with(&run, start, end);
+	return verdict == TO_SOCKET ? to_socket(&run) : verdict;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -70,9 +70,11 @@ struct fast_settings {
 };
 
 struct fast_prefix {
-	__u32 bits;
+	__u32 bits; /* that count of what follows */
+	__u8 version; /* 4 or 6 */
+	__u8 zeros[3];
 	__u64 address[2];
-} __attribute__((packed));
+};
 
 struct fast_service_key {
 	__u64 address[2];

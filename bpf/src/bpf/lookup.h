@@ -51,6 +51,11 @@ static __always_inline __u8 tcp_flags(const struct steer_head *head, void *start
 	return tcp[13];
 }
 
+static __always_inline int is_mapped(const __u64 *address)
+{
+	return !address[0] && (__u32)address[1] == MAPPED;
+}
+
 /* Whether a packet shows of which flow it is: one that has ports has to show them, and no fragment does. */
 static __always_inline int shows_flow(const struct steer_head *head)
 {
@@ -156,7 +161,8 @@ static __always_inline struct fast_action *by_service(struct found *found, const
 	struct fast_service *service = find_service(key->dst, key->dst_port, key->protocol);
 	__u32 slot, count, *rule;
 
-	if (!service)
+	/* A mapped address in a packet of IPv6 is none of IPv4. */
+	if (!service || is_mapped(key->dst) == key->is_ipv6)
 		return 0;
 	count = service->count;
 	if (!count) {
@@ -176,9 +182,9 @@ static __always_inline struct fast_action *by_service(struct found *found, const
 
 #define NO_RULE 0xffffffff
 
-static __always_inline __u32 by_prefix(void *prefixes, const __u64 *address)
+static __always_inline __u32 by_prefix(void *prefixes, const __u64 *address, __u8 is_ipv6)
 {
-	struct fast_prefix key = {.bits = 128, .address = {address[0], address[1]}};
+	struct fast_prefix key = {.bits = 160, .version = is_ipv6 ? 6 : 4, .address = {address[0], address[1]}};
 	__u32 *rule = bpf_map_lookup_elem(prefixes, &key);
 
 	return rule ? *rule : NO_RULE;
@@ -204,9 +210,9 @@ static __always_inline struct fast_action *by_rules(struct found *found, const s
 	__u32 rule = NO_RULE;
 
 	if (parts & HAS_SRC_PREFIXES)
-		lower(&rule, by_prefix(&src_prefixes, key->src));
+		lower(&rule, by_prefix(&src_prefixes, key->src, key->is_ipv6));
 	if (parts & HAS_DST_PREFIXES)
-		lower(&rule, by_prefix(&dst_prefixes, key->dst));
+		lower(&rule, by_prefix(&dst_prefixes, key->dst, key->is_ipv6));
 	if (parts & HAS_SRC_PORTS && has_ports(head))
 		lower(&rule, by_port(&src_ports, key->protocol, key->src_port));
 	if (parts & HAS_DST_PORTS && has_ports(head))

@@ -42,11 +42,6 @@ static __always_inline __u16 patched(__u16 checksum, __u64 difference)
 	return ~folded((__u16)~checksum + difference);
 }
 
-static __always_inline int is_mapped(const __u64 *address)
-{
-	return !address[0] && (__u32)address[1] == MAPPED;
-}
-
 /* Where the checksum of a protocol is that covers the addresses; 0 if none does. */
 static __always_inline __u32 checksum_offset(__u8 protocol)
 {

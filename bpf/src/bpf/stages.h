@@ -11,10 +11,14 @@
 struct fast_packet {
 	struct steer_head head; /* ports of ICMP messages are their identifier */
 	__u32 sockets;		/* the slot of its port's first queue */
+	__u32 target;		/* where it goes next; see `way.h` */
 	__u8 ingress;
 	__u8 egress; /* that a function chose, or NO_PORT */
 	__u8 reverse;
-	__u8 enters; /* no fast path has seen it */
+	__u8 enters;	   /* no fast path has seen it */
+	__u8 next_egress;  /* `egress` and `reverse` of a packet that goes to its target */
+	__u8 next_reverse;
+	__u8 reserved[2];
 };
 
 /* `fast_entries`: where packets of a chain begin. */

@@ -485,7 +485,8 @@ int steer_rules(struct xdp_md *ctx)
 	look_for_flow = with_flows;
 	if (look_for_flow || has & (WITH_FIELDS | WITH_FAST))
 		read_head(&head, start, end);
-	if (look_for_flow && head.has & STEER_HAS_IP) {
+	/* Later fragments do not show which flow they are of, and all of a packet go the same way. */
+	if (look_for_flow && head.has & STEER_HAS_IP && !(head.has & STEER_IS_FRAGMENT)) {
 		verdict = act_by_flow(ctx, &head, start, end);
 		if (verdict != XDP_ABORTED)
 			return verdict;

@@ -18,6 +18,7 @@
 #define TARGET_SLOW 5
 #define TARGET_KERNEL 6
 #define TARGET_ROUTE 7 /* by the kernel's tables */
+#define TARGET_NONE 8  /* there is none */
 
 #define OUTPUTS 256
 
@@ -105,59 +106,77 @@ struct ethernet {
 #define FAMILY_IPV4 2
 #define FAMILY_IPV6 10
 
-struct way {
-	__u32 target;
-	__u8 enters; /* no fast path has dealt with the packet before */
-	__u8 egress;
-	__u8 reverse;
+/* One packet on its way through this program. */
+struct run {
+	struct xdp_md *ctx;
+	struct fast_packet *packet;
+	struct fast_counters *seen;
+	__u64 bytes;
+	__u16 tag;	  /* of a packet that goes to the socket of its queue, */
+	enum slow reason; /* and why it does */
+	__u8 is_first;	  /* no fast path has dealt with it before */
 };
+
+/* Beside XDP_ABORTED and so on. */
+#define TO_SOCKET 100
 
 /* Tags: see `Destination` in nf-manager/plan. */
 #define TAG_HOP (1 << 14)
 #define TAG_PORT (1 << 15)
 
-static __always_inline int to_socket(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen, __u16 tag,
-				     __u8 enters, enum slow reason)
+/* The slow path of this hop. */
+static __always_inline int slow(struct run *run, enum slow reason)
 {
+	run->tag = TAG_HOP | hop;
+	run->reason = reason;
+	return TO_SOCKET;
+}
+
+/* What this hop has dealt with, and there is no fast path where it goes. */
+static __always_inline int no_further(struct run *run, __u16 tag)
+{
+	run->is_first = 0;
+	run->tag = tag;
+	run->reason = SLOW_END;
+	return TO_SOCKET;
+}
+
+static __always_inline int to_kernel(struct run *run, enum kernel reason)
+{
+	run->seen->kernel[reason] += 1;
+	return XDP_PASS;
+}
+
+static __always_inline int to_socket(struct run *run)
+{
+	struct fast_packet *packet = run->packet;
 	__u16 way = (packet->egress + 1) & 0xff;
 
 	if (packet->reverse)
 		way |= STEER_WAY_REVERSE;
-	switch (hand_over(ctx, packet->sockets + ctx->rx_queue_index, tag, way)) {
+	switch (hand_over(run->ctx, packet->sockets + run->ctx->rx_queue_index, run->tag, way)) {
 	case NO_SOCKET:
-		if (enters) {
-			seen->kernel[KERNEL_NO_SOCKET] += 1;
-			return XDP_PASS;
-		}
-		seen->no_socket += 1;
+		if (run->is_first)
+			return to_kernel(run, KERNEL_NO_SOCKET);
+		run->seen->no_socket += 1;
 		return XDP_DROP;
 	case NO_ROOM:
 		/* Without a tag the packet enters its chain anew. */
-		if (!enters) {
-			seen->untagged += 1;
-			return XDP_DROP;
-		}
+		if (run->is_first)
+			break;
+		run->seen->untagged += 1;
+		return XDP_DROP;
 	}
-	seen->slow[reason] += 1;
+	run->seen->slow[run->reason & 7] += 1;
 	return XDP_REDIRECT;
 }
 
-/* The slow path of this hop. */
-static __always_inline int go_slow(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
-				   const struct way *way, enum slow reason)
+/* What becomes of packets that no rule matches, or that go to the slow path for another reason. */
+static __always_inline int not_found(struct run *run, enum slow reason)
 {
-	return to_socket(ctx, packet, seen, TAG_HOP | hop, way->enters, reason);
-}
-
-/* Where packets go that no rule matches. */
-static __always_inline int by_default(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
-				      const struct way *way, enum slow reason)
-{
-	if (misses_to_kernel && reason <= SLOW_FRAGMENT) {
-		seen->kernel[KERNEL_MISS] += 1;
-		return XDP_PASS;
-	}
-	return go_slow(ctx, packet, seen, way, reason);
+	if (misses_to_kernel && reason <= SLOW_FRAGMENT)
+		return to_kernel(run, KERNEL_MISS);
+	return slow(run, reason);
 }
 
 static __always_inline int has_port(__u32 port)
@@ -165,19 +184,27 @@ static __always_inline int has_port(__u32 port)
 	return port < 256 && chain_ports[port / 64] >> port % 64 & 1;
 }
 
-/* Works out where an action sends a packet; 0 if it sends it nowhere that there is. */
-static __always_inline int find_way(struct way *way, const struct fast_packet *packet, const struct fast_action *action)
+/* The end of the chain that a packet is heading for. */
+static __always_inline __u32 end_of_chain(__u8 egress, __u8 reverse)
 {
-	__u32 argument = action->argument;
+	if (egress != NO_PORT)
+		return TARGET_PORT << 16 | egress;
+	if (ends_by_kernel)
+		return TARGET_ROUTE << 16;
+	if (reverse || !right_count)
+		return TARGET_PORT << 16 | left;
+	/* Who leaves on the right of many has to say by which. */
+	return right_count == 1 ? TARGET_PORT << 16 | right : TARGET_NONE << 16;
+}
 
-	way->egress = packet->egress;
-	way->reverse = packet->reverse;
+/* Works out where an action sends a packet; 0 if that is nowhere. It is kept in `packets`, of which the kernel's verifier remembers
+ * nothing: else it would follow what comes next once for each target. */
+static __always_inline int find_way(struct fast_packet *packet, const struct fast_action *action)
+{
+	__u32 argument = action->argument, target;
+	__u8 egress = packet->egress, reverse = packet->reverse;
+
 	switch (action->then) {
-	case FAST_NEXT:
-		break;
-	case FAST_DROP:
-		way->target = TARGET_REASON << 16 | action->reason;
-		return action->reason < DROP_REASONS;
 	case FAST_REPLY:
 		argument = packet->ingress;
 		/* fall through */
@@ -185,64 +212,63 @@ static __always_inline int find_way(struct way *way, const struct fast_packet *p
 		if (!has_port(argument))
 			return 0;
 		/* A chain of one port has both its ends there; its packets run forward only. */
-		way->reverse = argument == left && right_count;
-		way->egress = argument;
+		reverse = argument == left && right_count;
+		egress = argument;
+		/* fall through */
+	case FAST_NEXT:
+		target = reverse ? next_reverse : next_forward;
 		break;
 	case FAST_OUTPUT:
 		if (argument >= output_count)
 			return 0;
-		way->target = outputs[argument & (OUTPUTS - 1)];
-		goto end;
+		target = outputs[argument & (OUTPUTS - 1)];
+		break;
+	case FAST_DROP:
+		if (action->reason >= DROP_REASONS)
+			return 0;
+		target = TARGET_REASON << 16 | action->reason;
+		break;
 	case FAST_SLOW:
-		way->target = TARGET_SLOW << 16;
-		return 1;
+		target = TARGET_SLOW << 16;
+		break;
 	case FAST_KERNEL:
-		way->target = (misses_to_kernel ? TARGET_KERNEL : TARGET_SLOW) << 16;
-		return 1;
+		target = (misses_to_kernel ? TARGET_KERNEL : TARGET_SLOW) << 16;
+		break;
 	default:
 		return 0;
 	}
-	way->target = way->reverse ? next_reverse : next_forward;
-end:
-	/* Who leaves on the right of many has to say by which. */
-	if (way->target >> 16 == TARGET_EGRESS && way->egress == NO_PORT) {
-		if (ends_by_kernel)
-			way->target = TARGET_ROUTE << 16;
-		else if (way->reverse || !right_count)
-			way->target = TARGET_PORT << 16 | left;
-		else if (right_count == 1)
-			way->target = TARGET_PORT << 16 | right;
-		else
-			return 0;
-	} else if (way->target >> 16 == TARGET_EGRESS) {
-		way->target = TARGET_PORT << 16 | way->egress;
-	}
-	return 1;
+	if (target >> 16 == TARGET_EGRESS)
+		target = end_of_chain(egress, reverse);
+	packet->target = target;
+	packet->next_egress = egress;
+	packet->next_reverse = reverse;
+	return target >> 16 != TARGET_NONE;
 }
 
-/* Whether it goes on: to a hop or out of the chain. */
-static __always_inline int is_onward(const struct way *way)
+/* Whether a packet goes on: to a hop or out of the chain. */
+static __always_inline int goes_on(const struct fast_packet *packet)
 {
-	__u32 kind = way->target >> 16;
+	__u32 kind = packet->target >> 16;
 
 	return kind == TARGET_HOP || kind == TARGET_PORT || kind == TARGET_ROUTE;
 }
 
-static __always_inline int transmit(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen, __u32 number,
-				    __u64 bytes)
+static __always_inline int transmit(struct run *run, __u32 number)
 {
 	struct port *port = bpf_map_lookup_elem(&ports, &number);
 
-	if (port && bytes <= port->most_bytes && bpf_redirect_map(&devices, number, XDP_ABORTED) == XDP_REDIRECT) {
-		seen->sent += 1;
-		return XDP_REDIRECT;
-	}
-	return to_socket(ctx, packet, seen, TAG_PORT | number, 0, SLOW_END);
+	if (!port || run->bytes > port->most_bytes ||
+	    bpf_redirect_map(&devices, number, XDP_ABORTED) != XDP_REDIRECT)
+		return no_further(run, TAG_PORT | number);
+	run->seen->sent += 1;
+	return XDP_REDIRECT;
 }
 
 /* Packets leave as the kernel would forward them; what takes more than that, it does itself. */
-static __always_inline int route(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen)
+static __always_inline int route(struct run *run)
 {
+	struct xdp_md *ctx = run->ctx;
+	struct fast_packet *packet = run->packet;
 	void *start = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethernet *ethernet = start;
 	struct ipv4 *v4 = (void *)(ethernet + 1);
@@ -275,10 +301,8 @@ static __always_inline int route(struct xdp_md *ctx, struct fast_packet *packet,
 		way.ipv4_dst = v4->dst;
 	}
 	found = bpf_fib_lookup(ctx, &way, sizeof(way), 0);
-	if (found == BPF_FIB_LKUP_RET_NO_NEIGH) {
-		seen->kernel[KERNEL_NO_NEIGHBOUR] += 1;
-		return XDP_PASS;
-	}
+	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
+		return to_kernel(run, KERNEL_NO_NEIGHBOUR);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS ||
 	    bpf_redirect_map(&interfaces, way.ifindex, XDP_ABORTED) != XDP_REDIRECT)
 		goto pass;
@@ -291,40 +315,40 @@ static __always_inline int route(struct xdp_md *ctx, struct fast_packet *packet,
 	}
 	__builtin_memcpy(ethernet->dst, way.dmac, sizeof(way.dmac));
 	__builtin_memcpy(ethernet->src, way.smac, sizeof(way.smac));
-	seen->sent += 1;
+	run->seen->sent += 1;
 	return XDP_REDIRECT;
 pass:
-	seen->kernel[KERNEL_NOT_FORWARDED] += 1;
-	return XDP_PASS;
+	return to_kernel(run, KERNEL_NOT_FORWARDED);
 }
 
-/* Sends a packet where it goes; `bytes` is its length. */
-static __always_inline int go(struct xdp_md *ctx, struct fast_packet *packet, struct fast_counters *seen,
-			      const struct way *way, __u64 bytes)
+/* Sends a packet where it goes. */
+static __always_inline int go(struct run *run)
 {
-	__u32 number = way->target & 0xffff;
+	struct fast_packet *packet = run->packet;
+	__u32 number = packet->target & 0xffff;
 
-	switch (way->target >> 16) {
+	switch (packet->target >> 16) {
 	case TARGET_SLOW:
-		return go_slow(ctx, packet, seen, way, SLOW_ASKED);
+		return slow(run, SLOW_ASKED);
 	case TARGET_KERNEL:
-		seen->kernel[KERNEL_ASKED] += 1;
-		return XDP_PASS;
+		return to_kernel(run, KERNEL_ASKED);
 	case TARGET_REASON:
-		seen->dropped[number & (DROP_REASONS - 1)] += 1;
+		run->seen->dropped[number & (DROP_REASONS - 1)] += 1;
 		return XDP_DROP;
 	case TARGET_DROP:
-		seen->discarded += 1;
+		run->seen->discarded += 1;
 		return XDP_DROP;
 	}
-	packet->egress = way->egress;
-	packet->reverse = way->reverse;
-	if (way->target >> 16 == TARGET_ROUTE)
-		return route(ctx, packet, seen);
-	if (way->target >> 16 == TARGET_PORT)
-		return transmit(ctx, packet, seen, number, bytes);
-	bpf_tail_call(ctx, &stages, number);
-	return to_socket(ctx, packet, seen, TAG_HOP | number, 0, SLOW_END);
+	packet->egress = packet->next_egress;
+	packet->reverse = packet->next_reverse;
+	switch (packet->target >> 16) {
+	case TARGET_ROUTE:
+		return route(run);
+	case TARGET_PORT:
+		return transmit(run, number);
+	}
+	bpf_tail_call(run->ctx, &stages, number);
+	return no_further(run, TAG_HOP | number);
 }
 
 #endif

@@ -1,3 +1,9 @@
-//! Fast paths of functions in the kernel, packet by packet.
+//! The fast paths of functions in the kernel, packet by packet, against what rules mean.
 
-mod first;
+mod chain;
+mod connections;
+mod drawn;
+mod ends;
+mod lab;
+mod limits;
+mod model;

@@ -55,6 +55,12 @@ impl Key {
         (self.rest >> 8) as u8
     }
 
+    /// Outermost VLAN.
+    #[cfg(feature = "ndpi")]
+    pub(crate) fn vid(&self) -> u16 {
+        (self.rest >> 16) as u16
+    }
+
     /// Whether the packet is IPv6.
     #[inline]
     pub(crate) fn is_ipv6(&self) -> bool {

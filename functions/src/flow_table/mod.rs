@@ -123,6 +123,14 @@ impl<V> FlowTable<V> {
         self.slab.get(slot)
     }
 
+    /// All flows.
+    #[cfg(feature = "ndpi")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
+        (0..self.slab.high_water() as u32)
+            .filter_map(|slot| self.slab.get(slot))
+            .map(|entry| (&entry.key, &entry.value))
+    }
+
     /// The entry in a slot, to change.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Entry<V>> {
@@ -231,6 +239,19 @@ impl<V> FlowTable<V> {
     /// Reclaims flows whose time is up among the next [`SWEEP_SLOTS`] slots. `ended` is told each one.
     pub(crate) fn sweep(&mut self, now_ns: u64, ended: impl FnMut(&V)) {
         self.reclaim(SWEEP_SLOTS, now_ns, ended);
+    }
+
+    /// The same, but a flow for which `keep` names a later end stays until then.
+    #[cfg(feature = "ndpi")]
+    pub(crate) fn sweep_unless(&mut self, now_ns: u64, mut keep: impl FnMut(&Key, &mut V) -> Option<u64>) {
+        for _ in 0..SWEEP_SLOTS.min(self.slab.high_water()) {
+            let slot = self.slab.next_slot();
+            let Some(entry) = self.slab.get_mut(slot).filter(|entry| entry.expires_ns <= now_ns) else { continue };
+            match keep(&entry.key, &mut entry.value) {
+                Some(later_ns) => entry.expires_ns = later_ns,
+                None => drop(self.remove(slot)),
+            }
+        }
     }
 
     fn reclaim(&mut self, slots: usize, now_ns: u64, mut ended: impl FnMut(&V)) {

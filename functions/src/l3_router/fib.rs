@@ -61,6 +61,8 @@ pub(super) struct Fib {
     default4: Option<u16>,
     prefixes: usize,
     ports: usize,
+    /// How often the way of packets that were being sent on has changed.
+    pub(super) changes: u64,
 }
 
 impl Fib {
@@ -84,6 +86,7 @@ impl Fib {
             default4: None,
             prefixes: 0,
             ports: checked.interfaces.len(),
+            changes: 0,
         };
         let prefixes = fib.prefixes(checked, resolve, gateway)?;
         fib.prefixes = prefixes.len();
@@ -230,6 +233,7 @@ impl Fib {
     /// before, it now leads straight to this hop.
     pub(super) fn ready(&mut self, hop: u16, dst: [u8; 6], interface: &Interface) {
         let entry = &mut self.hops[usize::from(hop)];
+        self.changes += u64::from(entry.ready_mtu != 0 && entry.macs[..6] != dst);
         entry.macs[..6].copy_from_slice(&dst);
         entry.macs[6..].copy_from_slice(&interface.mac);
         (entry.ready_mtu, entry.port, entry.kind) = (interface.mtu, interface.port, Kind::Neighbour);
@@ -251,6 +255,7 @@ impl Fib {
 
     /// The neighbour's link address is no longer known.
     pub(super) fn unready(&mut self, hop: u16) {
+        self.changes += 1;
         self.hops[usize::from(hop)].ready_mtu = 0;
         self.copy_default(hop);
     }

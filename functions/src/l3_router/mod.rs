@@ -30,6 +30,11 @@
 //! big (IPv4 with DF, IPv6 always), port unreachable for TCP and UDP to the router itself. They are sent from the
 //! ingress port's address and share `icmp_errors_per_s`. IPv4 packets without DF that are too big are fragmented.
 //!
+//! **Fast path** (`mode: reactive`). From its second packet on, a flow is sent on in the kernel, the way the last packet here went: link
+//! addresses, TTL, port. A change of routes or neighbours voids all flows at once. Packets with a TTL that ends, above the
+//! egress MTU, ICMP and fragments come here. In the kernel a packet is told by addresses and ports alone: its destination link
+//! address, IPv4 options and header checksum are not looked at again.
+//!
 //! **Neighbours** are asked for with ARP and neighbour discovery, three times with growing pauses; meanwhile up to eight
 //! packets each and `max_held` in all wait. Ready ones are asked again after `neighbour_refresh_s`. Only neighbours that
 //! packets asked for are ever entered, see `neighbours.rs`. A change of configuration keeps what was learned.
@@ -43,6 +48,7 @@
 
 mod config;
 mod draft;
+mod fast;
 mod fib;
 mod fragment;
 mod local;
@@ -56,9 +62,11 @@ pub use config::{Address, Config, Neighbour, RouteEntry, RouteFields, RoutesFile
 
 use config::Interface;
 use draft::{Allowance, Draft};
+use fast::Fast;
 use fib::Fib;
 use lpm4::Near;
 use middlenet_sdk::BURST;
+use middlenet_sdk::fast_path::Shape;
 use middlenet_sdk::prelude::*;
 use neighbours::Neighbours;
 use serde_json::{Value, json};
@@ -71,6 +79,7 @@ const SHOWN_NEIGHBOURS: usize = 100;
 /// The function; see the module's documentation.
 pub struct L3Router {
     fib: Fib,
+    fast: Fast,
     neighbours: Neighbours,
     interfaces: Vec<Interface>,
     /// For each port the destination link address it takes, as the first 8 bytes of a frame under a mask.
@@ -133,6 +142,7 @@ const PLAIN_IPV6_BYTES: usize = 54;
 
 impl NetworkFunction for L3Router {
     type Config = Config;
+    const FAST_PATH: Shape = fast::SHAPE;
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let checked = config.check(init)?;
@@ -152,6 +162,7 @@ impl NetworkFunction for L3Router {
         }
         Ok(Self {
             fib,
+            fast: Fast::new(init.fast_path()),
             neighbours,
             interfaces: checked.interfaces,
             stations,
@@ -171,6 +182,7 @@ impl NetworkFunction for L3Router {
             self.process_some(burst, start, count);
             start += count;
         }
+        self.fast.follow(burst, self.fib.changes, &self.interfaces);
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
@@ -179,11 +191,15 @@ impl NetworkFunction for L3Router {
             burst.resume(orphan).drop(DropReason::NO_NEIGHBOUR);
         }
         self.advance_neighbours(burst, now);
+        self.fast.follow(burst, self.fib.changes, &self.interfaces);
+        self.fast.sweep();
         self.counters.neighbours.set(self.neighbours.known().count() as u64);
         self.counters.held.set(self.neighbours.held() as u64);
     }
 
     fn inherit(&mut self, previous: Self) {
+        // It went on with its work after this one was made.
+        self.fast.clear();
         let (old, now) = (previous.interfaces, &self.interfaces);
         let keep = |(port, address)| {
             let name = &old.iter().find(|interface| interface.port == port)?.name;

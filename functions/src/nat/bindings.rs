@@ -6,6 +6,7 @@
 //! address (RFC 4787 REQ-2, "paired").
 
 use super::config::Scheme;
+use super::fast::{Fast, Pace};
 use super::ports::Ports;
 use crate::firewall::prefix::is_mapped;
 use crate::flow_table::{Index, Key, Progress, SWEEP_SLOTS, Slab};
@@ -41,6 +42,7 @@ pub(super) struct Session {
     pub(super) progress: Progress,
     /// Whether the other end is an inside host, too.
     pub(super) hairpin: bool,
+    pub(super) pace: Pace,
 }
 
 /// An inside address.
@@ -85,6 +87,8 @@ pub(super) struct Bindings {
     ports_per_host: u32,
     sessions_per_host: u32,
     choices: u64,
+    /// Keys of sessions that have ended and may still be in the fast path.
+    ended: Vec<(Key, Key)>,
 }
 
 fn endpoint_key(protocol: u8, endpoint: (u128, u16)) -> Key {
@@ -124,6 +128,7 @@ impl Bindings {
             ports_per_host: scheme.ports_per_host,
             sessions_per_host: scheme.sessions_per_host,
             choices: 0,
+            ended: Vec::new(),
         };
         for &(protocol, outside, outside_port, inside, inside_port) in &scheme.forwards {
             let Ok(pool) = scheme.pool.binary_search(&outside) else { continue };
@@ -269,6 +274,7 @@ impl Bindings {
             mapping,
             progress: Progress::default(),
             hairpin: self.in_pool(key.b),
+            pace: Pace::default(),
         };
         let Some(slot) = self.sessions.insert(session) else {
             self.unmap_if_idle(mapping);
@@ -358,6 +364,9 @@ impl Bindings {
     /// Ends a session, and its mapping if it was the last one.
     fn end(&mut self, slot: u32) {
         let Some(session) = self.sessions.remove(slot) else { return };
+        if session.pace.is_fast {
+            self.ended.push((session.inside, session.outside));
+        }
         self.by_inside.remove(self.by_inside.seed().hash(&session.inside), slot);
         self.by_outside.remove(self.by_outside.seed().hash(&session.outside), slot);
         if let Some(mapping) = self.mappings.get_mut(session.mapping) {
@@ -394,17 +403,36 @@ impl Bindings {
         self.hosts.remove(slot);
     }
 
-    /// Ends sessions whose time is up among the next slots.
-    pub(super) fn tick(&mut self, now_ns: u64) {
-        self.sweep(SWEEP_SLOTS, now_ns);
+    /// Ends sessions whose time is up among the next slots, and renews those that are in use in the fast path.
+    pub(super) fn tick(&mut self, fast: &Fast, now_ns: u64) {
+        for _ in 0..SWEEP_SLOTS.min(self.sessions.high_water()) {
+            let slot = self.sessions.next_slot();
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            if let Some(end_ns) = fast.renewed(session, now_ns) {
+                session.expires_ns = end_ns;
+            }
+            self.end_if_over(slot, now_ns);
+        }
     }
 
     fn sweep(&mut self, slots: usize, now_ns: u64) {
         for _ in 0..slots.min(self.sessions.high_water()) {
             let slot = self.sessions.next_slot();
-            if self.sessions.get(slot).is_some_and(|session| session.expires_ns <= now_ns) {
-                self.end(slot);
-            }
+            self.end_if_over(slot, now_ns);
+        }
+    }
+
+    fn end_if_over(&mut self, slot: u32, now_ns: u64) {
+        if self.sessions.get(slot).is_some_and(|session| session.expires_ns <= now_ns) {
+            self.end(slot);
+        }
+    }
+
+    /// Tells the fast path which sessions have ended since the last call.
+    #[inline]
+    pub(super) fn tell_ended(&mut self, fast: &Fast) {
+        for (inside, outside) in self.ended.drain(..) {
+            fast.remove(&inside, &outside);
         }
     }
 }

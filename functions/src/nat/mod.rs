@@ -26,7 +26,13 @@
 //! (`proxy_arp`). Link addresses are otherwise left alone: an `l3-router` beside it sets them. IPv6 passes untouched unless the
 //! pool has IPv6 addresses.
 //!
-//! **Counters.** `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
+//! **Fast path** (`mode: reactive`). Open TCP sessions and UDP sessions with a second packet are translated in the kernel, in both
+//! directions, as long as they are in use and their time-out is 20 seconds or more; their FIN and RST come here. ICMP,
+//! fragments, hairpinned and VLAN-tagged packets always come here. Sessions live as long as without it, or up to half a time-out longer.
+//! In the kernel a packet is told by addresses and ports, not by the port it came in by: hosts that forge both ends' must be
+//! stopped before.
+//!
+//! **Counters** of packets that came here; the report has those of the fast path, which replicas share. `outbound`, `inbound`, `hairpinned`, `icmp-errors`, `unsolicited`, `exhausted`, `host-limited`, `no-session`,
 //! `untranslatable`; gauges `sessions`, `mappings`, `hosts`.
 //!
 //! **Change of configuration.** State stays if pool, ports, sources, forwards and limits stay the same; else it starts afresh.
@@ -37,7 +43,11 @@
 
 mod bindings;
 mod config;
+mod counters;
 mod errors;
+mod fast;
+#[cfg(test)]
+mod fast_tests;
 mod neighbours;
 mod ports;
 #[cfg(test)]
@@ -50,7 +60,10 @@ use crate::firewall::prefix::{address_of, is_mapped};
 use crate::flow_table::{Class, FragmentTable, Icmp, Key, Probe};
 use bindings::{Bindings, Refusal};
 use config::Scheme;
+use counters::{Counters, Reasons};
+use fast::Fast;
 use middlenet_sdk::BURST;
+use middlenet_sdk::fast_path::{Mode, Shape};
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::rewrite::{self, Side};
 use middlenet_sdk::wire::{Layers, TcpFlags, protocol};
@@ -73,6 +86,7 @@ pub struct Nat {
     unsolicited: Unsolicited,
     timeouts: Lifetimes,
     bindings: Bindings,
+    fast: Fast,
     /// Which side of a fragmented packet changes, and to what address.
     fragments: FragmentTable<(bool, u128)>,
     /// What the first passes over a burst found.
@@ -99,31 +113,9 @@ struct Lifetimes {
     icmp_ns: u64,
 }
 
-struct Counters {
-    outbound: Counter,
-    inbound: Counter,
-    hairpinned: Counter,
-    icmp_errors: Counter,
-    unsolicited: Counter,
-    exhausted: Counter,
-    host_limited: Counter,
-    no_session: Counter,
-    untranslatable: Counter,
-    sessions: Counter,
-    mappings: Counter,
-    hosts: Counter,
-}
-
-struct Reasons {
-    unsolicited: DropReason,
-    exhausted: DropReason,
-    host_limit: DropReason,
-    no_session: DropReason,
-    fragment: DropReason,
-}
-
 impl NetworkFunction for Nat {
     type Config = Config;
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(fast::FLOWS).classes(fast::CLASSES);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let scheme = config.scheme(init)?;
@@ -131,48 +123,28 @@ impl NetworkFunction for Nat {
         for port in &scheme.inside {
             is_inside[usize::from(port.0)] = true;
         }
-        let counters = Counters {
-            outbound: init.counter("outbound", "packets translated on the way out"),
-            inbound: init.counter("inbound", "packets translated on the way in"),
-            hairpinned: init.counter("hairpinned", "packets between inside hosts by outside addresses"),
-            icmp_errors: init.counter("icmp-errors", "ICMP errors translated with what they quote"),
-            unsolicited: init.counter("unsolicited", "packets from outside that no mapping wants"),
-            exhausted: init.counter("exhausted", "packets refused for want of an outside port or of table space"),
-            host_limited: init.counter("host-limited", "packets refused because their host has its share"),
-            no_session: init.counter("no-session", "packets that neither begin nor belong to a session"),
-            untranslatable: init.counter("untranslatable", "malformed packets, other protocols, lone fragments"),
-            sessions: init.gauge("sessions", "sessions in the table"),
-            mappings: init.gauge("mappings", "outside ports in use, forwards included"),
-            hosts: init.gauge("hosts", "inside hosts with sessions"),
-        };
-        let reasons = Reasons {
-            unsolicited: init.drop_reason("unsolicited", "from outside, and no mapping wants it"),
-            exhausted: init.drop_reason("ports-exhausted", "no outside port is free"),
-            host_limit: init.drop_reason("host-limit", "the inside host has its share of ports or sessions"),
-            no_session: init.drop_reason("no-session", "neither begins nor belongs to a session"),
-            fragment: init
-                .drop_reason("fragment-unknown", "fragment whose first fragment was not translated before it"),
-        };
         let seconds = |s: u64| s.saturating_mul(1_000_000_000);
+        let timeouts = Lifetimes {
+            established_ns: seconds(config.timeouts.tcp_established_s),
+            transitory_ns: seconds(config.timeouts.tcp_transitory_s),
+            udp_ns: seconds(config.timeouts.udp_s),
+            icmp_ns: seconds(config.timeouts.icmp_s),
+        };
         Ok(Self {
             bindings: Bindings::new(&scheme),
+            fast: Fast::new(init.fast_path(), timeouts, scheme.sessions),
             is_inside,
             macs: init.ports().to_vec(),
             filtering: config.filtering,
             hairpin: config.hairpin,
             proxy_arp: config.proxy_arp,
             unsolicited: config.unsolicited,
-            timeouts: Lifetimes {
-                established_ns: seconds(config.timeouts.tcp_established_s),
-                transitory_ns: seconds(config.timeouts.tcp_transitory_s),
-                udp_ns: seconds(config.timeouts.udp_s),
-                icmp_ns: seconds(config.timeouts.icmp_s),
-            },
+            timeouts,
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             probed: vec![Probed::default(); BURST],
             scheme,
-            counters,
-            reasons,
+            counters: Counters::new(init),
+            reasons: Reasons::new(init),
         })
     }
 
@@ -207,11 +179,14 @@ impl NetworkFunction for Nat {
             }
         }
         self.probed = probed;
+        self.bindings.tell_ended(&self.fast);
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
-        self.bindings.tick(now_ns);
+        self.bindings.tick(&self.fast, now_ns);
+        self.bindings.tell_ended(&self.fast);
+        self.fast.sweep();
         self.fragments.sweep(now_ns);
         self.counters.sessions.set(self.bindings.sessions() as u64);
         self.counters.mappings.set(self.bindings.mappings() as u64);
@@ -219,6 +194,8 @@ impl NetworkFunction for Nat {
     }
 
     fn inherit(&mut self, previous: Self) {
+        // It went on with its work after this one was made.
+        self.fast.clear();
         if previous.scheme == self.scheme {
             self.bindings = previous.bindings;
             self.fragments = previous.fragments;
@@ -232,6 +209,7 @@ impl NetworkFunction for Nat {
             "mappings": self.bindings.mappings(),
             "hosts": self.bindings.hosts(),
             "pool_addresses": self.scheme.pool.len(),
+            "fast_path": self.fast.report(),
         })
     }
 }
@@ -250,6 +228,7 @@ impl Nat {
         }
         let session = self.bindings.at_mut(*slot, &probe.key, *from_inside, now_ns)?;
         let (side, address, port) = Self::by_session(session, probe, *from_inside, &self.timeouts, now_ns)?;
+        self.fast.seen(session, probe, now_ns);
         if !translate(packet.data_mut(), probe, side, address, port) {
             return Some(self.untranslatable(DropReason::UNSUPPORTED));
         }

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-const IN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-const IN2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
-const OUT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-const POOL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-const ACK: TcpFlags = TcpFlags::ACK;
-const SYN: TcpFlags = TcpFlags::SYN;
+pub(super) const IN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+pub(super) const IN2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+pub(super) const OUT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(super) const ACK: TcpFlags = TcpFlags::ACK;
+pub(super) const SYN: TcpFlags = TcpFlags::SYN;
 
-fn with(more: Value) -> Value {
+pub(super) fn with(more: Value) -> Value {
     let mut config = json!({"inside": "left", "pool": "203.0.113.1"});
     for (key, value) in more.as_object().unwrap() {
         config[key] = value.clone();
@@ -52,11 +52,11 @@ fn key(src: impl Into<IpAddr>, src_port: u16, dst: impl Into<IpAddr>, dst_port: 
     FlowKey::new(src.into(), src_port, dst.into(), dst_port, protocol).unwrap()
 }
 
-fn udp(src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16) -> Vec<u8> {
+pub(super) fn udp(src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16) -> Vec<u8> {
     PacketBuilder::new().ipv4(src, dst).udp(src_port, dst_port).payload(b"seven b").build()
 }
 
-fn tcp(src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16, flags: TcpFlags) -> Vec<u8> {
+pub(super) fn tcp(src: Ipv4Addr, src_port: u16, dst: Ipv4Addr, dst_port: u16, flags: TcpFlags) -> Vec<u8> {
     PacketBuilder::new().ipv4(src, dst).tcp(src_port, dst_port, flags).payload(b"odd").build()
 }
 

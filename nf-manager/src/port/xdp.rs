@@ -73,8 +73,11 @@ impl XdpQueue {
     /// Sums what the kernel counted at these queues.
     pub(crate) fn count(queues: &[Self], counters: &PortCounters) {
         let mut sums = [0; 3];
-        for statistics in queues.iter().filter_map(|queue| queue.socket.statistics().ok()) {
-            sums[0] += statistics.rx_fill_ring_empty_descs + statistics.rx_dropped;
+        for (queue, statistics) in queues.iter().filter_map(|queue| Some((queue, queue.socket.statistics().ok()?))) {
+            sums[0] += statistics.rx_dropped;
+            if queue.socket.zero_copy() {
+                sums[0] += statistics.rx_fill_ring_empty_descs;
+            }
             sums[1] += statistics.rx_ring_full;
             sums[2] += statistics.rx_invalid_descs + statistics.tx_invalid_descs;
         }

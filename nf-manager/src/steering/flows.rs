@@ -24,7 +24,7 @@ pub(crate) struct Diversion {
 }
 
 /// What a worker is told of a flow: nothing to leave it to the rules again.
-pub(crate) type Diverted = (FlowKey, Option<Diversion>);
+pub(crate) type Diverted = (Flow, Option<Diversion>);
 
 /// The key of a flow that a function named; none if its addresses are of two versions.
 pub(super) fn key(flow: &SteeredFlow) -> Option<FlowKey> {
@@ -32,7 +32,7 @@ pub(super) fn key(flow: &SteeredFlow) -> Option<FlowKey> {
     Some(FlowKey { vid: flow.vlan, ..key })
 }
 
-/// The same for the XDP program.
+/// The same as XDP programs and workers know it.
 pub(super) fn flow(key: &FlowKey) -> Flow {
     Flow {
         vlan: key.vid,

@@ -43,11 +43,9 @@ impl RuleSet {
 
     /// Decides about a packet, and counts it.
     #[inline]
-    pub(crate) fn decide(&self, worker: u8, packet: &[u8]) -> Action {
-        // As in XDP: what is no Ethernet frame goes nowhere.
-        let Some(head) = Head::parse(packet) else { return Action::Drop };
+    pub(crate) fn decide(&self, worker: u8, head: &Head, packet: &[u8]) -> Action {
         let rules = self.tables.rules();
-        let rule = self.tables.first_match(&head);
+        let rule = self.tables.first_match(head);
         if let Some(decided) = self.decided[usize::from(worker)].get(rule.unwrap_or(rules.len())) {
             decided.pkts.add(1);
             decided.bytes.add(packet.len() as u64);
@@ -62,7 +60,7 @@ impl RuleSet {
     }
 
     /// Packets and bytes by rule, the default last.
-    pub(super) fn counts(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
         let sum = |rule: usize, count: fn(&Decided) -> &Count| -> u64 {
             self.decided.iter().map(|worker| count(&worker[rule]).get()).sum()
         };

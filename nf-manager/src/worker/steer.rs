@@ -8,8 +8,7 @@ use crate::steering::Diverted;
 use middlenet_bpf::{META_BYTES, Mark, take_mark};
 use middlenet_plan::{Destination, Target};
 use middlenet_shm::Descriptor;
-use middlenet_steer::Action;
-use middlenet_wire::FlowKey;
+use middlenet_steer::{Action, Flow, Head};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -68,32 +67,28 @@ impl Worker<'_> {
 
     fn way(&self, at: usize, descriptor: &Descriptor) -> Way {
         let source = &self.sources[at];
-        let action = match &source.steering {
-            Steering::Marked(rules) => match self.mark(descriptor).filter(|mark| rules.knows(mark.tag)) {
-                Some(mark) => match Destination::of(mark.tag) {
-                    // A mark that no fast path makes is a function's doing: its packet goes by the rules.
-                    Destination::Hop(hop) => match self.journey(source.port, hop, mark) {
-                        Some(journey) => return Way::On(hop, journey),
-                        None => rules.decide(self.id, self.buffers.bytes(descriptor)),
-                    },
-                    _ => Action::Tag(mark.tag),
-                },
-                None => rules.decide(self.id, self.buffers.bytes(descriptor)),
-            },
-            Steering::Rules(rules) => match source.diversion(self.buffers.bytes(descriptor)) {
-                Some(action) => action,
-                None => rules.decide(self.id, self.buffers.bytes(descriptor)),
-            },
-            // A port of several chains has rules; see `check`.
-            Steering::None => return Way::Lost(PortLoss::NoDestination),
+        let packet = self.buffers.bytes(descriptor);
+        let mut mark = match &source.steering {
+            Steering::Marked(rules) => self.mark(descriptor).filter(|mark| rules.knows(mark.tag)),
+            Steering::Rules(_) | Steering::None => None,
         };
-        match action {
-            Action::Tag(tag) => match Destination::of(tag) {
+        if let Some(made) = mark
+            && let Destination::Hop(hop) = Destination::of(made.tag)
+        {
+            // A mark that no fast path makes is a function's doing: its packet goes by the rules.
+            match self.journey(source.port, hop, made) {
+                Some(journey) => return Way::On(hop, journey),
+                None => mark = None,
+            }
+        }
+        match source.action(self.id, packet, mark.map(|mark| mark.tag)) {
+            Some(Action::Tag(tag)) => match Destination::of(tag) {
                 Destination::Port(NO_PORT) => Way::Lost(PortLoss::NoDestination),
                 destination => Way::Into(destination),
             },
-            Action::Drop => Way::Lost(PortLoss::Rule),
-            Action::Kernel => Way::Lost(PortLoss::ToKernel),
+            Some(Action::Drop) => Way::Lost(PortLoss::Rule),
+            Some(Action::Kernel) => Way::Lost(PortLoss::ToKernel),
+            None => Way::Lost(PortLoss::NoDestination),
         }
     }
 
@@ -142,14 +137,102 @@ impl Worker<'_> {
 }
 
 impl Source {
+    /// What becomes of a packet; `tag` is what the XDP program has put in front of it.
+    #[inline]
+    fn action(&self, worker: u8, packet: &[u8], tag: Option<u16>) -> Option<Action> {
+        let rules = match &self.steering {
+            Steering::Marked(rules) => match tag.filter(|&tag| rules.knows(tag)) {
+                Some(tag) => return Some(Action::Tag(tag)),
+                // Flows are known to the program alone.
+                None => rules,
+            },
+            Steering::Rules(rules) => rules,
+            // A port of several chains has rules; see `check`.
+            Steering::None => return None,
+        };
+        // As in XDP: what is no Ethernet frame goes nowhere.
+        let Some(head) = Head::parse(packet) else { return Some(Action::Drop) };
+        Some(self.diversion(&head).unwrap_or_else(|| rules.decide(worker, &head, packet)))
+    }
+
     /// What a function has made of a packet's flow, if anything; looked for only while there are such flows.
     #[inline]
-    fn diversion(&self, packet: &[u8]) -> Option<Action> {
+    fn diversion(&self, head: &Head) -> Option<Action> {
         if self.diverted.is_empty() {
             return None;
         }
-        let diversion = self.diverted.get(&FlowKey::parse(packet)?)?;
+        let diversion = self.diverted.get(&Flow::of(head)?)?;
         diversion.pkts.fetch_add(1, Ordering::Relaxed);
         Some(diversion.action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steering::{Diversion, RuleSet};
+    use middlenet_steer::{Match, PortRange, Rule, Tables};
+    use middlenet_wire::{PacketBuilder, TcpFlags};
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn packet() -> Vec<u8> {
+        let addresses = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        PacketBuilder::new().ipv4(addresses.0, addresses.1).tcp(1000, 80, TcpFlags::SYN).build()
+    }
+
+    /// Port 80 goes to tag 5, other packets to tag 6; functions may steer to tag 7, and have done so with that packet's flow.
+    fn source(steering: fn(Arc<RuleSet>) -> Steering) -> (Source, Arc<RuleSet>) {
+        let matches = Match { dst_ports: vec![PortRange::from(80)], ..Match::default() };
+        let rule = Rule { name: "web".into(), matches, action: Action::Tag(5) };
+        let tables = Tables::compile(&[rule], Action::Tag(6)).unwrap();
+        let rules = Arc::new(RuleSet::new(tables, 1, [Action::Tag(7)].into_iter()));
+        let diversion = Diversion {
+            action: Action::Tag(7),
+            expires: Instant::now() + Duration::from_secs(60),
+            pkts: Arc::default(),
+        };
+        let flow = Flow::of(&Head::parse(&packet()).unwrap()).unwrap();
+        let diverted = HashMap::from([(flow, diversion)]);
+        let steering = steering(Arc::clone(&rules));
+        (Source { port: 0, open: true, bursts: 1, entries: Vec::new(), steering, diverted }, rules)
+    }
+
+    /// What lies in front of a packet may have been written by anybody who has the memory.
+    #[test]
+    fn a_forged_tag_is_refused() {
+        let (mut source, _rules) = source(Steering::Marked);
+        source.diverted.clear();
+        let of = |tag: Option<u16>| source.action(0, &packet(), tag);
+        for known in [5, 6, 7] {
+            assert_eq!(of(Some(known)), Some(Action::Tag(known)));
+        }
+        for forged in [0, 1, 4, 8, 0x8000, u16::MAX] {
+            assert_eq!(of(Some(forged)), Some(Action::Tag(5)), "by the rules, as one without a tag");
+        }
+        assert_eq!(of(None), Some(Action::Tag(5)));
+        assert_eq!(source.action(0, &packet()[..13], None), Some(Action::Drop));
+    }
+
+    #[test]
+    fn an_untagged_packet_with_a_flow_goes_by_the_rules() {
+        let (mut marked, rules) = source(Steering::Marked);
+        marked.diverted.clear();
+        assert_eq!(marked.action(0, &packet(), None), Some(Action::Tag(5)));
+        assert_eq!(rules.counts()[0].0, 1);
+        let (by_worker, rules) = source(Steering::Rules);
+        assert_eq!(by_worker.action(0, &packet(), Some(5)), Some(Action::Tag(7)));
+        assert_eq!(rules.counts()[0].0, 0);
+    }
+
+    #[test]
+    fn fragments_of_a_steered_flow_go_by_the_rules() {
+        let (source, _rules) = source(Steering::Rules);
+        let mut fragment = packet();
+        fragment[20] = 0x20;
+        assert_eq!(source.action(0, &fragment, None), Some(Action::Tag(5)), "the first shows its ports");
+        fragment[21] = 1;
+        assert_eq!(source.action(0, &fragment, None), Some(Action::Tag(6)));
     }
 }

@@ -25,7 +25,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(50);
 /// What the kernel counted at a socket since it was bound (`XDP_STATISTICS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct XskStatistics {
-    /// Received packets dropped for another reason than the next ones, such as a packet longer than a buffer.
+    /// Received packets dropped for another reason than a full receive ring, such as a packet longer than a buffer. In copy mode
+    /// those that found the fill ring empty are among them.
     pub rx_dropped: u64,
     /// Entries of the fill ring that named no buffer.
     pub rx_invalid_descs: u64,
@@ -33,7 +34,7 @@ pub struct XskStatistics {
     pub tx_invalid_descs: u64,
     /// Received packets dropped because the receive ring was full.
     pub rx_ring_full: u64,
-    /// Received packets dropped because the fill ring was empty.
+    /// Times that the kernel found the fill ring empty; in copy mode, each is a packet.
     pub rx_fill_ring_empty_descs: u64,
     /// Times that the kernel found the transmit ring empty.
     pub tx_ring_empty_descs: u64,

@@ -78,6 +78,12 @@ impl<'a> Checker<'a> {
                 Some("remove `placement`, it runs as a process".into()),
             );
         } else if self.placement(chain, entry) == Placement::Inline && !matches!(self.traffic, Traffic::Captures(_)) {
+            let registration = self.registry.iter().find(|r| r.name == entry.function);
+            if let Some(why) = registration.and_then(|r| r.process_only) {
+                let message = format!("`{}` must not run inline: {why}", entry.function);
+                let hint = "add `placement: process` beside `config:`: there it is confined";
+                self.problem(entry.name_span.clone(), message, Some(hint.into()));
+            }
             if options.replicas.is_some_and(|n| n > 1) {
                 let message = "replicas are processes, but this function is placed inline";
                 let hint = "add `placement: process`, or remove `replicas`";

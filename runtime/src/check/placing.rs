@@ -21,9 +21,8 @@ impl Checker<'_> {
     /// Whether the kernel keeps what DPDK does not ask of this device for: a NIC that splits natively, by PCI address or name, or a
     /// `net_tap` that takes packets from another interface.
     fn splits_by_flows(&self, device: &str) -> bool {
-        let mut parts = device.split(',');
-        let name = parts.next().unwrap_or_default();
-        name.starts_with("net_tap") && parts.any(|part| part.starts_with("remote="))
+        let name = device.split(',').next().unwrap_or_default();
+        tap_remote(device).is_some()
             || self.network().and_then(|network| network.find(name)).is_some_and(|nic| nic.splits_by_flows())
     }
 
@@ -34,6 +33,7 @@ impl Checker<'_> {
         manager: &mut ManagerPlan,
         vf_ports: &[VfPort],
         wishes: &mut [PfWish],
+        notes: &mut Vec<String>,
     ) -> Vec<PlacedPort> {
         let mut placed = Vec::new();
         for (id, port) in (0..).zip(&mut manager.ports) {
@@ -52,6 +52,12 @@ impl Checker<'_> {
                 }
             };
             port.isolated = isolated;
+            if isolated && steering.rules.iter().any(|rule| rule.matches.vlans.contains(&0)) {
+                notes.push(format!(
+                    "steering of `{}`: to its NIC, a priority tag (VLAN 0) is a tag: packets that have one are left to the kernel",
+                    port.name
+                ));
+            }
             let refused = places.iter().enumerate().filter_map(|(rule, place)| Some((rule, place.as_ref().err()?)));
             for (rule, why) in refused {
                 self.not_placed(&port.name, steering, rule, why);
@@ -115,6 +121,13 @@ impl Checker<'_> {
             native_split: false,
         }
     }
+}
+
+/// The interface that a `net_tap` takes packets from.
+pub(crate) fn tap_remote(device: &str) -> Option<&str> {
+    let mut parts = device.split(',');
+    parts.next().filter(|name| name.starts_with("net_tap"))?;
+    parts.find_map(|part| part.strip_prefix("remote="))
 }
 
 /// The rules speak of packets on the wire. To a VF in a VLAN they come without its tag: what asks for the tag asks for nothing more, and

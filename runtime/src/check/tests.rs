@@ -67,6 +67,19 @@ impl NetworkFunction for Plain {
     fn process(&mut self, _: &mut Burst<'_>) {}
 }
 
+struct Apart;
+
+impl NetworkFunction for Apart {
+    type Config = Empty;
+    const PROCESS_ONLY: Option<&'static str> = Some("it trusts nobody");
+
+    fn new(_: Empty, _: &mut Init) -> Result<Self, ConfigError> {
+        Ok(Self)
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {}
+}
+
 /// Nothing.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -119,6 +132,7 @@ fn registry() -> Vec<Registration> {
     vec![
         Registration::named::<Gate>("gate", "lets some pass"),
         Registration::named::<Plain>("monitor", "counts"),
+        Registration::named::<Apart>("apart", "has a process of its own"),
         Registration::named::<fast_paths::Hybrid>("hybrid", "has a fast path"),
         Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
         Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
@@ -316,6 +330,10 @@ fn options_that_exclude_each_other_are_refused() {
         (
             "      - a: { use: monitor, placement: inline, replicas: 2 }\n",
             "9:57 replicas are processes, but this function is placed inline|add `placement: process`, or remove `replicas`",
+        ),
+        (
+            "      - a: { use: apart, placement: inline }\n",
+            "9:9 `apart` must not run inline: it trusts nobody|add `placement: process` beside `config:`: there it is confined",
         ),
         (
             "      - a: { use: monitor, run: ./ttl-clamp, config: { max_ttl: 3 } }\n",

@@ -6,6 +6,7 @@ use middlenet_plan::PortKind;
 use middlenet_sriov::{Inventory, Linux, PciAddress, SriovError, Vfs};
 
 use super::Failure;
+use crate::check::tap_remote;
 use crate::claim::{ClaimError, ClaimedDevice, Claims};
 use crate::other_runs::OtherRuns;
 use crate::plan::Plan;
@@ -21,7 +22,10 @@ pub(super) fn claim(plan: &Plan, record: &Path) -> Result<Claims, Failure> {
     for port in plan.manager.iter().flat_map(|m| &m.ports) {
         match &port.kind {
             PortKind::Xdp { interface, .. } if !made(interface) => devices.push(ClaimedDevice::interface(interface)),
-            PortKind::Dpdk { device } => devices.extend(pci(device).map(ClaimedDevice::pci)),
+            PortKind::Dpdk { device } => {
+                let interface = tap_remote(device).map(ClaimedDevice::interface);
+                devices.extend(pci(device).map(ClaimedDevice::pci).or(interface));
+            }
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use middlenet_steer::Prefix;
 use crate::octets;
 
 /// Bytes of a prefix's key.
-pub const PREFIX_BYTES: usize = 20;
+pub const PREFIX_BYTES: usize = 24;
 /// Bytes of `struct fast_service_key`.
 pub const SERVICE_KEY_BYTES: usize = 24;
 /// Bytes of `struct fast_service`.
@@ -19,12 +19,14 @@ pub const COUNT_BYTES: usize = 16;
 /// The number of no rule: what a prefix names that matches nothing itself and hides a shorter one.
 pub const NO_RULE: u32 = u32::MAX;
 
-/// The key of a prefix: bits that count (u32) of an IPv6 address, and the address.
+/// The key of a prefix: bits that count (u32) of what follows, which is the version, 4 or 6, as a byte before three zeros, and the
+/// address as one of IPv6. So no prefix of one version matches an address of the other.
 pub fn prefix_key(prefix: &Prefix) -> [u8; PREFIX_BYTES] {
-    let mapped = if prefix.address().is_ipv4() { 96 } else { 0 };
+    let (version, mapped) = if prefix.address().is_ipv4() { (4, 96) } else { (6, 0) };
     let mut bytes = [0; PREFIX_BYTES];
-    bytes[..4].copy_from_slice(&(u32::from(prefix.length()) + mapped).to_ne_bytes());
-    bytes[4..].copy_from_slice(&octets(prefix.address()));
+    bytes[..4].copy_from_slice(&(32 + u32::from(prefix.length()) + mapped).to_ne_bytes());
+    bytes[4] = version;
+    bytes[8..].copy_from_slice(&octets(prefix.address()));
     bytes
 }
 
@@ -131,9 +133,10 @@ mod tests {
     #[test]
     fn ipv4_prefixes_lie_in_ipv6() {
         let key = prefix_key(&"10.1.0.0/16".parse().unwrap());
-        assert_eq!(key[..4], 112_u32.to_ne_bytes());
-        assert_eq!(key[14..], [0xff, 0xff, 10, 1, 0, 0]);
-        assert_eq!(prefix_key(&"2001:db8::/32".parse().unwrap())[..4], 32_u32.to_ne_bytes());
+        assert_eq!((&key[..4], key[4]), (144_u32.to_ne_bytes().as_slice(), 4));
+        assert_eq!(key[18..], [0xff, 0xff, 10, 1, 0, 0]);
+        let key = prefix_key(&"2001:db8::/32".parse().unwrap());
+        assert_eq!((&key[..4], key[4]), (64_u32.to_ne_bytes().as_slice(), 6));
     }
 
     #[test]

@@ -10,7 +10,13 @@ const TAGS: usize = 2;
 /// IPv6 extension headers that are walked over; the protocol is then that of the next one.
 const EXTENSIONS: usize = 8;
 
-/// The fields of a packet that rules speak of.
+/// Protocol numbers, and their messages with an identifier: echo and timestamp, and the replies (RFC 792, RFC 4443).
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+const ICMP_WITH_ID: [u8; 4] = [0, 8, 13, 14];
+const ICMPV6_WITH_ID: [u8; 2] = [128, 129];
+
+/// The fields of a packet that rules and flows speak of.
 ///
 /// A packet that ends within a header, or whose header contradicts itself, has the fields before it and none behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub struct Head {
     pub src_port: Option<u16>,
     /// Destination port.
     pub dst_port: Option<u16>,
+    /// Identifier of an ICMP or ICMPv6 echo or timestamp message.
+    pub icmp_id: Option<u16>,
 }
 
 impl Head {
@@ -82,7 +90,7 @@ impl Head {
         self.src = Some(Ipv4Addr::from(array::<4>(packet, 12)?).into());
         self.dst = Some(Ipv4Addr::from(array::<4>(packet, 16)?).into());
         self.fragment = fragment != 0;
-        self.read_ports(packet, length, fragment & 0x1fff == 0)
+        self.read_transport(packet, length, fragment & 0x1fff == 0)
     }
 
     fn read_ipv6(&mut self, packet: &[u8]) -> Option<()> {
@@ -109,15 +117,22 @@ impl Head {
             }
             self.protocol = Some(header[0]);
         }
-        self.read_ports(packet, at, is_first)
+        self.read_transport(packet, at, is_first)
     }
 
-    fn read_ports(&mut self, packet: &[u8], at: usize, is_first: bool) -> Option<()> {
-        if !is_first || !WITH_PORTS.contains(&self.protocol?) {
+    fn read_transport(&mut self, packet: &[u8], at: usize, is_first: bool) -> Option<()> {
+        if !is_first {
             return None;
         }
-        let (src, dst) = (word(packet, at)?, word(packet, at + 2)?);
-        (self.src_port, self.dst_port) = (Some(src), Some(dst));
+        let protocol = self.protocol?;
+        if WITH_PORTS.contains(&protocol) {
+            let (src, dst) = (word(packet, at)?, word(packet, at + 2)?);
+            (self.src_port, self.dst_port) = (Some(src), Some(dst));
+        } else if protocol == if self.src?.is_ipv4() { ICMP } else { ICMPV6 } {
+            let header: [u8; 8] = array(packet, at)?;
+            let kinds: &[u8] = if protocol == ICMP { &ICMP_WITH_ID } else { &ICMPV6_WITH_ID };
+            self.icmp_id = kinds.contains(&header[0]).then(|| u16::from_be_bytes([header[4], header[5]]));
+        }
         Some(())
     }
 

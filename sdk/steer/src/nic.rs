@@ -45,8 +45,6 @@ pub enum Item {
     Vlan {
         /// VLAN identifier, 12 bits.
         id: u16,
-        /// What follows: an ethertype.
-        ether_type: Option<u16>,
     },
     /// IPv4.
     Ipv4 {
@@ -138,18 +136,11 @@ pub fn flows(rules: &[Rule], default: Action) -> Vec<Result<Vec<Flow>, Inexact>>
             let other = Fate::of(earlier.action);
             other.is_some() && other != fate && !earlier.matches.is_disjoint(&rule.matches)
         });
-        // Tagged and untagged flows of a rule have a priority each: software NICs (tc) want one protocol in each.
-        let priority = before.map(|(_, before)| before + 2).max().unwrap_or(0);
+        let priority = before.map(|(_, before)| before + 1).max().unwrap_or(0);
         priorities.push(priority);
         all.push(match fate {
-            Some(fate) => pattern::patterns(&rule.matches).map(|patterns| {
-                let is_tagged = |pattern: &[Item]| pattern.iter().any(|item| matches!(item, Item::Vlan { .. }));
-                let flow = |pattern: Vec<Item>| {
-                    let priority = priority + u32::from(is_tagged(&pattern));
-                    Flow { priority, pattern, fate }
-                };
-                patterns.into_iter().map(flow).collect()
-            }),
+            Some(fate) => pattern::patterns(&rule.matches)
+                .map(|patterns| patterns.into_iter().map(|pattern| Flow { priority, pattern, fate }).collect()),
             None => kept(rule, &rules[at + 1..]),
         });
     }

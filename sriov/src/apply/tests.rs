@@ -112,6 +112,28 @@ fn virtual_functions_are_made_set_up_and_taken_away() {
     assert!(!path.exists());
 }
 
+/// Two runs' worth of ports on one PF: both are DPDK's, each in a VLAN of its own, and the kernel has none.
+#[test]
+fn two_virtual_functions_of_one_nic_are_both_dpdks() {
+    let fake = Fake::with_igb();
+    let before = fake.picture();
+    let (_folder, path) = record();
+    let of = |name, index: u16, vlan| VfWish { mac: Some(mac(index as u8)), vlan, ..vf(name, index, VfDriver::Dpdk) };
+    let vfs = vec![of("wan", 0, Some(10)), of("lan", 1, Some(20))];
+    let wish = PfWish { pf: "eth1".into(), create: 3, vfs, filters: Vec::new() };
+    let vfs = Vfs::apply(&fake, &fake, &[wish], &path).unwrap();
+    assert_eq!(vfs.ready().iter().map(|vf| vf.pci).collect::<Vec<_>>(), [pci("01:10.0"), pci("01:10.2")]);
+    let driver = |vf: &str| Device(pci(vf)).driver(&fake);
+    assert_eq!((driver("01:10.0").as_deref(), driver("01:10.2").as_deref()), (Some("vfio-pci"), Some("vfio-pci")));
+    // The third is made, and nobody's.
+    assert_eq!(driver("01:10.4"), None);
+    let links = fake.links().unwrap();
+    let pf = links.iter().find(|l| l.name == "eth1").unwrap();
+    assert_eq!(pf.vfs.iter().map(|vf| vf.vlan).collect::<Vec<_>>(), [10, 20, 0]);
+    assert!(vfs.release().is_empty());
+    assert_eq!(fake.picture(), before);
+}
+
 #[test]
 fn twice_in_a_row_gives_the_same() {
     let fake = Fake::with_igb();

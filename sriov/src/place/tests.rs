@@ -59,6 +59,12 @@ fn addresses_split_traffic_on_any_nic() {
         rule("noise", Match { protocols: vec![17], ..to(FAST) }, Action::Drop),
     ];
     assert_eq!(told(&place(&rules, Action::Kernel, &igb())), ["Switch([0])", "Switch([1])", "Manager", "Left"]);
+    // Of what is for all, both have a copy.
+    let with_all = Match { dst_macs: vec![FAST, [0xff; 6]], ..Match::default() };
+    assert_eq!(
+        told(&place(&[rule("transit", with_all, Action::Tag(0))], Action::Kernel, &igb())),
+        ["Switch([0])", "Left"]
+    );
 }
 
 #[test]

@@ -11,8 +11,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use libbpf_rs::{MapCore, MapHandle};
+use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{MapCore, MapHandle, MapType, ProgramType};
+use middlenet_sdk::fast_path::Flow;
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::serde_json::{self, Value, json};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -45,20 +48,39 @@ struct Config {
     scratch: Option<PathBuf>,
 }
 
-struct Intruder(Value);
+struct Intruder {
+    report: Value,
+    fast_path: FastPath,
+}
 
 impl NetworkFunction for Intruder {
     type Config = Config;
 
-    fn new(config: Config, _: &mut Init) -> Result<Self, ConfigError> {
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(16);
+
+    fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         // Long work in `new` is harmless: packets go on through the instance before.
-        Ok(Self(if config.processes.is_empty() { Value::Null } else { attempts(&config) }))
+        let report = if config.processes.is_empty() { Value::Null } else { attempts(&config) };
+        Ok(Self { report, fast_path: init.fast_path() })
     }
 
     fn process(&mut self, _: &mut Burst<'_>) {}
 
+    /// What it may do: a rule goes into its own fast path, and is found there.
+    fn tick(&mut self, _: &mut Burst<'_>) {
+        let address = |last| std::net::IpAddr::from([192, 0, 2, last]);
+        let flow = Flow { vlan: 0, src: address(1), dst: address(2), protocol: 6, src_port: 1, dst_port: 2 };
+        if !self.fast_path.is_active() || self.report.is_null() {
+            return;
+        }
+        let found = self.fast_path.query(&flow).is_some();
+        self.report["use its own maps"] = json!(if found { "done" } else { "waits" });
+        let (action, lifetime) = (Action::default(), Duration::from_secs(60));
+        self.fast_path.install(&flow, &FlowRule { action, lifetime, idle: None, ends: Ends::Ignored });
+    }
+
     fn report(&self) -> Value {
-        self.0.clone()
+        self.report.clone()
     }
 }
 
@@ -188,6 +210,17 @@ fn on_system(tried: &mut Tried) {
         ftruncate(&memory, 1 << 20)?;
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         Ok(fallocate(memory.as_fd(), hole, 0, 4096)?)
+    });
+    tried.attempt("make a BPF map", || {
+        let options = bpf_map_create_opts { sz: size_of::<bpf_map_create_opts>() as u64, ..Default::default() };
+        MapHandle::create(MapType::Array, Some("intruder"), 4, 4, 1, &options)
+            .map_err(|e| io::Error::new(kind(&e), e.to_string()))
+    });
+    tried.attempt("load a BPF program", || match ProgramType::SocketFilter.is_supported() {
+        Ok(true) => Ok(()),
+        // The library tells of a refusal as of a kind that is not supported.
+        Ok(false) => Err(io::ErrorKind::PermissionDenied.into()),
+        Err(e) => Err(io::Error::new(kind(&e), e.to_string())),
     });
     tried.attempt("run a program", || Command::new("/bin/true").status());
     tried.attempt("read /etc/passwd", || fs::read("/etc/passwd"));

@@ -74,6 +74,12 @@ impl Outside {
         format!("dgram,id={id},local.type=unix,local.path={guest},remote.type=unix,remote.path={outside}")
     }
 
+    /// Puts a frame on the wire as it is: what goes through a device of this host loses its tag on the way. `false` if it is lost.
+    #[must_use]
+    pub fn send_frame(&self, frame: &[u8]) -> bool {
+        self.shared.wire.send_to(frame, &self.shared.guest).is_ok()
+    }
+
     /// How many frames to this link address have come from the guest.
     #[must_use]
     pub fn frames_to(&self, mac: [u8; 6]) -> u64 {

@@ -34,6 +34,8 @@ const PACKAGES: &[Package] = &[
     required("libclang-dev"),
     // Ports; brings the drivers.
     required("libdpdk-dev"),
+    // What `edpi` recognises applications with.
+    required("libndpi-dev"),
     // Namespaces, cables and traffic of the end-to-end tests and the demo.
     required("iproute2"),
     required("ethtool"),

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, May)] = &[
     ("middlenet-fast-path", May::Use(&["middlenet-steer"])),
     ("middlenet-bpf", May::Use(&["middlenet-steer", "middlenet-fast-path"])),
     ("dpdk-sys", May::Use(&[])),
+    ("middlenet-ndpi", May::Use(&[])),
     ("middlenet-sriov", May::Use(&["middlenet-steer"])),
     ("xtask", May::Use(&[])),
     (

@@ -3,8 +3,8 @@
 use super::Finding;
 use super::code::{has_word, split};
 
-/// The folders that own all of it: shared memory, DPDK, AF_XDP rings, BPF maps.
-const HOMES: &[&str] = &["sdk/shm/", "nf-manager/dpdk/", "nf-manager/xsk/", "bpf/"];
+/// The folders that own all of it: shared memory, DPDK, AF_XDP rings, BPF maps, nDPI.
+const HOMES: &[&str] = &["sdk/shm/", "nf-manager/dpdk/", "nf-manager/xsk/", "bpf/", "functions/ndpi/"];
 
 /// How far above an `unsafe` its reason may begin.
 const REASON_LINES: usize = 12;
@@ -72,11 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_has_four_homes() {
+    fn unsafe_has_homes() {
         let text = "fn f() {\n    // SAFETY: p is valid.\n    unsafe { *p };\n}\n";
         assert!(lines("sdk/shm/src/ring.rs", text).is_empty());
         assert!(lines("nf-manager/dpdk/sys/src/lib.rs", text).is_empty());
+        assert!(lines("functions/ndpi/src/flow.rs", text).is_empty());
         assert_eq!(lines("nf-manager/src/lib.rs", text), [3]);
+        assert_eq!(lines("functions/src/lib.rs", text), [3]);
         assert_eq!(lines("sdk/src/lib.rs", "unsafe impl Send for X {}\n"), [1]);
     }
 

@@ -1,6 +1,7 @@
 //! The router on packets.
 
 mod configuration;
+mod fast;
 mod forwarding;
 mod hostile;
 mod local;

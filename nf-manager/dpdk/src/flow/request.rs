@@ -78,10 +78,9 @@ impl Fields {
                 fields.exact(12, ether_type.map(u16::to_be_bytes));
                 sys::RTE_FLOW_ITEM_TYPE_ETH
             }
-            Item::Vlan { id, ether_type } => {
+            Item::Vlan { id } => {
                 let id = (id & 0x0fff).to_be_bytes();
                 fields.ask(0, &id, &id, &0x0fffu16.to_be_bytes());
-                fields.exact(2, ether_type.map(u16::to_be_bytes));
                 sys::RTE_FLOW_ITEM_TYPE_VLAN
             }
             Item::Ipv4 { src, dst, protocol, fragment } => {

@@ -290,6 +290,7 @@ steering:
 #[test]
 fn rules_of_a_nic_that_splits_natively_become_flows() {
     let rules = "    - { to: drop, vlan: untagged, dst: 10.2.0.0/16, proto: udp, dst_port: 666, fragment: false }
+    - { to: transit, vlan: 10 }
     - { to: web }
     - { to: transit, vlan: untagged, dst: 10.2.0.0/16 }
     - { to: kernel }
@@ -297,9 +298,10 @@ fn rules_of_a_nic_that_splits_natively_become_flows() {
     let plan = with_mlx5().plan(&format!("{NATIVE}{rules}")).unwrap();
     assert!(packets(&plan).ports[0].isolated);
     // What the listener needs, in three rules, is left to the kernel.
-    assert_eq!(plan.runtime.placed[0].by, ["nic flows", "nic", "nic", "nic", "nic flows", "nic"]);
+    assert_eq!(plan.runtime.placed[0].by, ["nic flows", "nic flows", "nic", "nic", "nic", "nic flows", "nic"]);
+    assert!(plan.runtime.notes.iter().any(|note| note.contains("a priority tag (VLAN 0) is a tag")));
     let text = crate::render::plan_text(&plan, &host(2));
-    let row = "wan       #3             vlan untagged, dst 10.2.0.0/16                      transit  nic flows";
+    let row = "wan       #4             vlan untagged, dst 10.2.0.0/16                      transit  nic flows";
     let squeezed = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert!(text.lines().any(|line| squeezed(line) == squeezed(row)), "{text}");
 

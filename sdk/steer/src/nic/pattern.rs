@@ -1,8 +1,9 @@
 //! A rule's packets as patterns of a NIC.
 //!
 //! A steering rule asks for lists of values, a NIC's pattern for one value of each field: one becomes several, of which any that
-//! matches will do. Fields that a NIC finds otherwise than [`Head`](crate::Head) does are refused. One thing is not seen: a tag with number
-//! 0 stands for none only where it is the packet's only one, by 802.1Q; others of that number are left to the kernel.
+//! matches will do. Fields that a NIC finds otherwise than [`Head`](crate::Head) does are refused. One thing is otherwise: a priority tag,
+//! of number 0, counts as none in software and is one to a NIC, so that packets which have one are left to the kernel: not every
+//! driver can be asked for that number.
 
 use super::{Inexact, Item, MOST_FLOWS, Ports};
 use crate::{Match, Prefix, WITH_PORTS, ethertype};
@@ -58,14 +59,11 @@ fn links(asked: &Match, ether_type: Option<u16>) -> Result<Vec<Vec<Item>>, Inexa
     for src in options(&asked.src_macs) {
         for dst in options(&asked.dst_macs) {
             let eth = |ether_type| Item::Eth { src, dst, ether_type };
-            let tagged = |id, outer, ether_type| vec![eth(Some(outer)), Item::Vlan { id, ether_type }];
+            let tagged = |id, outer| vec![eth(Some(outer)), Item::Vlan { id }];
             if numbers.is_empty() {
                 links.push(vec![eth(ether_type)]);
             }
-            if untagged {
-                links.push(tagged(0, ethertype::VLAN, ether_type));
-            }
-            links.extend(numbers.iter().flat_map(|&id| TAGS.map(|outer| tagged(id, outer, None))));
+            links.extend(numbers.iter().flat_map(|&id| TAGS.map(|outer| tagged(id, outer))));
         }
     }
     Ok(links)

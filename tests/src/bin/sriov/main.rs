@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod flows;
 mod run;
 mod scenario;
 mod site;

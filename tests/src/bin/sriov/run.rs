@@ -10,6 +10,13 @@ use crate::fail;
 /// How long a start or an end may take; a data plane has 60 s for it, and the emulated processors are slow.
 const START: Duration = Duration::from_secs(100);
 const NAME: &str = "vm";
+const MANIFEST: &str = "/tmp/manifest.yaml";
+
+/// Writes a manifest in the guest; returns the path of `middlenet`.
+fn program(vm: &mut Vm, manifest: &str) -> Result<String, Error> {
+    vm.sh(&format!("cat >{MANIFEST} <<'END'\nname: {NAME}\n{manifest}END\n"))?;
+    Ok(binary("middlenet")?.display().to_string())
+}
 
 /// A run in the guest. It ends with the guest, or by [`Run::stop`].
 #[derive(Debug)]
@@ -21,9 +28,8 @@ pub(crate) struct Run {
 impl Run {
     /// Writes the manifest and starts a run of it.
     pub(crate) fn start(vm: &mut Vm, manifest: &str) -> Result<Self, Error> {
-        let program = binary("middlenet")?.display().to_string();
-        vm.sh(&format!("cat >/tmp/manifest.yaml <<'END'\nname: {NAME}\n{manifest}END\n"))?;
-        let pid = vm.spawn(&[&program, "run", "/tmp/manifest.yaml"])?;
+        let program = program(vm, manifest)?;
+        let pid = vm.spawn(&[&program, "run", MANIFEST])?;
         let run = Self { program, pid };
         let mut ended = None;
         let waited = wait_until("the start of the run", START, || {
@@ -34,6 +40,23 @@ impl Run {
             (Ok(()), Some(Ended { status: None, .. })) => Ok(run),
             (_, ended) => fail(format!("the run does not start: {ended:?}")),
         }
+    }
+
+    /// Starts a run that is expected to fail; returns what it said.
+    pub(crate) fn refused(vm: &mut Vm, manifest: &str) -> Result<String, Error> {
+        let program = program(vm, manifest)?;
+        let ended = vm.run(&[&program, "run", MANIFEST], START)?;
+        match ended.status {
+            Some(status) if status != 0 => Ok(ended.stderr),
+            _ => fail(format!("the run was to be refused: {ended:?}")),
+        }
+    }
+
+    /// Applies a manifest; returns whether it was taken, and what was said.
+    pub(crate) fn apply(&self, vm: &mut Vm, manifest: &str) -> Result<(bool, String), Error> {
+        let program = program(vm, manifest)?;
+        let ended = vm.run(&[&program, "apply", MANIFEST], Duration::from_secs(30))?;
+        Ok((ended.status == Some(0), ended.stderr))
     }
 
     /// What it has said to people.

@@ -3,6 +3,7 @@
 //! ```text
 //!   outside 10.9.0.1 ---- wire ---- card --+-- VF 0  10.9.0.10  router (DPDK): to 10.8/16 on the wire, to 10.7/16 by VF 1
 //!     backend :8080                        +-- VF 1  10.9.0.11  kernel and broker, and 10.7.0.1
+//!                                          +-- VF 2  VLAN 10    firewall (DPDK) that drops all
 //! ```
 
 use std::time::Duration;
@@ -16,14 +17,21 @@ pub(crate) const BACKEND: &str = "10.9.0.1:8080";
 pub(crate) const ROUTER: &str = "10.9.0.10";
 pub(crate) const ROUTER_MAC: &str = "52:54:00:aa:00:10";
 pub(crate) const KERNEL: &str = "10.9.0.11";
+/// The physical function, once it has no virtual ones.
+pub(crate) const WHOLE: &str = "10.9.0.20";
 /// An address that is reached by way of the router.
 pub(crate) const SERVICE: &str = "10.7.0.1";
 /// Where the broker listens: reached straight, and by way of the router.
 pub(crate) const DIRECT: &str = "10.9.0.11:80";
 pub(crate) const ROUTED: &str = "10.7.0.1:80";
+/// A function of DPDK's in a VLAN.
+pub(crate) const TAGGED_MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0, 0x12];
+pub(crate) const VLAN: u8 = 10;
 pub(crate) const KERNEL_MAC: &str = "52:54:00:aa:00:11";
 /// A station on the wire that nobody is: what the router sends there is counted.
 pub(crate) const TRANSIT: &str = "10.8.0.5";
+/// The same by way of the physical function.
+pub(crate) const TRANSIT_BY_WHOLE: &str = "10.6.0.5";
 pub(crate) const TRANSIT_MAC: [u8; 6] = [0x52, 0x54, 0, 0xbb, 0, 0x99];
 
 /// The card in the guest.
@@ -38,15 +46,20 @@ pub(crate) struct Card {
 /// The host beyond the wire, with its routes.
 pub(crate) fn outside() -> Result<Outside, Error> {
     let outside = Outside::new(&format!("{OUTSIDE}/24"), OUTSIDE_MAC)?;
-    for network in ["10.7.0.0/16", "10.8.0.0/16"] {
-        outside.host.exec("ip", ["route", "add", network, "via", ROUTER])?;
+    for (network, router) in [("10.7.0.0/16", ROUTER), ("10.8.0.0/16", ROUTER), ("10.6.0.0/16", WHOLE)] {
+        outside.host.exec("ip", ["route", "add", network, "via", router])?;
     }
     Ok(outside)
 }
 
+/// A link address as manifests have it.
+pub(crate) fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// Loads the drivers and finds the physical function.
 pub(crate) fn find_card(vm: &mut Vm) -> Result<Card, Error> {
-    vm.sh("for m in igb igbvf vfio-pci vfio_iommu_type1 veth; do modprobe $m; done")?;
+    vm.sh("for m in igb igbvf vfio-pci vfio_iommu_type1 veth tun; do modprobe $m; done")?;
     let device = vm.sh(&format!("basename $(dirname $(grep -l {PF_MAC} /sys/class/net/*/address))"))?;
     let address = vm.sh(&format!("basename $(readlink /sys/class/net/{device}/device)"))?;
     // The physical function hears the questions for its virtual ones; only the device that has an address is to answer.

@@ -17,8 +17,23 @@ const BUSYBOX: &str = "busybox-static";
 
 /// What the first root loads to reach the host's files.
 const AT_START: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
-/// What the test loads: the card's two drivers, and what hands a function of it to a program.
-const LATER: &[&str] = &["igb", "igbvf", "vfio_pci", "vfio_iommu_type1", "veth", "8021q", "sch_ingress", "cls_bpf"];
+/// What the test loads: the card's two drivers, what hands a function of it to a program, and what splits an interface by flows.
+const LATER: &[&str] = &[
+    "igb",
+    "igbvf",
+    "vfio_pci",
+    "vfio_iommu_type1",
+    "veth",
+    "8021q",
+    "cls_bpf",
+    "tun",
+    "sch_ingress",
+    "sch_multiq",
+    "cls_flower",
+    "act_gact",
+    "act_mirred",
+    "act_skbedit",
+];
 
 const INIT: &str = include_str!("init.sh");
 

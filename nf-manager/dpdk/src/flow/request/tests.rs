@@ -41,16 +41,13 @@ fn attributes_and_ends() {
 #[test]
 fn ethernet_and_vlan() {
     let (src, dst) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let request = request(vec![
-        Item::Eth { src: Some(src), dst: Some(dst), ether_type: None },
-        Item::Vlan { id: 100, ether_type: Some(0x0800) },
-    ]);
+    let request = request(vec![Item::Eth { src: Some(src), dst: Some(dst), ether_type: None }, Item::Vlan { id: 100 }]);
     let (spec, last, mask) = parts!(request, 0, [u8; 14]);
     assert_eq!(spec.unwrap()[..12], [dst, src].concat());
     assert_eq!(mask.unwrap(), &[255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0]);
     assert!(last.is_none());
     let (spec, last, mask) = parts!(request, 1, [u8; 4]);
-    assert_eq!((spec.unwrap(), mask.unwrap()), (&[0, 100, 8, 0], &[0x0f, 0xff, 0xff, 0xff]));
+    assert_eq!((spec.unwrap(), mask.unwrap()), (&[0, 100, 0, 0], &[0x0f, 0xff, 0, 0]));
     assert!(last.is_none());
     assert_eq!(request.items[0].type_, sys::RTE_FLOW_ITEM_TYPE_ETH);
     assert_eq!(request.items[1].type_, sys::RTE_FLOW_ITEM_TYPE_VLAN);
