@@ -92,7 +92,8 @@ impl PeerAddress {
 /// A socket to a peer. It does not block.
 #[derive(Debug)]
 pub enum Connected {
-    /// It sends to the peer and receives from it.
+    /// It sends to the peer and receives from it. In a process, the supervisor carries the datagrams, so that they go to nobody else; when
+    /// the peer refuses, `recv` answers with nothing at all from then on.
     Udp(UdpSocket),
     /// It may not be established yet: reading and writing say so, or why it never will be.
     Tcp(TcpStream),

@@ -83,6 +83,9 @@ pub struct ServerConfig {
     /// Whether it is on its way out: it gets no new connections, and keeps those it has.
     #[serde(default)]
     pub drain: bool,
+    /// Where its load is asked for, if not at its own address: one that this host's kernel reaches, by a network for management, say.
+    #[serde(default)]
+    pub agent: Option<IpAddr>,
 }
 
 /// After how long a connection is forgotten, in seconds.
@@ -176,6 +179,7 @@ pub(super) struct ServerPlan {
     pub(super) port: u16,
     pub(super) weight: f64,
     pub(super) drain: bool,
+    pub(super) agent: IpAddr,
 }
 
 impl Config {
@@ -257,7 +261,14 @@ impl ServiceConfig {
             if server.weight > MAX_WEIGHT {
                 return Err(wrong("whose weight is above 65535"));
             }
-            Ok(ServerPlan { address: server.address, port, weight: server.weight.into(), drain: server.drain })
+            let (weight, drain) = (server.weight.into(), server.drain);
+            Ok(ServerPlan {
+                address: server.address,
+                port,
+                weight,
+                drain,
+                agent: server.agent.unwrap_or(server.address),
+            })
         });
         let (protocol, idle_s) = match self.protocol {
             Transport::Tcp => (protocol::TCP, timeouts.tcp_s),

@@ -36,7 +36,8 @@
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported.
 //!
-//! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP; its servers' weights become
+//! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP, at its own address or at `agent`, which the kernel
+//! of this host must reach past the chain's ports; its servers' weights become
 //! `w + A * cbrt(0.95 - load)`, within bounds ("Dynamic Feedback Load Balancing Scheduling", Linux Virtual Server project). A host
 //! that does not answer `fails` times in a row gets no new connections. If that leaves a service without a server, all of its
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
@@ -48,7 +49,8 @@
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
 //! gets another server for the second. Client and server in the same VLAN, or none. In mode `offloading` fragments and ICMP errors
 //! go to the kernel, which does not translate them. Without a fast path, the connections die with the process: those whose slot still
-//! names their server go on. With feedback, use one worker or a process without replicas: each instance asks by itself.
+//! names their server go on. One instance: several workers or replicas would each know a part of the connections, and ask for loads by
+//! themselves.
 
 mod config;
 mod connections;
@@ -139,7 +141,7 @@ impl NetworkFunction for Elb {
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let plans = config.services()?;
-        let hosts = plans.iter().flat_map(|plan| &plan.servers).map(|server| server.address).collect();
+        let hosts = plans.iter().flat_map(|plan| &plan.servers).map(|server| server.agent).collect();
         let poller = config.feedback.as_ref().map(|feedback| Poller::new(feedback, hosts, init)).transpose()?;
         let closing = Duration::from_secs(config.timeouts.closing_s.into());
         let pool = Pool::new(plans, config.slots, closing);

@@ -229,6 +229,8 @@ fn heard(socket: &UdpSocket, snmp: &SnmpLoad, number: i32) -> Option<Option<f64>
     let mut bytes = [0; DATAGRAM_BYTES];
     for _ in 0..DATAGRAMS {
         match socket.recv(&mut bytes) {
+            // Whoever carries datagrams has given up.
+            Ok(0) => return Some(None),
             Ok(length) => {
                 // Others are answers that came late.
                 if let Some(load) = snmp.load(&bytes[..length], number) {

@@ -18,6 +18,8 @@ pub(super) struct Server {
     pub(super) identity: Identity,
     pub(super) configured: f64,
     pub(super) drain: bool,
+    /// Where its load is asked for.
+    agent: IpAddr,
     /// What its load has made of the configured weight.
     pub(super) weight: f64,
     /// It answers, as far as is known.
@@ -76,6 +78,7 @@ impl Pool {
                         identity: (server.address, server.port),
                         configured: server.weight,
                         drain: server.drain,
+                        agent: server.agent,
                         weight: server.weight,
                         is_up: true,
                         is_stale: false,
@@ -125,8 +128,8 @@ impl Pool {
                 let Some(same) = before.servers.iter().find(|same| same.identity == server.identity) else { continue };
                 // The load's part stays, as long as there is a configured one to apply it to.
                 let by_load = if same.configured > 0.0 { same.weight / same.configured } else { 1.0 };
-                let (configured, drain) = (server.configured, server.drain);
-                *server = Server { configured, drain, weight: configured * by_load, ..same.clone() };
+                let (configured, drain, agent) = (server.configured, server.drain, server.agent);
+                *server = Server { configured, drain, agent, weight: configured * by_load, ..same.clone() };
                 classes.insert(server.class);
             }
             if before.slots.len() == state.slots.len() {
@@ -220,9 +223,9 @@ impl Pool {
         self.moved
     }
 
-    /// The servers on a host.
+    /// The servers whose load a host tells.
     fn on_host(&mut self, host: IpAddr) -> impl Iterator<Item = &mut Server> {
-        self.services.iter_mut().flat_map(|state| &mut state.servers).filter(move |server| server.identity.0 == host)
+        self.services.iter_mut().flat_map(|state| &mut state.servers).filter(move |server| server.agent == host)
     }
 
     /// A host has told its load.

@@ -111,7 +111,8 @@ impl Elb {
     /// The server for a packet to a service that is of no connection in the table.
     fn begin(&mut self, service: usize, probe: &Probe, now_ns: u64) -> Result<(u128, u16), Verdict> {
         let key = probe.key;
-        if let Some(server) = self.fast_server(&key) {
+        let opens = TcpFlags(probe.tcp_flags).opens();
+        if let Some(server) = self.fast_server(&key, opens) {
             self.remember(&key, server, probe, true, now_ns);
             return Ok(server);
         }
@@ -129,12 +130,12 @@ impl Elb {
         Ok(server)
     }
 
-    /// The server that the fast path knows for what a client sends.
-    fn fast_server(&self, asked: &Key) -> Option<(u128, u16)> {
+    /// The server that the fast path knows for what a client sends. A SYN on a connection that is closing begins another.
+    fn fast_server(&self, asked: &Key, opens: bool) -> Option<(u128, u16)> {
         if !self.is_fast {
             return None;
         }
-        let (action, _) = self.fast_path.query(&Flow::from(asked))?;
+        let (action, _) = self.fast_path.query(&Flow::from(asked)).filter(|(_, state)| !(opens && state.is_closing))?;
         Some(endpoint(action.rewrite.dst?, action.rewrite.dst_port?))
     }
 
@@ -304,7 +305,7 @@ impl Elb {
     pub(super) fn connection_asked(&self, asked: &Key, now_ns: u64) -> Option<(u128, u16)> {
         let known = self.connections.asked(asked, now_ns).and_then(|slot| self.connections.get(slot));
         let is_recent = |known: &&Connection| !self.is_fast || now_ns.saturating_sub(known.checked_ns) <= RECENT_NS;
-        known.filter(is_recent).map(Connection::server).or_else(|| self.fast_server(asked))
+        known.filter(is_recent).map(Connection::server).or_else(|| self.fast_server(asked, false))
     }
 
     /// The same as the server answers: the service.

@@ -231,7 +231,7 @@ impl NetworkFunction for FlowStats {
             self.table.take_over(flows, 0);
         } else {
             // What does not fit ends here, and is in the log.
-            for (_, entry) in flows.iter() {
+            for (_, entry) in flows.entries() {
                 self.make_room();
                 self.insert(*entry.key(), entry.value);
             }
@@ -425,7 +425,7 @@ impl FlowStats {
     /// The flows with the most bytes, most first; what the fast path has counted since the last look included.
     fn top_flows(&self) -> Vec<Value> {
         let mut most = BinaryHeap::with_capacity(self.top + 1);
-        for (slot, entry) in self.table.iter() {
+        for (slot, entry) in self.table.entries() {
             most.push(Reverse((entry.value.total().bytes, slot)));
             if most.len() > self.top {
                 most.pop();

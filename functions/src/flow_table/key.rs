@@ -43,16 +43,16 @@ impl Key {
         (self.rest >> 32) as u16
     }
 
-    /// VLAN identifier of the outermost tag; 0 if untagged.
-    #[inline]
-    pub(crate) fn vid(&self) -> u16 {
-        (self.rest >> 16) as u16
-    }
-
     /// Upper-layer protocol.
     #[inline]
     pub(crate) fn protocol(&self) -> u8 {
         (self.rest >> 8) as u8
+    }
+
+    /// VLAN identifier of the outermost tag; 0 if untagged.
+    #[inline]
+    pub(crate) fn vid(&self) -> u16 {
+        (self.rest >> 16) as u16
     }
 
     /// Whether the packet is IPv6.

@@ -216,7 +216,7 @@ impl<V> FlowTable<V> {
     }
 
     /// All flows and their slots.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<V>)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, &Entry<V>)> {
         (0..self.slab.high_water() as u32).filter_map(|slot| Some((slot, self.slab.get(slot)?)))
     }
 

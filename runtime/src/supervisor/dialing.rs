@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use middlenet_sdk::peer::PeerAddress;
+use middlenet_sdk::peer::{PeerAddress, PeerKind};
 use middlenet_sdk::protocol::ToFunction;
 
 use super::Supervisor;
@@ -49,7 +49,12 @@ impl Supervisor {
         } else if !instance.dials.take(Instant::now()) {
             Err("it was dialled too often".to_owned())
         } else {
-            peer.connect().map_err(|e| e.to_string())
+            let socket = peer.connect();
+            let passed = match peer.kind {
+                PeerKind::Udp => socket.and_then(|socket| self.relay.carry(socket)),
+                PeerKind::Tcp => socket,
+            };
+            passed.map_err(|e| e.to_string())
         };
         let (fd, error) = match connected {
             Ok(fd) => (Some(fd), None),

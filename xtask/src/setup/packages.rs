@@ -46,6 +46,8 @@ const PACKAGES: &[Package] = &[
     required("nginx-light"),
     required("apache2-utils"),
     required("curl"),
+    // Servers that tell their load.
+    required("snmpd"),
     // Clients that are slow on purpose.
     required("slowhttptest"),
     // testpmd, against which the benchmarks compare.
