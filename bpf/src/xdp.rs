@@ -1,6 +1,5 @@
 //! The program that hands all packets to AF_XDP sockets, and the life of programs on an interface.
 
-mod features;
 mod hook;
 
 use std::fmt;
@@ -15,7 +14,6 @@ use crate::counters::per_cpu_sums;
 use crate::skeletons::xdp_redirect::XdpRedirectSkelBuilder;
 use crate::{Error, Result, log};
 
-pub use features::takes_redirects;
 pub use hook::XdpHook;
 pub(crate) use hook::{FreeInterface, Link, QUEUES, Sockets, interface_name};
 

@@ -71,9 +71,8 @@ impl FastPaths {
 
     /// Looks how packets can leave by a port whose interface is this one, or gone. It can change at any time: what a veth takes
     /// depends on its peer.
-    pub(crate) fn connect(&mut self, port: u8, interface: Option<(u32, u32)>) {
-        let direct = interface.filter(|(ifindex, _)| middlenet_bpf::takes_redirects(*ifindex));
-        let direct = direct.map(|(ifindex, mtu)| DirectPort { ifindex, mtu });
+    pub(crate) fn connect(&mut self, port: u8, ifindex: Option<u32>) {
+        let direct = ifindex.and_then(|ifindex| DirectPort::find(ifindex).ok().flatten());
         let Some(known) = self.direct.get_mut(usize::from(port)).filter(|known| **known != direct) else { return };
         // An interface that went meanwhile is seen to at the next look; until then its packets go to the workers.
         if self.kernel.set_port(port, direct).is_ok() {

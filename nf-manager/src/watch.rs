@@ -159,7 +159,7 @@ impl Running {
         let plan = self.plan.ports[id].clone();
         let PortKind::Xdp { interface, .. } = &plan.kind else { return };
         let found = Interface::lookup(interface).ok();
-        let seen = found.as_ref().map(|found| (found.ifindex, found.mtu_bytes));
+        let seen = found.as_ref().map(|found| found.ifindex);
         match (&self.opened[id], found) {
             (Opened::Xdp { ifindex, .. }, found) if found.as_ref().is_none_or(|f| f.ifindex != *ifindex) => {
                 let trouble = format!("its interface `{interface}` is gone");

@@ -16,12 +16,14 @@
 
 mod backoff;
 mod changes;
+mod dialing;
 mod instance;
 mod instances;
 mod loopback;
 mod plane;
 mod planes;
 mod process;
+mod relay;
 mod server;
 mod signals;
 mod snapshot;
@@ -149,6 +151,7 @@ pub struct Supervisor {
     planes: Planes,
     slots: Vec<Slot>,
     next_instance: u64,
+    relay: relay::Relay,
     server: Option<Server>,
     signals: Signals,
     status_jobs: Vec<snapshot::StatusJob>,
@@ -207,6 +210,7 @@ impl Supervisor {
             planes,
             slots,
             next_instance: 0,
+            relay: relay::Relay::default(),
             server,
             signals,
             status_jobs: Vec::new(),

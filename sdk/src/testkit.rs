@@ -128,6 +128,7 @@ impl<F: NetworkFunction> Testkit<F> {
     }
 
     fn with_init(config: Value, mut init: Init) -> Result<Self, ConfigError> {
+        init = init.with_direct_peers();
         let registration = Registration::of::<F>();
         let function = registration.create(config, &mut init)?;
         let region = Region::create("testkit", (BUFFERS * BUFFER_BYTES) as usize, Pages::Small)
@@ -181,7 +182,8 @@ impl<F: NetworkFunction> Testkit<F> {
         self.run(port, &packets)
     }
 
-    /// Runs [`NetworkFunction::tick`]; returns what it sent.
+    /// Runs [`NetworkFunction::tick`]; returns what it sent. A [peer](crate::peer) that is dialled meanwhile is really spoken to, so tests
+    /// play it on loopback.
     pub fn tick(&mut self) -> Vec<Outcome> {
         self.burst(&mut [], true);
         let made = std::mem::take(&mut self.state.emitted);
@@ -230,6 +232,7 @@ impl<F: NetworkFunction> Testkit<F> {
         std::mem::swap(&mut function, &mut self.function);
         self.function.inherit(function);
         self.init = init;
+        self.init.flush_fast_path();
         self.collect_abandoned();
         Ok(())
     }

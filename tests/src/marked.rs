@@ -66,7 +66,9 @@ impl Sent {
         Self { src: v6(1), dst: v6(2), ..self }
     }
 
-    fn frame(&self, number: u64) -> Vec<u8> {
+    /// The frame of packet `number`.
+    #[must_use]
+    pub fn frame(&self, number: u64) -> Vec<u8> {
         let payload = [&NUMBER[..], &number.to_be_bytes()].concat();
         let macs = (MacAddr([2, 0, 0, 0, 1, 2]), MacAddr([2, 0, 0, 0, 0, 1]));
         let builder = PacketBuilder::new().mac(macs.0, macs.1);

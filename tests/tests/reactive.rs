@@ -151,7 +151,8 @@ fn routing(mode: &str) -> String {
 }
 
 /// A page is asked for, over a connection that answers with what it is told.
-const REQUEST: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
+const REQUEST: &[u8] =
+    b"GET /index.html HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: test/1.0\r\nAccept: */*\r\n\r\n";
 
 fn inspecting(config: &str) -> String {
     let addresses = "[{ address: 10.1.0.1/24, port: wan }, { address: 10.2.0.1/24, port: lan }]";
@@ -188,7 +189,8 @@ fn a_flow_that_is_recognised_moves_to_the_kernel_while_it_runs() -> Result<(), E
     let before = run.wait_for_rest()?;
     let text: Vec<u8> = (0..=255).cycle().take(2_000_000).collect();
     tcp.say(&text, SOON)?;
-    let after = run.wait_for("the report of what moved", SOON, |s| moved(s, "HTTP").1 > moved(&before, "HTTP").1 + 1000)?;
+    let after =
+        run.wait_for("the report of what moved", SOON, |s| moved(s, "HTTP").1 > moved(&before, "HTTP").1 + 1000)?;
     let came = after.hop_count("edpi", "in_pkts") - before.hop_count("edpi", "in_pkts");
     assert!(came < 100, "{came} packets of a known flow came to the function");
     drop(tcp);

@@ -93,7 +93,7 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
                 }
             });
             let run = Runtime::start(&line.middle, &manifest(&["monitor"], "    - { to: transit }\n"))?;
-            let status = run.wait_for("packets", SOON, |status| status.decided("else") > 1000)?;
+            let status = run.wait_for("packets", SOON, |status| status.decided("wan", "else") > 1000)?;
             done.store(true, Ordering::Relaxed);
             Ok::<_, Error>((run, status))
         })?;
@@ -102,7 +102,7 @@ fn no_packet_slips_past_the_rules_of_a_port_that_opens() -> Result<(), Error> {
         let status = run.stop()?.status;
         // What met a rule and found no room was missed, once each.
         let (received, missed) = (status.port_count("wan", "received_pkts"), status.missed());
-        assert_eq!(status.decided("else"), received + missed, "{:#}", status.port("wan")["missed"]);
+        assert_eq!(status.decided("wan", "else"), received + missed, "{:#}", status.port("wan")["missed"]);
     }
     Ok(())
 }
@@ -345,7 +345,7 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
     add("02:00:00:00:03:01")?;
     let manifest = Line::manifest(&[Line::ROUTER])
         .replace("  lan: { xdp: lan }\n", "  lan: { xdp: lan }\n  spare: { xdp: spare }\n")
-        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { addresses: [{ address: 10.3.0.1/24, port: spare }] } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
+        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { placement: inline, config: { addresses: [{ address: 10.3.0.1/24, port: spare }] } } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
     let run = Runtime::start(&line.middle, &manifest)?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     line.middle.exec("ip", ["link", "delete", "spare"])?;

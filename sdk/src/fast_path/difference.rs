@@ -144,6 +144,10 @@ fn nearest(
     shorter.map(|&(kind, bits)| (kind, shortened(&key.1, bits))).find(is_there)
 }
 
+/// Bits of a prefix's key that is one address.
+#[cfg(any(test, feature = "testkit"))]
+pub(super) const MOST_BITS: u32 = (PREFIX_BYTES as u32 - 4) * 8;
+
 /// The prefix of that many bits which holds this one.
 pub(super) fn shortened(key: &[u8], bits: u32) -> Vec<u8> {
     let mut shorter = vec![0; PREFIX_BYTES];

@@ -10,7 +10,7 @@ use middlenet_steer::{Flow, Prefix};
 use std::time::Duration;
 
 use super::core::Core;
-use super::difference::shortened;
+use super::difference::{MOST_BITS, shortened};
 use super::lock;
 use super::store::{Page, read_all};
 
@@ -160,7 +160,7 @@ fn rule(core: &mut Core, flow: &Flow) -> Option<(u32, Action)> {
     for (kind, address) in [(MapKind::SrcPrefixes, flow.src), (MapKind::DstPrefixes, flow.dst)] {
         if has(&shape, kind) {
             let key = prefix_key(&Prefix::from(address));
-            let found = (0..=160).rev().find_map(|bits| get(core, kind, &shortened(&key, bits)));
+            let found = (0..=MOST_BITS).rev().find_map(|bits| get(core, kind, &shortened(&key, bits)));
             lowest = found.map_or(lowest, |value| lowest.min(word(&value)));
         }
     }

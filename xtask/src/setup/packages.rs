@@ -46,6 +46,8 @@ const PACKAGES: &[Package] = &[
     required("nginx-light"),
     required("apache2-utils"),
     required("curl"),
+    // Servers that tell their load.
+    required("snmpd"),
     // Clients that are slow on purpose.
     required("slowhttptest"),
     // testpmd, against which the benchmarks compare.
@@ -54,6 +56,7 @@ const PACKAGES: &[Package] = &[
     optional("libpcap-dev"),
     // What the benchmarks compare with beside nginx, and load it with beside ab.
     optional("haproxy"),
+    optional("iptables"),
     optional("wrk"),
     // To look at what is loaded.
     optional("bpftool"),
