@@ -19,6 +19,7 @@
 //!
 //! All hosts are namespaces. Every device receives in a kernel thread of its own, which belongs to the host it is in: so a
 //! box's `cpu` holds what the kernel does with its packets, XDP programs, netfilter and routing included, beside the processes.
+//! All that takes part has the first place on its core.
 
 mod charted;
 mod elephants;
@@ -31,6 +32,7 @@ mod web;
 
 use crate::BenchError;
 use crate::bench::{Bench, Options};
+use crate::priority::Raised;
 use crate::programs::Programs;
 use crate::report::lines;
 
@@ -51,8 +53,11 @@ const ATTEMPTS: usize = 3;
 /// When the host cannot do it at all, or when a case failed: then after all others.
 pub fn run(options: &Options) -> Result<(), BenchError> {
     let mut bench = Bench::begin(BENCH, Programs::folder()?, options)?;
+    // The devices' threads have it, too, so that shares among those that take part are what they would be.
+    let raised = Raised::now()?;
     web::measure(&mut bench)?;
     elephants::measure(&mut bench)?;
     install::measure(&mut bench)?;
+    drop(raised);
     bench.end(options, |host, entries| lines(host, entries), charted::draw)
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use middlenet_plan::Stats;
-use middlenet_runtime::api::{Client, FunctionStatus, Request, Response, Status};
+use middlenet_runtime::api::{Client, FunctionStatus, IDLE, Request, Response, Status};
 use middlenet_runtime::run_folder;
 use middlenet_tests::{Netns, Process};
 use nix::sys::signal::Signal;
@@ -77,7 +77,8 @@ pub fn pause(time: Duration) -> Result<(), BenchError> {
 pub struct Run {
     name: String,
     process: Option<Process>,
-    client: Option<Client>,
+    /// With the time of its last question.
+    client: Option<(Client, Instant)>,
 }
 
 impl Run {
@@ -239,11 +240,12 @@ impl Run {
 
     fn ask(&mut self, request: &Request) -> Result<Response, BenchError> {
         let mut client = match self.client.take() {
-            Some(client) => client,
-            None => Client::connect(&run_folder::socket(&self.name))?,
+            // One that is silent for longer is cut off.
+            Some((client, last)) if last.elapsed() < IDLE / 2 => client,
+            _ => Client::connect(&run_folder::socket(&self.name))?,
         };
         let response = client.ask(request)?;
-        self.client = Some(client);
+        self.client = Some((client, Instant::now()));
         Ok(response)
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use middlenet_tests::{End, Netns, Veth, may_build_namespaces};
 
 use super::{BOX_CORE, LOAD_CORE};
-use crate::{BenchError, napi};
+use crate::{BenchError, napi, priority};
 
 /// A host of a row.
 #[derive(Debug)]
@@ -61,7 +61,9 @@ impl Row {
                 netns.exec("sh", ["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])?;
             }
             let threaded = |name: String| -> Result<Device, BenchError> {
-                Ok(Device { thread: napi::in_thread(&netns, &name, core)?, name })
+                let thread = napi::in_thread(&netns, &name, core)?;
+                priority::raise(thread)?;
+                Ok(Device { name, thread })
             };
             let left = at.checked_sub(1).map(|cable| threaded(device(cable, "e"))).transpose()?;
             let right = (at < last).then(|| threaded(device(at, "w"))).transpose()?;
