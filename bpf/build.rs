@@ -11,8 +11,9 @@ use libbpf_cargo::SkeletonBuilder;
 const PROGRAMS: [&str; 5] = ["xdp_redirect", "skmsg_route", "steer_rules", "fast_path", "xdp_flood"];
 
 /// What they include.
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 11] = [
     "head.h",
+    "first_match.h",
     "hand_over.h",
     "steer.h",
     "stages.h",

@@ -66,6 +66,8 @@ pub struct Entry {
 pub struct FastPort {
     pub(crate) port: u8,
     pub(crate) entries: MapHandle,
+    /// A chain, and its entry.
+    pub(crate) usual: (u32, u32),
     pub(crate) stages: MapHandle,
     pub(crate) packets: MapHandle,
     pub(crate) sockets: MapHandle,
@@ -152,14 +154,16 @@ impl FastPaths {
         let make = || -> io::Result<FastPort> {
             let chains = entries.iter().map(|entry| u32::from(entry.chain) + 1).max().unwrap_or(1);
             let table = new_map(MapType::Array, "fast_entries", size_of::<u32>() as u32, chains)?;
+            let number = |entry: &Entry| (u32::from(entry.hop) + 1) | if entry.reverse { ENTRY_REVERSE } else { 0 };
             for entry in entries {
-                let value = (u32::from(entry.hop) + 1) | if entry.reverse { ENTRY_REVERSE } else { 0 };
+                let value = number(entry);
                 let chain = u32::from(entry.chain).to_ne_bytes();
                 table.update(&chain, &value.to_ne_bytes(), MapFlags::ANY).map_err(|error| io_error(&error))?;
             }
             Ok(FastPort {
                 port,
                 entries: table,
+                usual: entries.first().map_or((0, 0), |entry| (entry.chain.into(), number(entry))),
                 stages: again(&self.stages)?,
                 packets: again(&self.packets)?,
                 sockets: again(&self.sockets)?,

@@ -16,6 +16,13 @@
 //! ```
 //!
 //! ```text
+//! FastPaths::new --load_stage(hop, plan)--> the fast path of a function, and the maps that they share
+//!      |
+//!      +--port(port, entries)--> SteeredPort::load_fast: packets of a chain go through its fast paths by tail calls, and to the
+//!                                socket of their queue where these end
+//! ```
+//!
+//! ```text
 //! Skmsg::load --enter(key, socket)--> groups of descriptors sent on that socket are checked against the ledger
 //!      |                              and arrive at the socket of their destination
 //!      +--drop, or death of the process and of the sockets--> nothing is left

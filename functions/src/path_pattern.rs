@@ -20,8 +20,13 @@ pub(crate) fn literal_prefix(pattern: &str) -> &[u8] {
     let rest = rest.as_bytes();
     let plain =
         rest.iter().position(|b| !(b.is_ascii_alphanumeric() || b"/-_~=&%!@,;:".contains(b))).unwrap_or(rest.len());
-    // A quantifier after the last of them may take it away.
-    let end = if matches!(rest.get(plain), Some(b'*' | b'?' | b'{')) { plain.saturating_sub(1) } else { plain };
+    // A quantifier after the last of them may take it away, and so may one after a `+`.
+    let may_be_none = match rest.get(plain) {
+        Some(b'*' | b'?' | b'{') => true,
+        Some(b'+') => matches!(rest.get(plain + 1), Some(b'*' | b'?' | b'{' | b'+')),
+        _ => false,
+    };
+    let end = if may_be_none { plain.saturating_sub(1) } else { plain };
     &rest[..end]
 }
 
@@ -36,6 +41,7 @@ mod tests {
             ("^/old/(.*)$", "/old/"),
             ("^/ab*", "/a"),
             ("^/ab+c", "/ab"),
+            ("^/2+*", "/"),
             ("^/a|^/b", ""),
             ("/a", ""),
             ("^/a\\.b", "/a"),

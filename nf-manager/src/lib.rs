@@ -26,6 +26,7 @@ mod control;
 mod counters;
 mod fast_path;
 mod graph;
+mod inline;
 mod lane;
 mod latency;
 mod nic;

@@ -1,6 +1,6 @@
 //! The data plane from start to stop, as the control thread holds it.
 
-use crate::command::{Command, Made};
+use crate::command::Command;
 use crate::counters::WorkerCounters;
 use crate::graph::Graph;
 use crate::open::{Opened, Opener, Ports, XdpOpener};
@@ -8,15 +8,14 @@ use crate::port::{Clock, Queue};
 use crate::steering::Steered;
 use crate::watch::Watch;
 use crate::worker::{AskedFlows, HopParts, Parts, Shared, Worker};
-use crate::{ManagerError, sentence, with_causes};
+use crate::{ManagerError, sentence};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use middlenet_dpdk::{Eal, EalConfig, Launched, LogLevel, Memory, Pool, PoolConfig, tsc};
-use middlenet_plan::{FastPathPlan, ManagerPlan, Placement, PortKind};
+use middlenet_plan::{ManagerPlan, Placement, PortKind};
 use middlenet_sdk::fast_path::FastPath;
-use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, Init, PortInfo, Registration};
+use middlenet_sdk::{Counter, CounterInfo, DropReasonInfo, PortInfo, Registration};
 use middlenet_shm::{Buffers, ControlGeometry, ControlRegion, Ledger, Region};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use serde_json::Value;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,12 +34,12 @@ const STEERED_PER_LOOK: usize = 16;
 
 /// Pauses between restarts of an inline function that panics again and again.
 const MEND_MIN: Duration = Duration::from_millis(100);
-const MEND_MAX: Duration = Duration::from_secs(5);
+pub(crate) const MEND_MAX: Duration = Duration::from_secs(5);
 
 /// The counters of one inline function on one worker.
 pub(crate) type InlineCounters = Vec<(CounterInfo, Counter)>;
 
-struct Thread {
+pub(crate) struct Thread {
     launched: Launched<Vec<Option<Queue>>>,
     commands: Sender<Command>,
     called: Arc<AtomicBool>,
@@ -76,17 +75,17 @@ pub(crate) struct Running {
     pub(crate) notes: Vec<String>,
     /// By hop, then by worker.
     pub(crate) inline: Vec<Vec<InlineCounters>>,
-    /// What instances of inline functions begin with: by hop, then by worker.
-    inits: Vec<Vec<Init>>,
+    /// The fast paths of inline functions: by hop, then by worker.
+    pub(crate) fast_paths: Vec<Vec<FastPath>>,
     /// The drop reasons that inline functions declared, by hop.
     pub(crate) reasons: Vec<Vec<DropReasonInfo>>,
     /// The ledger's name for each attached instance: by hop, then by replica.
     pub(crate) holders: Vec<Vec<Option<u16>>>,
     next_holder: u16,
-    registry: &'static [Registration],
+    pub(crate) registry: &'static [Registration],
     /// When a hop whose inline function panicked may be mended next, and how long to wait after that.
-    mending: Vec<(Instant, Duration)>,
-    threads: Vec<Thread>,
+    pub(crate) mending: Vec<(Instant, Duration)>,
+    pub(crate) threads: Vec<Thread>,
     /// Flows that inline functions steer.
     asked: (Sender<AskedFlows>, Receiver<AskedFlows>),
     eal: Eal,
@@ -140,7 +139,7 @@ impl Running {
             infos_changed: false,
             notes,
             inline: plan.hops.iter().map(|_| Vec::new()).collect(),
-            inits: plan.hops.iter().map(|_| Vec::new()).collect(),
+            fast_paths: plan.hops.iter().map(|_| Vec::new()).collect(),
             reasons: plan.hops.iter().map(|_| Vec::new()).collect(),
             holders: plan.hops.iter().map(|hop| vec![None; usize::from(hop.replicas)]).collect(),
             next_holder: 1,
@@ -170,9 +169,9 @@ impl Running {
             let inline = match self.plan.hops[hop].placement {
                 Placement::Process => None,
                 Placement::Inline => {
-                    let init = self.init(hop, worker as u16)?;
-                    self.inits[hop].push(init);
-                    let made = self.make(hop, worker, self.plan.hops[hop].config.clone())?;
+                    let fast_path = self.open_fast_path(hop, worker as u16)?;
+                    self.fast_paths[hop].push(fast_path);
+                    let made = self.make(hop, worker, self.plan.hops[hop].config.clone(), false)?;
                     made.init.begin();
                     self.inline[hop].push(made.init.counters().to_vec());
                     self.reasons[hop] = made.init.drop_reasons().to_vec();
@@ -211,46 +210,6 @@ impl Running {
         self.counters.push(counters);
         self.threads.push(Thread { launched, commands: sender, called, event, ended });
         Ok(())
-    }
-
-    /// What instances of an inline function begin with on a worker.
-    fn init(&self, hop: usize, worker: u16) -> Result<Init, ManagerError> {
-        let plan = &self.plan.hops[hop];
-        let chain = &self.plan.chains[usize::from(plan.chain)];
-        let of_chain = |info: &&PortInfo| info.id == chain.left || chain.right.contains(&info.id);
-        let ports = self.infos.iter().filter(of_chain).cloned().collect();
-        let names = plan.steering.iter().map(|target| target.name.clone()).collect();
-        let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
-        let init = Init::new(ports, outputs).with_steering(names).with_direct_peers();
-        let refuse = |e: &dyn std::error::Error| {
-            ManagerError::new(format!("the fast path of `{}` cannot be shared: {}", plan.name, with_causes(e)))
-        };
-        let maps = self.xdp.fast_paths.as_ref().map(|fast_paths| fast_paths.copies(hop)).transpose();
-        let Some((FastPathPlan { mode, shape }, maps)) = plan.fast_path.zip(maps.map_err(|e| refuse(&e))?.flatten())
-        else {
-            return Ok(init);
-        };
-        let fast_path = FastPath::open(mode, shape, maps, worker).map_err(|e| refuse(&e))?;
-        Ok(init.with_fast_path(fast_path))
-    }
-
-    /// Makes an inline function from its configuration.
-    fn make(&self, hop: usize, worker: usize, config: Value) -> Result<Made, ManagerError> {
-        let plan = &self.plan.hops[hop];
-        let registration = self
-            .registry
-            .iter()
-            .find(|r| r.name == plan.function)
-            .ok_or_else(|| ManagerError::new(format!("there is no built-in function `{}`", plan.function)))?;
-        let mut init = self.inits[hop][worker].renewed();
-        let function = registration.create(config, &mut init).map_err(|e| {
-            let error = ManagerError::new(format!("function `{}`: {}", plan.name, e.message));
-            match e.hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            }
-        })?;
-        Ok(Made { function, init })
     }
 
     /// The eventfds of the workers, for functions' doorbells.
@@ -326,40 +285,6 @@ impl Running {
         }
     }
 
-    /// Replaces an inline function on every worker.
-    pub(crate) fn reconfigure(&mut self, hop: u16, config: &Value) -> Result<(), ManagerError> {
-        let at = usize::from(hop);
-        if self.plan.hops.get(at).is_none_or(|h| h.placement != Placement::Inline) {
-            return Err(ManagerError::new(format!("hop {hop} is no inline function")));
-        }
-        let mut made = Vec::new();
-        for worker in 0..self.threads.len() {
-            made.push(self.make(at, worker, config.clone())?);
-        }
-        self.inline[at] = made.iter().map(|m| m.init.counters().to_vec()).collect();
-        self.plan.hops[at].config = config.clone();
-        let mut made = made.into_iter();
-        self.all(|_, done| {
-            let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
-            Ok(Command::Reconfigure { hop, made, done })
-        })
-    }
-
-    /// Makes the inline functions of chains with this port anew, from what is known of the port now.
-    pub(crate) fn renew_inline(&mut self, port: u8) {
-        for hop in 0..self.plan.hops.len() {
-            let plan = &self.plan.hops[hop];
-            let chain = &self.plan.chains[usize::from(plan.chain)];
-            if plan.placement != Placement::Inline || (chain.left != port && !chain.right.contains(&port)) {
-                continue;
-            }
-            let config = plan.config.clone();
-            if let Err(e) = self.reconfigure(hop as u16, &config) {
-                eprintln!("middlenet-nf-manager: {e}");
-            }
-        }
-    }
-
     /// Whether inline functions may steer flows.
     pub(crate) fn steers_inline(&self) -> bool {
         self.plan.hops.iter().any(|hop| hop.placement == Placement::Inline && !hop.steering.is_empty())
@@ -373,34 +298,6 @@ impl Running {
                 eprintln!("middlenet-nf-manager: {e}");
             }
         }
-    }
-
-    /// Puts new instances in the place of inline functions that panicked, with growing pauses.
-    pub(crate) fn mend(&mut self) {
-        for hop in 0..self.plan.hops.len() {
-            let failed = self.counters.iter().any(|worker| worker.hops[hop].failed.get() > 0);
-            let (due, pause) = self.mending[hop];
-            if !failed || Instant::now() < due {
-                continue;
-            }
-            self.mending[hop] = (Instant::now() + pause, (pause * 2).min(MEND_MAX));
-            let config = self.plan.hops[hop].config.clone();
-            match self.reconfigure(hop as u16, &config) {
-                Ok(()) => eprintln!("middlenet-nf-manager: function `{}` restarted", self.plan.hops[hop].name),
-                Err(e) => eprintln!("middlenet-nf-manager: {e}"),
-            }
-        }
-    }
-
-    /// The reports of an inline function, by worker.
-    pub(crate) fn reports(&self, hop: u16) -> Vec<Value> {
-        (0..self.threads.len())
-            .map(|worker| {
-                let (done, answer) = bounded(1);
-                self.send(worker, Command::Report { hop, done });
-                answer.recv_timeout(COMMAND_LIMIT).unwrap_or(Value::Null)
-            })
-            .collect()
     }
 
     /// Whether a lockstep run has come to its end.

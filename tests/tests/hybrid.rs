@@ -55,12 +55,13 @@ fn assert_conserved(status: &RunStatus) {
     assert!(count("entered_pkts") > 0 && count("entered_pkts") == sum, "{c:#}");
 }
 
-/// After its first packet, a flow passes in the kernel.
-fn second_packets_pass_in_the_kernel(line: &Line, placement: &str) -> Result<(), Error> {
+#[test]
+fn after_its_first_packet_a_flow_passes_in_the_kernel() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = direct_line()?;
     let before = line.interfaces()?;
-    let mut packets = Marked::on(line)?;
-    let run =
-        Runtime::start(&line.middle, &manifest(&[marker("a", "src", "", &format!(", mode: reactive{placement}"))]))?;
+    let mut packets = Marked::on(&line)?;
+    let run = Runtime::start(&line.middle, &manifest(&[marker("a", "src", "", ", mode: reactive")]))?;
     for reverse in [false, true] {
         let packet = Sent::to_port(5000 + u16::from(reverse));
         let first = packets.send(&packet, reverse).expect("the first packet");
@@ -74,15 +75,12 @@ fn second_packets_pass_in_the_kernel(line: &Line, placement: &str) -> Result<(),
     assert_eq!(status.counter("a", "seen"), 2);
     assert_eq!((fast(&status, "a", "hits"), fast(&status, "a", "sent")), (10, 10), "{:#}", status.hop("a"));
     assert_conserved(&status);
+    let text = run.command(&["status", run.name()])?.stdout;
+    assert!(text.contains("FAST PATH") && text.contains("transit/a  reactive"), "{text}");
+    assert!(text.contains(" slow path + 0 kernel"), "{text}");
     run.stop()?;
     assert_eq!(line.interfaces()?, before);
     Ok(())
-}
-
-#[test]
-fn after_its_first_packet_a_flow_passes_in_the_kernel() -> Result<(), Error> {
-    require_root!(Ok(()));
-    second_packets_pass_in_the_kernel(&direct_line()?, "")
 }
 
 #[test]
@@ -243,6 +241,37 @@ fn only_as_many_flows_as_there_is_room_for_are_known() -> Result<(), Error> {
     let status = run.wait_for_rest()?;
     assert!(status.counter("a", "fast_installed") >= 3001, "{:#?}", status.instances("a"));
     assert_conserved(&status);
+    run.stop()?;
+    Ok(())
+}
+
+#[test]
+fn rules_of_a_port_come_before_fast_paths_and_can_be_replaced() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = direct_line()?;
+    let mut packets = Marked::on(&line)?;
+    let with = |rules: &str| {
+        let chain = manifest(&[marker("a", "src", "", ", mode: reactive")]);
+        format!("{chain}steering:\n  wan: [{rules}{{ to: transit }}]\n")
+    };
+    let run = Runtime::start(&line.middle, &with("{ proto: udp, dst_port: 1, to: drop }, "))?;
+    for by in [By::Function, By::FastPath] {
+        assert!(packets.send_in_vain(&Sent::to_port(1)).is_none());
+        let arrived = packets.send(&Sent::to_port(2), false).expect("the packet");
+        assert_eq!((arrived.marks[1], arrived.functions), (by, 1));
+    }
+    let output = run.apply(&with("{ proto: udp, dst_port: 2, to: drop }, "))?;
+    assert_eq!(output.stdout, "changed steering of wan\n", "{}", output.stderr);
+    for by in [By::Function, By::FastPath] {
+        assert!(packets.send_in_vain(&Sent::to_port(2)).is_none());
+        let arrived = packets.send(&Sent::to_port(1), false).expect("the packet");
+        assert_eq!((arrived.marks[1], arrived.functions), (by, 1));
+    }
+    let output = run.apply(&with(""))?;
+    assert_eq!(output.stdout, "changed steering of wan\n", "{}", output.stderr);
+    let arrived = packets.send(&Sent::to_port(2), false).expect("a flow that the fast path still knows");
+    assert_eq!((arrived.marks[1], arrived.functions), (By::FastPath, 1));
+    assert_conserved(&run.wait_for_rest()?);
     run.stop()?;
     Ok(())
 }

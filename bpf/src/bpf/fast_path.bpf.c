@@ -38,7 +38,8 @@ static __always_inline int deal_with(struct run *run, void *start, void *end)
 	if (action->mtu && run->bytes > (__u64)packet->head.l3_offset + action->mtu)
 		return slow(run, SLOW_MTU);
 
-	if (parts & HAS_FLOWS)
+	/* What it was is asked for where connections begin or end. */
+	if (parts & HAS_FLOWS && (found.service || found.flags))
 		before = packet->head.key;
 	if (begins(&found, packet)) {
 		if (!learn(&found, &before, action, run->bytes)) {

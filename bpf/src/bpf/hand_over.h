@@ -26,8 +26,8 @@ struct {
 #define NO_SOCKET 1
 #define NO_ROOM 2
 
-/* Hands a packet to the socket in a slot; 0 if that is done. No packet is handed over without a tag while NO_ROOM is not
- * overruled. */
+/* Hands a packet to the socket in a slot, with a tag in front of it; 0 if that is done. After NO_ROOM, XDP_REDIRECT hands it over
+ * without one. */
 static __always_inline int hand_over(struct xdp_md *ctx, __u32 slot, __u16 tag, __u16 way)
 {
 	struct steer_meta *meta;

@@ -40,4 +40,12 @@ struct {
 	__type(value, struct fast_packet);
 } packets SEC(".maps");
 
+/* Goes on to a fast path whose number the kernel knows when it verifies the program: it makes a jump of that, which costs some 25 ns less
+ * than the other kind where there are mitigations for indirect jumps. The name keeps the compiler from making one of several. */
+#define JUMP(ctx, stage, name)                                                                  \
+	asm volatile("r1 = %[context]; r2 = %[map]; r3 = %[number]; call 12 /* " name " */"     \
+		     :                                                                          \
+		     : [context] "r"(ctx), [map] "r"(&stages), [number] "r"((__u64)(stage))     \
+		     : "r0", "r1", "r2", "r3", "r4", "r5", "memory")
+
 #endif

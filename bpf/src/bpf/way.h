@@ -347,7 +347,12 @@ static __always_inline int go(struct run *run)
 	case TARGET_PORT:
 		return transmit(run, number);
 	}
-	bpf_tail_call(run->ctx, &stages, number);
+	if (packet->target == next_forward)
+		JUMP(run->ctx, next_forward, "forward");
+	else if (packet->target == next_reverse)
+		JUMP(run->ctx, next_reverse, "reverse");
+	else
+		bpf_tail_call(run->ctx, &stages, number);
 	return no_further(run, TAG_HOP | number);
 }
 

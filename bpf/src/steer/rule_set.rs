@@ -213,6 +213,7 @@ fn set_constants(open: &mut OpenSteerRulesSkel<'_>, tables: &Tables, fast: Optio
     ];
     if let Some(fast) = fast {
         (constants.port, constants.sockets) = (fast.port.into(), fast.first_slot());
+        (constants.usual_chain, constants.usual_entry) = fast.usual;
     }
     constants.parts = parts.iter().filter(|(is_there, _)| *is_there).fold(0, |parts, (_, part)| parts | part);
     // Each vector is its summary and one word.

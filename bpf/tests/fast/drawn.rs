@@ -3,23 +3,32 @@
 use std::net::IpAddr;
 
 use middlenet_bpf::{StagePlan, Target, Verdict};
-use middlenet_fast_path::{Action, Rewrite, Shape, Then};
+use middlenet_fast_path::{Action, Mode, Rewrite, Shape, Then};
 use middlenet_steer::testkit::Draw;
 use middlenet_steer::{Flow, Head, Prefix};
 use middlenet_tests::require_root;
-use middlenet_wire::Layers;
+use middlenet_wire::{Layers, PacketBuilder};
 
-use super::lab::{Chain, LEFT, RIGHT, full_shape};
-use super::model::{Fate, Place, Rules, compare, deal_with, tag};
+use super::lab::{Chain, LEFT, RIGHT, flow, full_shape};
+use super::model::{Fate, Place, Rules, checksum, compare, deal_with, offset, tag};
 
 const FRAMES: usize = 2000;
 const RULES: u32 = 12;
 
-/// A frame; every other one with right checksums, if it has any.
+/// A frame; every other one with right checksums, if it has any, some with a TTL that is over, and some of UDP without checksum.
 fn frame(draw: &mut Draw<'_>) -> Vec<u8> {
     let mut frame = draw.frame();
+    let Some(Head { src: Some(src), protocol: Some(protocol), .. }) = Head::parse(&frame) else { return frame };
+    if draw.below(8) == 0 {
+        let ttl = offset(&frame) + if src.is_ipv4() { 8 } else { 7 };
+        frame[ttl] = draw.below(3) as u8;
+    }
     if draw.below(2) == 0 {
         mend(&mut frame);
+    }
+    if protocol == 17 && draw.below(3) == 0 {
+        let at = checksum(&frame, protocol).filter(|at| at + 2 <= frame.len());
+        at.into_iter().for_each(|at| frame[at..at + 2].fill(0));
     }
     frame
 }
@@ -224,7 +233,7 @@ fn the_kernel_does_what_the_rules_say() {
 #[test]
 fn any_matcher_may_be_the_only_one() {
     require_root!();
-    let of = Shape::of(&[middlenet_fast_path::Mode::Proactive]);
+    let of = Shape::of(&[Mode::Proactive]);
     let shapes = [
         of.flows(4096),
         of.prefixes(100, 0).rules(64),
@@ -248,4 +257,21 @@ fn ports_and_misses_may_lead_elsewhere() {
         plan.next_forward = Target::Port(3);
         plan.next_reverse = Target::Drop;
     });
+}
+
+/// A sum of zero is written as all ones, since zero says that there is none.
+#[test]
+fn no_checksum_of_udp_becomes_none() {
+    require_root!();
+    let of = |src_port| {
+        let addresses = ("10.0.0.1".parse().expect("one"), "10.0.0.2".parse().expect("two"));
+        PacketBuilder::new().ipv4(addresses.0, addresses.1).udp(src_port, 80).payload(b"some").build()
+    };
+    let sum = |packet: &[u8]| [packet[40], packet[41]];
+    let port = (1..=u16::MAX).find(|&port| sum(&of(port)) == [0xff, 0xff]).expect("each sum has its port");
+    let chain = Chain::new(1, Shape::of(&[Mode::Reactive]).flows(64), |_, _| ());
+    let before = of(port ^ 1);
+    let rewrite = Rewrite { src_port: Some(port), ..Rewrite::default() };
+    chain.maps[0].set_action(&flow(&before), Action { rewrite, ..Action::default() });
+    assert_eq!(chain.forward(&before).packet, of(port));
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use middlenet_bpf::{Entry, Error, FastPaths, KernelReason, SlowReason, StagePlan, Target, Trial, Verdict};
 use middlenet_fast_path::{Action, Mode, Rewrite, Shape, Then};
 use middlenet_steer::testkit::Draw;
-use middlenet_steer::{Flow, Tables};
+use middlenet_steer::{Flow, Match, Rule, Tables};
 use middlenet_tests::require_root;
 use middlenet_wire::PacketBuilder;
 
@@ -203,5 +203,31 @@ fn drops_are_counted_by_reason() {
     assert!(reasons.iter().all(|&reason| counters.dropped_pkts[usize::from(reason)] == 1));
     assert_eq!((counters.dropped_pkts.iter().sum::<u64>(), counters.discarded_pkts), (3, 1));
     assert_eq!(IpAddr::from(Ipv4Addr::new(10, 0, 0, 1)), flow(&udp(8)).src);
+    chain.assert_conserved();
+}
+
+#[test]
+fn rules_that_are_replaced_lead_to_the_same_fast_paths() {
+    require_root!();
+    let mut chain = Chain::new(1, REACTIVE.flows(64), |_, _| ());
+    chain.maps[0].set_action(&flow(&udp(1)), Action::default());
+    let tables = |rules: &[Rule], default| Tables::compile(rules, default).expect("few rules");
+    let is_for = |protocol| Match { protocols: vec![protocol], ..Match::default() };
+    let rule = |protocol, action| Rule { name: "only".into(), matches: is_for(protocol), action };
+    let tag = |chain: &Chain, packet: &[u8]| chain.forward(packet).mark.map(|mark| mark.tag);
+    let to_chain = tables(&[rule(17, middlenet_steer::Action::Tag(0))], middlenet_steer::Action::Kernel);
+    chain.left.steering_mut().expect("it steers").replace(&to_chain).expect("a replacement");
+    assert_eq!(tag(&chain, &udp(1)), Some(port_tag(RIGHT)));
+    assert_eq!(tag(&chain, &udp(2)), Some(hop_tag(0)));
+    // A flow that is steered there goes there too.
+    let steering = chain.left.steering_mut().expect("it steers");
+    let elsewhere = tables(&[rule(17, middlenet_steer::Action::Drop)], middlenet_steer::Action::Kernel);
+    steering.replace(&elsewhere).expect("a replacement");
+    let long = std::time::Duration::from_secs(100);
+    steering.install_flow(&flow(&udp(1)), middlenet_steer::Action::Tag(0), long).expect("there is room");
+    assert_eq!(tag(&chain, &udp(1)), Some(port_tag(RIGHT)));
+    assert_eq!(chain.forward(&udp(2)).verdict, Verdict::Drop);
+    let totals = chain.left.steering_mut().expect("it steers").counters().expect("counters").totals;
+    assert_eq!((totals.redirected_pkts, totals.by_flow_pkts, totals.dropped_pkts), (3, 1, 1));
     chain.assert_conserved();
 }

@@ -158,7 +158,7 @@ fn way(plan: &StagePlan, action: Action, place: &mut Place) -> Option<Fate> {
 }
 
 /// Where the bytes behind the Ethernet header and its tags begin.
-fn offset(packet: &[u8]) -> usize {
+pub(crate) fn offset(packet: &[u8]) -> usize {
     let is_tag = |at: usize| matches!(packet.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
     let is_whole = |at: usize| packet.len() >= at + 4;
     match (is_tag(12) && is_whole(14), is_tag(16) && is_whole(18)) {
@@ -201,7 +201,7 @@ fn icmp_id(packet: &[u8], protocol: u8, is_ipv6: bool) -> Option<u16> {
 }
 
 /// Where the checksum is that covers the addresses.
-fn checksum(packet: &[u8], protocol: u8) -> Option<usize> {
+pub(crate) fn checksum(packet: &[u8], protocol: u8) -> Option<usize> {
     let offset = match protocol {
         6 => 16,
         17 | 33 | 136 => 6,

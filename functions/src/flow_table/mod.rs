@@ -123,14 +123,6 @@ impl<V> FlowTable<V> {
         self.slab.get(slot)
     }
 
-    /// All flows.
-    #[cfg(feature = "ndpi")]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
-        (0..self.slab.high_water() as u32)
-            .filter_map(|slot| self.slab.get(slot))
-            .map(|entry| (&entry.key, &entry.value))
-    }
-
     /// The entry in a slot, to change.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Entry<V>> {

@@ -1,6 +1,7 @@
 //! Configurations of functions: against their schemas, then by the functions themselves.
 
 use middlenet_plan::Declared;
+use middlenet_sdk::fast_path::FastPath;
 use middlenet_sdk::peer::PeerAddress;
 use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
@@ -55,7 +56,15 @@ impl Checker<'_> {
         }
         let ports = ports?;
         let steering: Vec<String> = entry.options.steer.iter().flat_map(|steer| steer.keys().cloned()).collect();
-        let init = || Init::new(ports.clone(), outputs.clone()).with_steering(steering.clone());
+        let shape = registration.fast_path;
+        let init = || {
+            let init = Init::new(ports.clone(), outputs.clone()).with_steering(steering.clone());
+            match entry.options.mode.filter(|&mode| shape.works(mode)) {
+                // Its limits show in the trial.
+                Some(mode) => init.with_fast_path(FastPath::in_memory(mode, shape)),
+                None => init,
+            }
+        };
         let refuse = |value: &Value| -> Option<middlenet_sdk::ConfigError> {
             registration.try_config(value.clone(), &mut init()).err()
         };

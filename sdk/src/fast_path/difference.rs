@@ -145,6 +145,7 @@ fn nearest(
 }
 
 /// Bits of a prefix's key that is one address.
+#[cfg(any(test, feature = "testkit"))]
 pub(super) const MOST_BITS: u32 = (PREFIX_BYTES as u32 - 4) * 8;
 
 /// The prefix of that many bits which holds this one.

@@ -57,7 +57,8 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 enum Map {
-    Array(Vec<Vec<u8>>),
+    /// Values that were written; the others are zeros.
+    Array(BTreeMap<u32, Vec<u8>>),
     /// Values with the time of their last use.
     Tree(BTreeMap<Vec<u8>, (Vec<u8>, u64)>, u64),
 }
@@ -65,7 +66,7 @@ enum Map {
 impl Memory {
     pub(super) fn new(shape: Shape) -> Self {
         let make = |kind: MapKind| match kind.is_array() {
-            true => Map::Array(vec![vec![0; kind.value_bytes()]; shape.entries(kind) as usize]),
+            true => Map::Array(BTreeMap::new()),
             false => Map::Tree(BTreeMap::new(), 0),
         };
         Self { shape, maps: shape.maps().map(|kind| (kind, make(kind))).collect() }
@@ -77,15 +78,15 @@ impl Memory {
     }
 
     fn put_one(&mut self, kind: MapKind, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let most = self.shape.entries(kind) as usize;
+        let most = self.shape.entries(kind);
         match self.map(kind)? {
             Map::Array(values) => {
-                let value_there = index(key).and_then(|at| values.get_mut(at)).ok_or_else(full)?;
-                value_there.copy_from_slice(value);
+                let at = index(key).filter(|&at| at < most).ok_or_else(full)?;
+                values.insert(at, value.to_vec());
             }
             Map::Tree(entries, clock) => {
                 *clock += 1;
-                if entries.len() >= most && !entries.contains_key(key) {
+                if entries.len() >= most as usize && !entries.contains_key(key) {
                     if kind != MapKind::Flows {
                         return Err(full());
                     }
@@ -99,8 +100,8 @@ impl Memory {
     }
 }
 
-fn index(key: &[u8]) -> Option<usize> {
-    Some(u32::from_ne_bytes(*key.first_chunk()?) as usize)
+fn index(key: &[u8]) -> Option<u32> {
+    key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// What the kernel says of a full map.
@@ -110,8 +111,11 @@ fn full() -> io::Error {
 
 impl Store for Memory {
     fn get(&mut self, kind: MapKind, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let most = self.shape.entries(kind);
         Ok(match self.map(kind)? {
-            Map::Array(values) => index(key).and_then(|at| values.get(at)).cloned(),
+            Map::Array(values) => index(key)
+                .filter(|&at| at < most)
+                .map(|at| values.get(&at).cloned().unwrap_or_else(|| vec![0; kind.value_bytes()])),
             Map::Tree(entries, clock) => entries.get_mut(key).map(|(value, used)| {
                 *clock += 1;
                 *used = *clock;
@@ -136,17 +140,20 @@ impl Store for Memory {
     }
 
     fn read(&mut self, kind: MapKind, most: usize, page: &mut Page) -> io::Result<()> {
+        let entries = self.shape.entries(kind);
         match self.map(kind)? {
             Map::Array(values) => {
-                let mut read = 0;
-                let first = page.cursor.first_chunk().map_or(0, |at| u32::from_ne_bytes(*at));
-                for (at, value) in (first..).zip(values.iter().skip(first as usize)).take(most) {
+                let first = index(&page.cursor).unwrap_or(0);
+                let end = first.saturating_add(u32::try_from(most).unwrap_or(u32::MAX)).min(entries);
+                for at in first..end {
                     page.keys.extend(at.to_ne_bytes());
-                    page.values.extend(value);
-                    read += 1;
+                    match values.get(&at) {
+                        Some(value) => page.values.extend(value),
+                        None => page.values.resize(page.values.len() + kind.value_bytes(), 0),
+                    }
                 }
-                page.cursor = (first + read as u32).to_ne_bytes().to_vec();
-                page.is_last = first as usize + read >= values.len();
+                page.cursor = end.to_ne_bytes().to_vec();
+                page.is_last = end == entries;
             }
             Map::Tree(entries, _) => {
                 let after = std::mem::take(&mut page.cursor);

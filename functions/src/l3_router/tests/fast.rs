@@ -166,6 +166,9 @@ fn a_scan_of_single_packets_fills_nothing() {
 }
 
 proptest! {
+    // Each case fills two forwarding tables.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
     #[test]
     fn with_and_without_it_packets_fare_alike(
         steps in prop::collection::vec((0..3_u8, 0..3_u8, any::<bool>(), 1..4_u8, 0..1480_usize, 0..4000_u64), 1..60),

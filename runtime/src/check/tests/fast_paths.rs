@@ -2,16 +2,27 @@
 
 use super::*;
 use middlenet_plan::{Destination, FastPathPlan};
+use middlenet_sdk::fast_path::RuleTable;
 use middlenet_steer::Action;
+
+/// How many rules it has.
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rules {
+    #[serde(default)]
+    rules: usize,
+}
 
 /// A function whose fast path works in two modes.
 pub(super) struct Hybrid;
 
 impl NetworkFunction for Hybrid {
-    type Config = Empty;
+    type Config = Rules;
     const FAST_PATH: Shape = Shape::of(&[Mode::Reactive, Mode::Offloading]).flows(1000).rules(10);
 
-    fn new(_: Empty, _: &mut Init) -> Result<Self, ConfigError> {
+    fn new(Rules { rules }: Rules, init: &mut Init) -> Result<Self, ConfigError> {
+        let rules = vec![middlenet_sdk::fast_path::Action::default(); rules];
+        init.fast_path().set_rules(&RuleTable { rules, ..RuleTable::default() })?;
         Ok(Self)
     }
 
@@ -130,4 +141,15 @@ fn another_mode_needs_a_restart() {
     let plan = |mode: &str| planned(&chain_of(&format!("      - a: {{ use: hybrid, mode: {mode} }}\n")));
     let difference = Difference::between(&plan("reactive"), &plan("offloading"));
     assert_eq!(difference.structural, ["function `transit/a` would be made differently"]);
+}
+
+#[test]
+fn what_a_fast_path_cannot_hold_is_told_before_the_run() {
+    let with = |mode: &str, rules: usize| {
+        errors(&chain_of(&format!("      - a: {{ use: hybrid, {mode}config: {{ rules: {rules} }} }}\n")))
+    };
+    assert_eq!(with("mode: reactive, ", 10), Vec::<String>::new());
+    assert!(with("mode: reactive, ", 11)[0].contains("the fast path has room for 10 rules, not for 11"));
+    // Without a fast path, rules are nobody's.
+    assert_eq!(with("", 11), Vec::<String>::new());
 }
