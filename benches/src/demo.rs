@@ -1,9 +1,11 @@
-//! `middlenet-bench demo`: the runtime at work, in three acts. Packets go through three functions between a client and a server;
-//! requests go through two functions between clients and two servers; then both share one interface.
+//! `middlenet-bench demo`: the runtime at work, in four acts. Packets go through three functions between a client and a server;
+//! requests go through two functions between clients and two servers; then both share one interface; then a flow
+//! moves from a function into the kernel.
 //!
 //! All hosts are network namespaces on this one; nothing leaves it, and nothing is left of them.
 
 mod both;
+mod hybrid;
 mod packets;
 mod requests;
 
@@ -27,11 +29,12 @@ pub fn run(json: Option<&Path>) -> Result<(), BenchError> {
     for tool in packets::TOOLS.into_iter().chain(requests::TOOLS) {
         tool.path()?;
     }
-    println!("MiddleNet, in three acts: packets, requests, and both on one interface");
+    println!("MiddleNet, in four acts: packets, requests, both on one interface, fast path and slow path");
     let mut seen = json!({});
     packets::run(&programs, &mut seen)?;
     requests::run(&programs, &mut seen["requests"])?;
     both::run(&programs, &mut seen["both"])?;
+    hybrid::run(&programs, &mut seen["hybrid"])?;
     println!("\ndone in {:.0} s", started.elapsed().as_secs_f64());
     match json {
         Some(path) => {

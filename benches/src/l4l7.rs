@@ -28,23 +28,23 @@
 
 pub(crate) mod backends;
 mod burner;
-mod case;
+pub(crate) mod case;
 mod charted;
-mod generator;
-mod haproxy;
+pub(crate) mod generator;
+pub(crate) mod haproxy;
 mod hop;
 mod idle;
 mod kvswitch;
 mod lineup;
 mod middlebox;
-mod nginx;
+pub(crate) mod nginx;
 mod ours;
 mod point;
 mod ports;
 mod report;
-mod server;
+pub(crate) mod server;
 mod sweep;
-mod usage;
+pub(crate) mod usage;
 mod verify;
 
 use crate::BenchError;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use middlenet_bench::bench::Options;
-use middlenet_bench::{BenchError, demo, l2l3, l4l7, run, unified};
+use middlenet_bench::{BenchError, demo, hybrid, l2l3, l4l7, run, unified};
 
 /// Measures MiddleNet beside its peers, and shows it at work.
 #[derive(Debug, Parser)]
@@ -25,8 +25,10 @@ enum Command {
     L4l7(Measured),
     /// Packets and requests on one interface: the cost of steering rules, both loads together and apart, one joining the other.
     Unified(Measured),
+    /// Functions with a fast path in the kernel, beside iptables, HAProxy and nDPI: requests, latency, processor time.
+    Hybrid(Measured),
     /// Packets and requests through functions, apart and by one interface: real traffic, a blocked port, killed functions, a
-    /// killed server.
+    /// killed server, a flow that moves into the kernel.
     Demo(Demo),
 }
 
@@ -84,6 +86,7 @@ fn carry_out(command: Command) -> Result<(), BenchError> {
         Command::L2l3(measured) => l2l3::run(&measured.into()),
         Command::L4l7(measured) => l4l7::run(&measured.into()),
         Command::Unified(measured) => unified::run(&measured.into()),
+        Command::Hybrid(measured) => hybrid::run(&measured.into()),
         Command::Demo(Demo { json }) => demo::run(json.as_deref()),
     }
 }

@@ -1,7 +1,7 @@
 //! Built-in functions by name.
 
 use crate::{access_log::AccessLog, cpu_burner::CpuBurner, header_edit::HeaderEdit, reverse_proxy::ReverseProxy};
-use crate::{firewall::Firewall, nat::Nat, rate_limiter::RateLimiter};
+use crate::{efw::Efw, elb::Elb, firewall::Firewall, flow_stats::FlowStats, nat::Nat, rate_limiter::RateLimiter};
 use crate::{http_rate_limit::HttpRateLimit, router::Router, tcp_proxy::TcpProxy, url_rewrite::UrlRewrite};
 use crate::{l2_bridge::L2Bridge, l2_forward::L2Forward, l3_router::L3Router, monitor::Monitor};
 use middlenet_sdk::Registration;
@@ -18,7 +18,13 @@ pub fn registry() -> &'static [Registration] {
                 "edpi",
                 "recognises applications, lets large flows pass in the kernel, blocks or diverts chosen ones",
             ),
+            Registration::named::<Efw>("efw", "passes packets by rules of one matcher, in the fast path"),
+            Registration::named::<Elb>("elb", "spreads connections over servers by their load, in the fast path"),
             Registration::named::<Firewall>("firewall", "passes packets by ordered rules and tracks connections"),
+            Registration::named::<FlowStats>(
+                "flow-stats",
+                "counts flows of both paths and writes a line for each that ends",
+            ),
             Registration::middlebox::<HeaderEdit>("header-edit", "sets, adds and removes headers"),
             Registration::middlebox::<HttpRateLimit>("http-rate-limit", "answers 429 to clients above their rate"),
             Registration::named::<L2Bridge>("l2-bridge", "learning Ethernet bridge between the chain's ports"),

@@ -41,7 +41,7 @@ impl Running {
         let outputs = plan.outputs.iter().map(|(name, _)| name.clone()).collect();
         // Each instance of a worker goes on with what the one before knew of the fast path.
         let fast_path = self.fast_paths[hop][worker].renewed();
-        let mut init = Init::new(ports, outputs).with_steering(names).with_fast_path(fast_path);
+        let mut init = Init::new(ports, outputs).with_steering(names).with_direct_peers().with_fast_path(fast_path);
         let function = registration.create(config, &mut init).map_err(|e| {
             let error = ManagerError::new(format!("function `{}`: {}", plan.name, e.message));
             match e.hint {

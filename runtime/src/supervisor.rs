@@ -16,6 +16,7 @@
 
 mod backoff;
 mod changes;
+mod dialing;
 mod instance;
 mod instances;
 mod loopback;

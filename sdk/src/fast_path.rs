@@ -78,6 +78,7 @@ mod kernel;
 mod queue;
 mod rules;
 mod store;
+mod survey;
 #[cfg(feature = "testkit")]
 mod view;
 
@@ -100,6 +101,7 @@ use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
 pub use rules::RuleTable;
 use store::Memory;
+pub use survey::Survey;
 #[cfg(feature = "testkit")]
 pub use view::View;
 

@@ -178,6 +178,7 @@ impl Host<'_> {
                 next_tick = now + TICK;
                 attachment.tick(&mut self.instance, self.start.logical_clock);
                 self.instance.adopt(&self.channel)?;
+                self.instance.ask_for_peers(&self.channel)?;
                 self.instance.publish(attachment.control());
             }
             if called || slept || ticked {
@@ -219,6 +220,7 @@ impl Host<'_> {
             ToFunction::Report => {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }
+            ToFunction::Dialed { peer, error } => self.instance.dialed(peer, fds.into_iter().next(), error),
             ToFunction::Stop => self.stopping = true,
         }
         Ok(())

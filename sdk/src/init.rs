@@ -2,6 +2,7 @@
 
 use crate::fast_path::{self, FastPath};
 use crate::middlebox::Upstream;
+use crate::peer::{PEERS, Peer, PeerAddress, PeerKind};
 use crate::{Counter, CounterInfo, DropReason, DropReasonInfo, Kind, Output, Port, SteerTarget};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,9 @@ pub struct Init {
     upstreams_alike: bool,
     is_trial: bool,
     fast_path: FastPath,
+    peers: Vec<Peer>,
+    direct_peers: bool,
+    is_successor: bool,
 }
 
 impl Init {
@@ -113,6 +117,48 @@ impl Init {
     /// For hosts: the first instance works from now on. [`Self::continue_from`] says it of those that replace another.
     pub fn begin(&self) {
         self.fast_path.begin();
+    }
+
+    /// Where the function may make sockets, for hosts: it dials its peers by itself.
+    #[must_use]
+    pub fn with_direct_peers(mut self) -> Self {
+        self.direct_peers = true;
+        self
+    }
+
+    /// Declares a peer, a host that the function will [dial](Peer::dial). The same address is the same peer.
+    ///
+    /// # Errors
+    /// Where it is no address of one host, and beyond [`PEERS`] peers.
+    pub fn peer(&mut self, kind: PeerKind, address: std::net::SocketAddr) -> Result<Peer, ConfigError> {
+        let address = PeerAddress { kind, address };
+        if let Some(peer) = self.peers.iter().find(|peer| *peer.address() == address) {
+            return Ok(peer.clone());
+        }
+        let ip = address.address.ip();
+        if ip.is_unspecified() || ip.is_multicast() || address.address.port() == 0 {
+            return Err(ConfigError::new(format!("`{}` is no address and port of one host", address.address)));
+        }
+        if self.peers.len() >= PEERS {
+            return Err(ConfigError::new(format!("a function has at most {PEERS} peers")));
+        }
+        let peer = Peer::new(address, self.direct_peers);
+        self.peers.push(peer.clone());
+        Ok(peer)
+    }
+
+    /// The peers declared so far.
+    pub fn peer_addresses(&self) -> Vec<PeerAddress> {
+        self.peers.iter().map(|peer| *peer.address()).collect()
+    }
+
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// Whether the instance is to replace another, whose state it [inherits](crate::NetworkFunction::inherit).
+    pub fn is_successor(&self) -> bool {
+        self.is_successor
     }
 
     /// Whether the instance is made only to see if the configuration can be used, and is let go at once: then files stay
@@ -239,7 +285,8 @@ impl Init {
 
     /// An empty one for the instance that replaces this one's.
     pub fn renewed(&self) -> Self {
-        Self::new(self.ports.clone(), self.outputs.clone())
+        let successor = Self { direct_peers: self.direct_peers, is_successor: true, ..Self::default() };
+        Self { ports: self.ports.clone(), outputs: self.outputs.clone(), ..successor }
             .with_steering(self.steering.clone())
             .with_fast_path(self.fast_path.renewed())
     }

@@ -49,6 +49,7 @@ mod function;
 pub mod host;
 mod init;
 pub mod middlebox;
+pub mod peer;
 pub mod protocol;
 mod steer;
 #[cfg(feature = "testkit")]

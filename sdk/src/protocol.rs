@@ -2,6 +2,7 @@
 //! descriptors beside it. A function process has no other way in or out than this socket and its memory regions.
 
 use crate::middlebox::Interests;
+use crate::peer::PeerAddress;
 use crate::{CounterInfo, DropReasonInfo, PortInfo, SteeredFlow};
 use middlenet_fast_path::{MapKind, Mode};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,13 @@ pub enum ToFunction {
     },
     /// Answer with [`FromFunction::Report`].
     Report,
+    /// Answer to [`FromFunction::Dial`]. Descriptors: the socket, unless there is an error.
+    Dialed {
+        /// To whom.
+        peer: PeerAddress,
+        /// Why there is none.
+        error: Option<String>,
+    },
     /// Empty the rings, then exit.
     Stop,
 }
@@ -145,6 +153,11 @@ pub enum FromFunction {
         flows: Vec<SteeredFlow>,
         /// Wishes before these that found no room, since it steers faster than it is served.
         unheard: u64,
+    },
+    /// It wants a socket to a peer, one of those that its configuration names.
+    Dial {
+        /// To whom.
+        peer: PeerAddress,
     },
     /// Answer to [`ToFunction::Report`].
     Report {

@@ -128,6 +128,7 @@ impl<F: NetworkFunction> Testkit<F> {
     }
 
     fn with_init(config: Value, mut init: Init) -> Result<Self, ConfigError> {
+        init = init.with_direct_peers();
         let registration = Registration::of::<F>();
         let function = registration.create(config, &mut init)?;
         let region = Region::create("testkit", (BUFFERS * BUFFER_BYTES) as usize, Pages::Small)
@@ -181,7 +182,8 @@ impl<F: NetworkFunction> Testkit<F> {
         self.run(port, &packets)
     }
 
-    /// Runs [`NetworkFunction::tick`]; returns what it sent.
+    /// Runs [`NetworkFunction::tick`]; returns what it sent. A [peer](crate::peer) that is dialled meanwhile is really spoken to, so tests
+    /// play it on loopback.
     pub fn tick(&mut self) -> Vec<Outcome> {
         self.burst(&mut [], true);
         let made = std::mem::take(&mut self.state.emitted);

@@ -95,7 +95,7 @@ impl Peer {
     }
 
     fn reconfigure(&self, class: u16) -> FromFunction {
-        self.channel.send(&ToFunction::Reconfigure { config: json!({ "class": class }) }, &[]).unwrap();
+        self.channel.send(&ToFunction::Reconfigure { change: 0, config: json!({ "class": class }) }, &[]).unwrap();
         self.channel.receive_within(PATIENCE).unwrap().0
     }
 }
@@ -163,7 +163,7 @@ fn rules_are_in_the_kernel_when_the_packet_comes_back() {
     // A configuration that is refused changes nothing, though it had asked for rules before.
     assert!(matches!(peer.reconfigure(0), FromFunction::Refused { .. }));
     assert_eq!(class(), Some(1));
-    assert!(matches!(peer.reconfigure(2), FromFunction::Reconfigured));
+    assert!(matches!(peer.reconfigure(2), FromFunction::Reconfigured { .. }));
     assert_eq!(class(), Some(2));
     peer.pass(8);
     assert_eq!(look.query(&flow(8)).map(|(action, _)| action.class), Some(Some(2)));

@@ -345,7 +345,7 @@ fn an_interface_that_vanishes_is_told_of_and_taken_up_again() -> Result<(), Erro
     add("02:00:00:00:03:01")?;
     let manifest = Line::manifest(&[Line::ROUTER])
         .replace("  lan: { xdp: lan }\n", "  lan: { xdp: lan }\n  spare: { xdp: spare }\n")
-        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { addresses: [{ address: 10.3.0.1/24, port: spare }] } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
+        + "  aside: { ports: [spare], functions: [monitor, { l3-router: { placement: inline, config: { addresses: [{ address: 10.3.0.1/24, port: spare }] } } }] }\nsteering:\n  spare: [{ vlan: 7, to: drop }, { to: aside }]\n";
     let run = Runtime::start(&line.middle, &manifest)?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     line.middle.exec("ip", ["link", "delete", "spare"])?;

@@ -60,7 +60,7 @@ impl Subject {
 
 /// Whose requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Load {
+pub(crate) enum Load {
     /// `wrk`, connections kept.
     Wrk,
     /// `ab -k`, connections kept.

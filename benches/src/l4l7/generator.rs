@@ -21,26 +21,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a generator saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Responses per second, whatever their status.
-    pub(super) rate: f64,
+    pub(crate) rate: f64,
     /// From a request to its response.
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
     /// Responses.
-    pub(super) responses: u64,
+    pub(crate) responses: u64,
     /// Responses with another status than 2xx or 3xx, and requests without one.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
 }
 
 /// What is asked for, and from where.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'t> {
-    pub(super) address: SocketAddr,
+pub(crate) struct Target<'t> {
+    pub(crate) address: SocketAddr,
     /// Where clients are, if not on the host.
-    pub(super) netns: Option<&'t Netns>,
+    pub(crate) netns: Option<&'t Netns>,
     /// Whether the middlebox rewrites `/old/` to `/new/`.
-    pub(super) rewrites: bool,
+    pub(crate) rewrites: bool,
 }
 
 impl Target<'_> {
@@ -54,7 +54,7 @@ impl Target<'_> {
 ///
 /// # Errors
 /// When it is not installed, or says nothing that can be read.
-pub(super) fn run(
+pub(crate) fn run(
     load: Load,
     target: Target<'_>,
     concurrency: usize,

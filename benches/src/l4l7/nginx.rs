@@ -16,13 +16,15 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// What one `server` block does.
 #[derive(Debug, Clone)]
-pub(super) enum Site {
+pub(crate) enum Site {
     /// Answers `/new/...` from memory with [`body`]; anything else is not found.
     Answer {
         listen: SocketAddr,
         /// Told in the body, so that clients know who answered.
         number: usize,
     },
+    /// Answers `/new/...` with nothing.
+    Empty { listen: SocketAddr },
     /// Passes requests on, to its upstreams in turn.
     Proxy { listen: SocketAddr, upstreams: Vec<SocketAddr>, rewrite: bool },
 }
@@ -30,13 +32,13 @@ pub(super) enum Site {
 impl Site {
     fn listen(&self) -> SocketAddr {
         match self {
-            Self::Answer { listen, .. } | Self::Proxy { listen, .. } => *listen,
+            Self::Answer { listen, .. } | Self::Empty { listen } | Self::Proxy { listen, .. } => *listen,
         }
     }
 }
 
 /// What an answering server says to a request for `path`: its number, the path, and 1,000 bytes.
-pub(super) fn body(number: usize, path: &str) -> String {
+pub(crate) fn body(number: usize, path: &str) -> String {
     format!("{number} {path}\n{}", "x".repeat(1_000))
 }
 
@@ -44,7 +46,7 @@ pub(super) fn body(number: usize, path: &str) -> String {
 ///
 /// # Errors
 /// When it is not installed or does not start.
-pub(super) fn start(
+pub(crate) fn start(
     folder: &WorkFolder,
     core: usize,
     netns: Option<&Netns>,
@@ -81,7 +83,8 @@ fn configuration(sites: &[Site]) -> String {
     );
     for (index, site) in sites.iter().enumerate() {
         let block = match site {
-            Site::Answer { listen, number } => answer(*listen, *number),
+            Site::Answer { listen, number } => answer(*listen, &body(*number, "$request_uri")),
+            Site::Empty { listen } => answer(*listen, ""),
             Site::Proxy { listen, upstreams, rewrite } => proxy(index, *listen, upstreams, *rewrite),
         };
         text.push_str(&block);
@@ -90,8 +93,7 @@ fn configuration(sites: &[Site]) -> String {
     text
 }
 
-fn answer(listen: SocketAddr, number: usize) -> String {
-    let body = body(number, "$request_uri");
+fn answer(listen: SocketAddr, body: &str) -> String {
     format!(
         "    server {{\n        listen {listen} backlog=4096;\n        default_type text/plain;\n\
          \x20       location /new/ {{ return 200 \"{body}\"; }}\n        location / {{ return 404; }}\n    }}\n"

@@ -9,7 +9,7 @@ use middlenet_tests::{Netns, Process};
 
 use crate::BenchError;
 use crate::run::go_on;
-pub(super) use crate::tool::Tool;
+pub(crate) use crate::tool::Tool;
 
 /// How long one may take until it accepts connections.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ impl Tool {
     ///
     /// # Errors
     /// When it is not installed.
-    pub(super) fn command(self, core: usize, netns: Option<&Netns>) -> Result<Command, BenchError> {
+    pub(crate) fn command(self, core: usize, netns: Option<&Netns>) -> Result<Command, BenchError> {
         let program = self.path()?;
         let mut command = netns.map_or_else(|| Command::new("taskset"), |netns| netns.command("taskset"));
         command.args(["-c", &core.to_string(), "setpriv", "--pdeathsig", "TERM"]).arg(program);
@@ -35,7 +35,7 @@ impl Tool {
 
 /// A server. Dropping it asks it to end, so that it ends its own children, and waits.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Option<Process>,
 }
 
@@ -44,7 +44,7 @@ impl Server {
     ///
     /// # Errors
     /// When it does not get there; what it said is in the error.
-    pub(super) fn start(
+    pub(crate) fn start(
         mut command: Command,
         netns: Option<&Netns>,
         addresses: &[SocketAddr],
@@ -97,7 +97,7 @@ impl Server {
     }
 
     /// The pid of the first of its processes.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 }

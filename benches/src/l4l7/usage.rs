@@ -16,11 +16,11 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Processes with all their descendants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Pids(Vec<u32>);
+pub(crate) struct Pids(Vec<u32>);
 
 impl Pids {
     /// These, and what is below them now.
-    pub(super) fn below(roots: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn below(roots: impl IntoIterator<Item = u32>) -> Self {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let parents = processes.filter_map(|process| {
             let pid = process.file_name().to_str()?.parse().ok()?;
@@ -33,7 +33,7 @@ impl Pids {
     ///
     /// # Errors
     /// When one of them has ended.
-    pub(super) fn busy_ns(&self) -> Result<u64, BenchError> {
+    pub(crate) fn busy_ns(&self) -> Result<u64, BenchError> {
         let times = self.0.iter().map(|&pid| CpuTime::of(pid).map(|time| time.busy_ns));
         times.sum::<Option<u64>>().ok_or_else(|| BenchError::Failed("a process ended while it was measured".into()))
     }
@@ -58,18 +58,18 @@ fn with_descendants(roots: impl IntoIterator<Item = u32>, parents: &BTreeMap<u32
 
 /// In cores: 1 is a whole one for the whole time.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// By the middlebox.
-    pub(super) middlebox: f64,
+    pub(crate) middlebox: f64,
     /// By the servers behind it and the load generator.
-    pub(super) load: f64,
+    pub(crate) load: f64,
     /// By whatever else ran on the host.
-    pub(super) others: f64,
+    pub(crate) others: f64,
 }
 
 /// Between two points in time.
 #[derive(Debug)]
-pub(super) struct Meter<'p> {
+pub(crate) struct Meter<'p> {
     middlebox: &'p Pids,
     load: &'p Pids,
     start: Instant,
@@ -91,7 +91,7 @@ impl<'p> Meter<'p> {
     ///
     /// # Errors
     /// When a process has ended.
-    pub(super) fn start(middlebox: &'p Pids, load: &'p Pids) -> Result<Self, BenchError> {
+    pub(crate) fn start(middlebox: &'p Pids, load: &'p Pids) -> Result<Self, BenchError> {
         let before = Reading::now(middlebox, load)?;
         Ok(Self { middlebox, load, start: Instant::now(), before })
     }
@@ -100,7 +100,7 @@ impl<'p> Meter<'p> {
     ///
     /// # Errors
     /// When a process has ended since.
-    pub(super) fn stop(self) -> Result<Usage, BenchError> {
+    pub(crate) fn stop(self) -> Result<Usage, BenchError> {
         let elapsed_ns = self.start.elapsed().as_nanos() as f64;
         let (before, after) = (self.before, Reading::now(self.middlebox, self.load)?);
         let cores = |of: fn(&Reading) -> u64| of(&after).saturating_sub(of(&before)) as f64 / elapsed_ns;

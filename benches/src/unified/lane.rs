@@ -9,8 +9,6 @@
 //! receiving, the program and the delivery to the socket is the limit. What takes packets from the socket sleeps between its
 //! turns and needs no wake-up.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,18 +16,16 @@ use std::time::{Duration, Instant};
 use middlenet_bpf::{Mode, SteeredAttachment, SteeredPort, XdpAttachment, XdpPort};
 use middlenet_sdk::shm::{Buffers, Descriptor, Pages, Region};
 use middlenet_steer::Tables;
-use middlenet_tests::{End, Netns, Veth, wait_until};
+use middlenet_tests::{End, Netns, Veth};
 use middlenet_xsk::{CopyMode, Interface, Umem, XskConfig, XskQueue};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
 use super::rules::Packet;
 use super::source::{Kind, Source};
 use super::{BOX_CORE, LOAD_CORE};
 use crate::BenchError;
 use crate::cpu::CpuTime;
-use crate::priority;
 use crate::run::go_on;
+use crate::{napi, priority};
 
 /// Packets that wait in the socket while nobody takes them: more than come in any pause of the taker.
 const SLOTS: u32 = 8192;
@@ -43,8 +39,6 @@ const NAP: Duration = Duration::from_micros(50);
 const SETTINGS: [(&str, u32); 3] = [("napi_defer_hard_irqs", 50), ("gro_flush_timeout", 20_000), ("threaded", 1)];
 /// Until the first packets arrive.
 const ARRIVAL_PATIENCE: Duration = Duration::from_secs(2);
-/// Until the kernel has made the device's thread.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The program of a lane.
 #[derive(Debug)]
@@ -111,13 +105,8 @@ impl Lane {
         let moderate =
             SETTINGS.map(|(name, value)| format!("echo {value} > /sys/class/net/{device}/{name}")).join(" && ");
         middle.exec("sh", ["-c", &moderate])?;
-        let mut thread = None;
-        wait_until("the thread of the device", PATIENCE, || {
-            thread = napi_thread(device);
-            thread.is_some()
-        })?;
-        let thread = thread.ok_or_else(|| BenchError::Failed(format!("{device} has no thread")))?;
-        pin(Pid::from_raw(thread.cast_signed()), BOX_CORE)?;
+        let thread = napi::thread(device)?;
+        napi::pin(thread, BOX_CORE)?;
         priority::raise(thread)?;
         let source = Source::open(kind, &client, packets)?;
         let mut lane = Self { queue, free, source, thread, _program: program, client, _middle: middle, _cable: cable };
@@ -175,7 +164,7 @@ fn take(
     settle: Duration,
     time: Duration,
 ) -> Result<Seen, BenchError> {
-    pin(Pid::from_raw(0), LOAD_CORE)?;
+    napi::pin(0, LOAD_CORE)?;
     let start = Instant::now();
     while turns(queue, free, Duration::ZERO)? == 0 {
         if start.elapsed() > ARRIVAL_PATIENCE {
@@ -225,21 +214,4 @@ fn turns(queue: &mut XskQueue, free: &mut Vec<u32>, time: Duration) -> Result<u6
         go_on()?;
         std::thread::sleep(NAP);
     }
-}
-
-pub(super) fn pin(who: Pid, core: usize) -> Result<(), BenchError> {
-    let mut set = CpuSet::new();
-    set.set(core)
-        .and_then(|()| sched_setaffinity(who, &set))
-        .map_err(|e| BenchError::Failed(format!("core {core} cannot be had: {e}")))
-}
-
-/// The kernel thread that receives for a device, by its name: `napi/DEVICE-NUMBER`, of which the kernel keeps 15 letters.
-fn napi_thread(device: &str) -> Option<u32> {
-    let prefix = format!("napi/{device}-");
-    let mut processes = fs::read_dir(Path::new("/proc")).ok()?.flatten();
-    processes.find_map(|process| {
-        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        fs::read_to_string(process.path().join("comm")).ok()?.starts_with(&prefix).then_some(pid)
-    })
 }

@@ -1,23 +1,9 @@
-//! Results for people: a line per figure, the reference beside it.
+//! Results for people.
 
 use crate::outcome::{Entry, Host};
-use crate::table::{Table, number};
+use crate::report::lines;
 
 /// Everything but the points of time series, which the charts show.
 pub(super) fn text(host: &Host, entries: &[Entry]) -> String {
-    let kind = if host.virtualised { "virtual, " } else { "" };
-    let mut table = Table::new(["case", "metric", "value", "spread", "unit", "reference", "value", "ratio"]);
-    for entry in entries.iter().filter(|entry| super::join::point_of(&entry.case).is_none()) {
-        table.row([
-            entry.case.clone(),
-            entry.metric.clone(),
-            number(entry.value),
-            number(entry.spread),
-            entry.unit.clone(),
-            entry.reference.clone().unwrap_or_default(),
-            entry.reference_value.map(number).unwrap_or_default(),
-            entry.ratio.map(number).unwrap_or_default(),
-        ]);
-    }
-    format!("{} cores, {kind}{}, Linux {}\n\n{}", host.cores, host.cpu, host.kernel, table.render(0))
+    lines(host, entries.iter().filter(|entry| super::join::point_of(&entry.case).is_none()))
 }

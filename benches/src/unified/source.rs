@@ -9,9 +9,9 @@ use middlenet_sdk::shm::{Buffers, Descriptor, Pages, Region};
 use middlenet_tests::Netns;
 use middlenet_xsk::{CopyMode, Interface, Umem, XskConfig, XskQueue};
 
-use super::lane::{failed, pin};
+use super::lane::failed;
 use super::rules::{PACKET_BYTES, Packet};
-use crate::BenchError;
+use crate::{BenchError, napi};
 
 const BUFFER_BYTES: u32 = 2048;
 /// Packets of one call to the socket.
@@ -68,7 +68,7 @@ impl Source {
     /// # Errors
     /// When the kernel does not take packets.
     pub(super) fn send(&mut self, core: usize, stop: &AtomicBool, time: Duration) -> Result<(), BenchError> {
-        pin(nix::unistd::Pid::from_raw(0), core)?;
+        napi::pin(0, core)?;
         match self {
             Self::Socket { queue, ready } => {
                 let mut done = [0; 64];

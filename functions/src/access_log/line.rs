@@ -1,8 +1,8 @@
 //! A line of the log.
 
 use super::Format;
-use super::clock::Civil;
 use super::record::{Part, Record};
+use crate::log_file::Civil;
 use middlenet_sdk::middlebox::Finished;
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -36,22 +36,16 @@
 //! **Limits.** 16,384 requests under way at a time are remembered, about 4 KiB each at most. Each replica writes on its own; lines
 //! are appended whole, so several may share a file. What is gathered when a process is killed is lost.
 
-mod clock;
 mod line;
-mod queue;
 mod record;
 #[cfg(test)]
 mod tests;
-mod writer;
 
-use clock::WallClock;
+use crate::log_file::{self, Queue, WallClock};
 use middlenet_sdk::middlebox::prelude::*;
-use queue::Queue;
 use record::Record;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
-use writer::Destination;
 
 /// Requests under way that are remembered, and records kept for the next ones.
 const PENDING: usize = 16_384;
@@ -129,20 +123,12 @@ impl MiddleboxFunction for AccessLog {
                 1 << 20
             )));
         }
-        let destination = match config.file.as_deref() {
-            None | Some("stderr") => Destination::Stderr,
-            Some("stdout") => Destination::Stdout,
-            Some(path) if path.starts_with('/') => Destination::File(PathBuf::from(path)),
-            Some(path) => {
-                return Err(ConfigError::new(format!("`file: {path}` is not an absolute path"))
-                    .with_hint("write `/var/log/access.log`, `stdout` or `stderr`"));
-            }
-        };
+        let destination = log_file::destination(config.file.as_deref().unwrap_or("stderr"))?;
         Ok(Self {
             format: config.format,
             flush: Duration::from_millis(config.flush_ms),
             flushed: Duration::ZERO,
-            queue: if init.is_trial() { None } else { Some(Queue::new(destination, config.queue_kib)?) },
+            queue: if init.is_trial() { None } else { Some(Queue::new("access-log", destination, config.queue_kib)?) },
             pending: States::new(PENDING),
             spare: Vec::new(),
             clock: WallClock::default(),

@@ -3,6 +3,7 @@ use super::*;
 use middlenet_sdk::middlebox::testkit::Testkit;
 use proptest::prelude::*;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// A folder that goes when the test ends.

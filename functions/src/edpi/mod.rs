@@ -179,7 +179,7 @@ impl NetworkFunction for Edpi {
         json!({
             "flows": self.flows.len(),
             "capacity": self.flows.capacity(),
-            "inspecting": self.flows.iter().filter(|(_, tracked)| tracked.inspected.is_some()).count(),
+            "inspecting": self.flows.iter().filter(|(_, entry)| entry.value.inspected.is_some()).count(),
             "moved": self.statistics.report(&self.detector, &self.fast_path, self.policy.top),
         })
     }

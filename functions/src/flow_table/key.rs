@@ -1,7 +1,10 @@
 //! What flows are looked up by, and the secret hash of it.
 
+use crate::firewall::prefix::{address_of, number};
+use middlenet_sdk::fast_path::Flow;
 use middlenet_sdk::wire::FlowKey;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
 
 /// A [`FlowKey`] in six words, cheap to compare and to hash. Two endpoints, of which the first is the lesser one where the
 /// function asks for the [canonical](Key::canonical) form, so that both directions of a flow have one key.
@@ -40,16 +43,16 @@ impl Key {
         (self.rest >> 32) as u16
     }
 
+    /// VLAN identifier of the outermost tag; 0 if untagged.
+    #[inline]
+    pub(crate) fn vid(&self) -> u16 {
+        (self.rest >> 16) as u16
+    }
+
     /// Upper-layer protocol.
     #[inline]
     pub(crate) fn protocol(&self) -> u8 {
         (self.rest >> 8) as u8
-    }
-
-    /// Outermost VLAN.
-    #[cfg(feature = "ndpi")]
-    pub(crate) fn vid(&self) -> u16 {
-        (self.rest >> 16) as u16
     }
 
     /// Whether the packet is IPv6.
@@ -77,6 +80,28 @@ impl From<&FlowKey> for Key {
     fn from(flow: &FlowKey) -> Self {
         let (a, b) = (u128::from_be_bytes(flow.src), u128::from_be_bytes(flow.dst));
         Self::new(a, flow.src_port, b, flow.dst_port, Self::small(flow.vid, flow.protocol, flow.is_ipv6))
+    }
+}
+
+/// A key that is source first, as fast paths know it.
+impl From<&Key> for Flow {
+    fn from(key: &Key) -> Self {
+        let address = |number: u128| if key.is_ipv6() { IpAddr::V6(number.into()) } else { address_of(number) };
+        Self {
+            vlan: key.vid(),
+            src: address(key.a),
+            dst: address(key.b),
+            protocol: key.protocol(),
+            src_port: key.a_port(),
+            dst_port: key.b_port(),
+        }
+    }
+}
+
+impl From<&Flow> for Key {
+    fn from(flow: &Flow) -> Self {
+        let small = Self::small(flow.vlan, flow.protocol, flow.src.is_ipv6());
+        Self::new(number(flow.src), flow.src_port, number(flow.dst), flow.dst_port, small)
     }
 }
 

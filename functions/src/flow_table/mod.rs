@@ -11,6 +11,7 @@ mod icmp;
 mod index;
 mod key;
 mod probe;
+mod progress;
 mod slab;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub(crate) use icmp::Icmp;
 pub(crate) use index::Index;
 pub(crate) use key::{Key, Seed};
 pub(crate) use probe::{Class, Probe};
+pub(crate) use progress::Progress;
 pub(crate) use slab::Slab;
 
 /// No slot: the end of a list.
@@ -55,6 +57,12 @@ pub(crate) struct FlowTable<V> {
 }
 
 impl<V> Entry<V> {
+    /// What it is found by.
+    #[inline]
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Whether the flow may be given up for a newer one.
     #[inline]
     pub(crate) fn is_unanswered(&self) -> bool {
@@ -113,14 +121,6 @@ impl<V> FlowTable<V> {
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&Entry<V>> {
         self.slab.get(slot)
-    }
-
-    /// All flows.
-    #[cfg(feature = "ndpi")]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
-        (0..self.slab.high_water() as u32)
-            .filter_map(|slot| self.slab.get(slot))
-            .map(|entry| (&entry.key, &entry.value))
     }
 
     /// The entry in a slot, to change.
@@ -193,6 +193,31 @@ impl<V> FlowTable<V> {
             self.answered(slot);
             self.link(slot);
         }
+    }
+
+    /// The oldest unanswered flow, which is the next to be given up.
+    pub(crate) fn oldest_unanswered(&self) -> Option<u32> {
+        self.slab.get(self.oldest).map(|_| self.oldest)
+    }
+
+    /// Whether the next flow needs the room of another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slab.is_full()
+    }
+
+    /// Slots that have ever been taken.
+    pub(crate) fn high_water(&self) -> usize {
+        self.slab.high_water()
+    }
+
+    /// The next slot of an endless walk over those that have ever been taken.
+    pub(crate) fn next_slot(&mut self) -> u32 {
+        self.slab.next_slot()
+    }
+
+    /// All flows and their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Entry<V>)> {
+        (0..self.slab.high_water() as u32).filter_map(|slot| Some((slot, self.slab.get(slot)?)))
     }
 
     /// Gives up the oldest unanswered flow; whether there was one.

@@ -69,7 +69,7 @@ use middlenet_sdk::wire::rewrite::{self, Side};
 use middlenet_sdk::wire::{Layers, TcpFlags, protocol};
 use serde_json::{Value, json};
 use std::net::IpAddr;
-use translate::translate;
+pub(crate) use translate::translate;
 
 /// Packets that may be under way in fragments at once.
 const FRAGMENTED_PACKETS: usize = 4096;

@@ -8,7 +8,7 @@ use middlenet_sdk::wire::{Layers, protocol};
 
 /// Sets address and port of one side, and every checksum that covers them. False when it cannot be done.
 #[inline]
-pub(super) fn translate(data: &mut [u8], probe: &Probe, side: Side, address: u128, port: u16) -> bool {
+pub(crate) fn translate(data: &mut [u8], probe: &Probe, side: Side, address: u128, port: u16) -> bool {
     let is_plain = probe.l3_offset == 14 && probe.l4_offset == 34 && !probe.key.is_ipv6() && !probe.first_fragment;
     match probe.key.protocol() {
         protocol::TCP if is_plain => translate_plain::<50>(data, side, address as u32, port, false).is_some(),

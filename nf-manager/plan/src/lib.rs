@@ -24,6 +24,7 @@ pub use steering::{Destination, SteerTargetPlan, SteeredFlow, SteeredStats, Stee
 
 use middlenet_fast_path::MapKind;
 use middlenet_sdk::PortInfo;
+use middlenet_sdk::peer::PeerAddress;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -141,6 +142,9 @@ pub struct HopPlan {
     /// Its fast path in the kernel, on ports that can have one.
     #[serde(default)]
     pub fast_path: Option<FastPathPlan>,
+    /// Hosts that it may dial, by its configuration.
+    #[serde(default)]
+    pub peers: Vec<PeerAddress>,
 }
 
 /// Where a function runs.

@@ -71,6 +71,7 @@ mod tests {
             outputs: Vec::new(),
             steering: Vec::new(),
             fast_path: fast.then_some(FastPathPlan { mode: Mode::Reactive, shape: Shape::of(&[Mode::Reactive]) }),
+            peers: Vec::new(),
         };
         let kind = |name: &str| PortKind::Xdp { interface: name.into(), mode: XdpMode::Auto };
         let port =

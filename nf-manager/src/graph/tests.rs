@@ -24,6 +24,7 @@ fn graph() -> Graph {
         outputs,
         steering: Vec::new(),
         fast_path: None,
+        peers: Vec::new(),
     };
     let outputs = vec![("suspect".to_owned(), Target::Port(2)), ("bin".to_owned(), Target::Drop)];
     Graph::new(&ManagerPlan {

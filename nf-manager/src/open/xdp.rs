@@ -42,8 +42,8 @@ impl XdpOpener {
         Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan), fast_paths }
     }
 
-    /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left. In this order, a packet meets no
-    /// queue without a socket, which would leave it to the kernel whatever the rules say.
+    /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left.
+    /// In this order, a packet meets no queue without a socket, which would leave it to the kernel whatever the rules say.
     pub(crate) fn open(&self, run: &ManagerPlan, id: u8, tables: Option<&Tables>) -> Result<OpenedXdp, ManagerError> {
         let plan = &run.ports[usize::from(id)];
         let PortKind::Xdp { interface: name, mode } = &plan.kind else {

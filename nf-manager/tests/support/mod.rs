@@ -66,6 +66,7 @@ pub fn hop(function: &str, placement: Placement, config: Value) -> HopPlan {
         outputs: Vec::new(),
         steering: Vec::new(),
         fast_path: None,
+        peers: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use middlenet_plan::Declared;
 use middlenet_sdk::fast_path::FastPath;
+use middlenet_sdk::peer::PeerAddress;
 use middlenet_sdk::{Init, Layer, PortInfo};
 use serde_json::Value;
 
@@ -20,14 +21,14 @@ const PROBE_LIMIT: usize = 64;
 
 impl Checker<'_> {
     /// Checks that the function is there, fits the chain's layer and takes its configuration, as far as the chain's ports are
-    /// known. Returns what it declares, where that can be known.
+    /// known. Returns what it declares, and whom it may dial, where that can be known.
     pub(super) fn check_function(
         &mut self,
         entry: &FunctionEntry,
         layer: Layer,
         ports: Option<Vec<PortInfo>>,
         outputs: Vec<String>,
-    ) -> Option<Declared> {
+    ) -> Option<(Declared, Vec<PeerAddress>)> {
         let empty = Node { span: entry.name_span.clone(), content: Content::Mapping(Vec::new()) };
         let config = entry.config.as_ref().unwrap_or(&empty);
         if let Some(run) = &entry.options.run {
@@ -70,7 +71,8 @@ impl Checker<'_> {
         let mut init = init();
         match registration.try_config(entry.config_json(), &mut init) {
             Ok(interests) => {
-                Some(Declared { interests, upstreams: init.upstreams().to_vec(), alike: init.are_upstreams_alike() })
+                let (upstreams, alike) = (init.upstreams().to_vec(), init.are_upstreams_alike());
+                Some((Declared { interests, upstreams, alike }, init.peer_addresses()))
             }
             Err(error) => {
                 let message = format!("`{}`: {}", entry.name, error.message);

@@ -30,7 +30,7 @@ impl<'a> Checker<'a> {
                 let outputs = self.outputs(chain, entry, chain_ports, ports, first);
                 let placement = self.placement(chain, entry);
                 let names = outputs.iter().map(|(n, _)| n.clone()).collect();
-                self.check_function(entry, Layer::L2l3, init_ports.clone(), names);
+                let found = self.check_function(entry, Layer::L2l3, init_ports.clone(), names);
                 let function = self.function_name(entry);
                 let fast_path = self.fast_path(entry, chain_ports, ports);
                 hops.push(HopPlan {
@@ -46,6 +46,7 @@ impl<'a> Checker<'a> {
                     outputs,
                     steering: Vec::new(),
                     fast_path,
+                    peers: found.map(|(_, peers)| peers).unwrap_or_default(),
                 });
             }
         }

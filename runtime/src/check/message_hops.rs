@@ -34,7 +34,8 @@ impl Checker<'_> {
             }
             let outputs = self.message_outputs(chain, entry, first);
             let names = outputs.iter().map(|(name, _)| name.clone()).collect();
-            declared.push(self.check_function(entry, Layer::L4l7, Some(Vec::new()), names));
+            let found = self.check_function(entry, Layer::L4l7, Some(Vec::new()), names);
+            declared.push(found.map(|(declared, _)| declared));
             let transport = self.transport(chain, entry);
             let replicas = if transport == Transport::Inline { 1 } else { entry.options.replicas.unwrap_or(1) };
             let function = self.function_name(entry);

@@ -1,6 +1,7 @@
 //! What a new manifest would change in a running plan.
 
 use middlenet_plan::{BrokerPlan, ManagerPlan, MessageHopPlan, SteeringPlan, Target};
+use middlenet_sdk::peer::PeerAddress;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ pub enum Piece {
         hop: HopId,
         /// Its part of the manifest.
         config: Value,
+        /// Hosts that it may dial.
+        peers: Vec<PeerAddress>,
     },
     /// A port's steering rules.
     Steering {
@@ -184,7 +187,7 @@ impl Difference {
                 && same
                 && a.config != b.config
             {
-                let piece = Piece::Config { hop, config: b.config.clone() };
+                let piece = Piece::Config { hop, config: b.config.clone(), peers: b.peers.to_vec() };
                 changes.push(Change { label: after[n].clone(), piece });
             }
             same

@@ -2,6 +2,7 @@
 
 use middlenet_plan::{FastPathPlan, ManagerPlan, Placement, SteeringPlan, Transport};
 use middlenet_sdk::middlebox::MESSAGE_BYTES;
+use middlenet_sdk::peer::PeerAddress;
 use serde_json::Value;
 
 use super::{HopId, Plan, Plane};
@@ -25,6 +26,8 @@ pub struct Hop<'a> {
     pub outputs: Vec<&'a str>,
     /// Names under which it may steer flows.
     pub steering: Vec<&'a str>,
+    /// Hosts that it may dial.
+    pub peers: &'a [PeerAddress],
 }
 
 impl Hop<'_> {
@@ -67,6 +70,7 @@ impl Plan {
                     skmsg: false,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
                     steering: hop.steering.iter().map(|target| target.name.as_str()).collect(),
+                    peers: &hop.peers,
                 })
             }
             Plane::Messages => {
@@ -81,6 +85,7 @@ impl Plan {
                     skmsg: hop.transport == Transport::Skmsg,
                     outputs: hop.outputs.iter().map(|(name, _)| name.as_str()).collect(),
                     steering: Vec::new(),
+                    peers: &[],
                 })
             }
         }
@@ -106,6 +111,14 @@ impl Plan {
         };
         if let Some(place) = place {
             place.clone_from(config);
+        }
+    }
+
+    /// Replaces the hosts that the function of a hop may dial.
+    pub fn set_peers(&mut self, id: HopId, peers: &[PeerAddress]) {
+        let manager = self.manager.as_mut().filter(|_| id.plane == Plane::Packets);
+        if let Some(hop) = manager.and_then(|manager| manager.hops.get_mut(usize::from(id.hop))) {
+            hop.peers = peers.to_vec();
         }
     }
 

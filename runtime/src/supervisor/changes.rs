@@ -143,8 +143,9 @@ impl Supervisor {
     fn current(&self, piece: &Piece) -> Piece {
         let mut current = piece.clone();
         match &mut current {
-            Piece::Config { hop, config } => {
-                *config = self.plan.hop(*hop).map_or(Value::Null, |hop| hop.config.clone());
+            Piece::Config { hop, config, peers } => {
+                let now = self.plan.hop(*hop).map(|hop| (hop.config.clone(), hop.peers.to_vec()));
+                (*config, *peers) = now.unwrap_or_default();
             }
             Piece::Steering { port, steering } => {
                 let old = self.plan.steering(*port).cloned();
@@ -157,7 +158,10 @@ impl Supervisor {
     /// Puts a piece in its place; returns who will answer.
     fn put(&mut self, piece: &Piece) -> Vec<Taker> {
         match piece {
-            Piece::Config { hop, config } => self.reconfigure(*hop, config),
+            Piece::Config { hop, config, peers } => {
+                self.plan.set_peers(*hop, peers);
+                self.reconfigure(*hop, config)
+            }
             Piece::Steering { port, steering } => {
                 self.plan.set_steering(*port, steering);
                 let request = PlaneRequest::Steer { port: *port, steering: steering.clone() };

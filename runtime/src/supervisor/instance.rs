@@ -12,6 +12,7 @@ use middlenet_shm::{ControlGeometry, ControlRegion};
 use serde_json::Value;
 
 use super::backoff::Backoff;
+use super::dialing::Allowance;
 use super::loopback::Loopback;
 use super::plane::Up;
 use super::process::Process;
@@ -53,6 +54,8 @@ pub(super) struct Instance {
     pub(super) ports: Vec<PortInfo>,
     /// Whose maps it has, if it has a fast path: how often the data plane had been restarted.
     pub(super) maps_of: Option<u64>,
+    /// Sockets that it may still have made for it.
+    pub(super) dials: Allowance,
     pub(super) pulse: Pulse,
     /// A report has been asked for and not come.
     pub(super) reporting: bool,
@@ -83,6 +86,7 @@ impl Instance {
             socket: None,
             ports: Vec::new(),
             maps_of: None,
+            dials: Allowance::new(now),
             pulse: Pulse { beats: 0, since: now, ran_ns: None },
             reporting: false,
             report: Value::Null,

@@ -211,6 +211,7 @@ impl Supervisor {
                     instance.steering = asked;
                 }
             }
+            (FromFunction::Dial { peer }, _) => self.dial(at, id, peer),
             (FromFunction::Report { value }, _) => {
                 instance.reporting = false;
                 instance.report = value;

@@ -113,7 +113,7 @@ impl Core {
         self.owner == 0
     }
 
-    fn generation(&mut self) -> u32 {
+    pub(super) fn generation(&mut self) -> u32 {
         let settings = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes()).ok().flatten();
         settings.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
     }

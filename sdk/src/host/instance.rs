@@ -2,6 +2,7 @@
 
 use crate::fast_path::{FastPath, FastPathError};
 use crate::middlebox::{DynMiddlebox, Interests};
+use crate::peer::PeerAddress;
 use crate::protocol::{FromFunction, Start, StartFastPath, VERSION};
 use crate::{Channel, ChannelError, ConfigError, DynFunction, Init, Registration};
 use middlenet_shm::ControlRegion;
@@ -108,6 +109,25 @@ impl<'r, F: Hosted> Instance<'r, F> {
 
     pub(super) fn report(&self) -> Value {
         self.function.own_report()
+    }
+
+    /// Asks the runtime for the sockets that the function wants, as long as it reads what it is asked.
+    pub(super) fn ask_for_peers(&self, channel: &Channel) -> Result<(), ChannelError> {
+        for peer in self.init.peers() {
+            if peer.is_wanted() && channel.writable()? {
+                peer.asked();
+                channel.send(&FromFunction::Dial { peer: *peer.address() }, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer to that. One that the function no longer waits for is closed.
+    pub(super) fn dialed(&self, peer: PeerAddress, fd: Option<OwnedFd>, error: Option<String>) {
+        let result = fd.ok_or_else(|| error.unwrap_or_else(|| "the runtime passed no socket".into()));
+        if let Some(peer) = self.init.peers().iter().find(|known| *known.address() == peer) {
+            peer.answer(result);
+        }
     }
 
     /// Starts to make a replacement.

@@ -118,6 +118,7 @@ impl Host<'_, '_> {
             ToFunction::Report => {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }
+            ToFunction::Dialed { .. } => return Err(HostError::Protocol("a socket that nobody asked for")),
             ToFunction::Stop => self.stopping = true,
         }
         Ok(())

@@ -54,6 +54,7 @@ const PACKAGES: &[Package] = &[
     optional("libpcap-dev"),
     // What the benchmarks compare with beside nginx, and load it with beside ab.
     optional("haproxy"),
+    optional("iptables"),
     optional("wrk"),
     // To look at what is loaded.
     optional("bpftool"),

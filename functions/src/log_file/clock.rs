@@ -4,20 +4,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Turns the function's clock into the time of day, and asks the system once per tick instead of once per request.
 #[derive(Debug, Default)]
-pub(super) struct WallClock {
+pub(crate) struct WallClock {
     /// The time of day when the function's clock was zero.
     zero: Option<Duration>,
 }
 
 impl WallClock {
     /// Follows the system's clock, which somebody may have set.
-    pub(super) fn set(&mut self, now: Duration) {
+    pub(crate) fn set(&mut self, now: Duration) {
         self.zero = Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(now));
     }
 
     /// Time since 1970.
     #[inline]
-    pub(super) fn at(&mut self, now: Duration) -> Duration {
+    pub(crate) fn at(&mut self, now: Duration) -> Duration {
         if self.zero.is_none() {
             self.set(now);
         }
@@ -27,18 +27,18 @@ impl WallClock {
 
 /// A day and a time, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Civil {
-    pub(super) year: u64,
-    pub(super) month: u64,
-    pub(super) day: u64,
-    pub(super) hour: u64,
-    pub(super) minute: u64,
-    pub(super) second: u64,
+pub(crate) struct Civil {
+    pub(crate) year: u64,
+    pub(crate) month: u64,
+    pub(crate) day: u64,
+    pub(crate) hour: u64,
+    pub(crate) minute: u64,
+    pub(crate) second: u64,
 }
 
 impl Civil {
     /// From the seconds since 1970 (Hinnant, "chrono-compatible low-level date algorithms").
-    pub(super) fn of(seconds: u64) -> Self {
+    pub(crate) fn of(seconds: u64) -> Self {
         let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
         let (era, day_of_era) = (days / 146_097, days % 146_097);
         let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -57,7 +57,7 @@ impl Civil {
     }
 
     /// The month's English name, as the common log format has it.
-    pub(super) fn month_name(&self) -> &'static str {
+    pub(crate) fn month_name(&self) -> &'static str {
         const NAMES: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         usize::try_from(self.month).ok().and_then(|month| NAMES.get(month.checked_sub(1)?)).unwrap_or(&"-")
     }

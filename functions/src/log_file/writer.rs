@@ -14,14 +14,14 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
+pub(crate) enum Destination {
     Stdout,
     Stderr,
     File(PathBuf),
 }
 
 /// An open destination.
-pub(super) enum Sink {
+pub(crate) enum Sink {
     Stdout,
     Stderr,
     File { path: PathBuf, file: File },
@@ -29,7 +29,7 @@ pub(super) enum Sink {
 
 /// What the writer has counted since it was last asked.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     write_errors: AtomicU64,
     reopened: AtomicU64,
     reopen_failed: AtomicU64,
@@ -37,14 +37,14 @@ pub(super) struct Shared {
 
 /// What was counted since it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) write_errors: u64,
-    pub(super) reopened: u64,
-    pub(super) reopen_failed: u64,
+pub(crate) struct Seen {
+    pub(crate) write_errors: u64,
+    pub(crate) reopened: u64,
+    pub(crate) reopen_failed: u64,
 }
 
 impl Shared {
-    pub(super) fn take(&self) -> Seen {
+    pub(crate) fn take(&self) -> Seen {
         Seen {
             write_errors: self.write_errors.swap(0, Ordering::Relaxed),
             reopened: self.reopened.swap(0, Ordering::Relaxed),
@@ -54,7 +54,7 @@ impl Shared {
 }
 
 impl Destination {
-    pub(super) fn open(&self) -> Result<Sink, ConfigError> {
+    pub(crate) fn open(&self) -> Result<Sink, ConfigError> {
         Ok(match self {
             Self::Stdout => Sink::Stdout,
             Self::Stderr => Sink::Stderr,
@@ -79,7 +79,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Writes what comes until the sender is gone, and gives the buffers back.
-pub(super) fn run(mut sink: Sink, lines: &Receiver<Vec<u8>>, returns: &SyncSender<Vec<u8>>, shared: &Shared) {
+pub(crate) fn run(mut sink: Sink, lines: &Receiver<Vec<u8>>, returns: &SyncSender<Vec<u8>>, shared: &Shared) {
     let mut looked = Instant::now();
     loop {
         let received = lines.recv_timeout(LOOK);

@@ -13,7 +13,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Gathers lines, and hands them to a thread of its own without ever waiting for it.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     destination: Destination,
     current: Vec<u8>,
     /// Nothing once the function is ending.
@@ -25,8 +25,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Opens the destination and starts the thread.
-    pub(super) fn new(destination: Destination, queue_kib: usize) -> Result<Self, ConfigError> {
+    /// Opens the destination and starts the thread, which is shown under the function's name.
+    pub(crate) fn new(name: &str, destination: Destination, queue_kib: usize) -> Result<Self, ConfigError> {
         let sink = destination.open()?;
         let chunks = (queue_kib * 1024 / CHUNK_BYTES).max(1);
         let (sender, receiver) = sync_channel(chunks);
@@ -34,7 +34,7 @@ impl Queue {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
-            .name("access-log".into())
+            .name(name.into())
             .spawn(move || writer::run(sink, &receiver, &returns, &theirs))
             .map_err(|e| ConfigError::new(format!("the writer's thread cannot be started: {e}")))?;
         Ok(Self { destination, current: Vec::new(), sender: Some(sender), empty, shared, thread: Some(thread) })
@@ -42,7 +42,7 @@ impl Queue {
 
     /// A queue whose receiver is a test's.
     #[cfg(test)]
-    pub(super) fn stuck(sender: SyncSender<Vec<u8>>) -> Self {
+    pub(crate) fn stuck(sender: SyncSender<Vec<u8>>) -> Self {
         let (_, empty) = sync_channel(1);
         let shared = Arc::default();
         Self {
@@ -57,7 +57,7 @@ impl Queue {
 
     /// Where to append a line; `None` when too much waits already.
     #[inline]
-    pub(super) fn room(&mut self) -> Option<&mut Vec<u8>> {
+    pub(crate) fn room(&mut self) -> Option<&mut Vec<u8>> {
         if self.current.len() >= CHUNK_BYTES && !self.flush() {
             return None;
         }
@@ -65,7 +65,7 @@ impl Queue {
     }
 
     /// Hands over what is gathered; false if the queue is full.
-    pub(super) fn flush(&mut self) -> bool {
+    pub(crate) fn flush(&mut self) -> bool {
         let Some(sender) = self.sender.as_ref().filter(|_| !self.current.is_empty()) else { return true };
         match sender.try_send(std::mem::take(&mut self.current)) {
             Ok(()) => {
@@ -80,12 +80,12 @@ impl Queue {
     }
 
     /// What the writer has counted since this was last called.
-    pub(super) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         self.shared.take()
     }
 
     /// Goes on with the queue of an instance that wrote to the same place, so that lines keep their order.
-    pub(super) fn inherit(&mut self, old: Self) {
+    pub(crate) fn inherit(&mut self, old: Self) {
         if old.destination == self.destination {
             *self = old;
         }

@@ -1,0 +1,360 @@
+//! Services and servers: what each server's part is now, and what that makes of the slots.
+
+use super::config::{MAX_SERVERS, MAX_SLOTS, ServicePlan};
+use super::feedback::{Adjustment, next_weight};
+use super::slots::{Identity, Share, assign};
+use crate::firewall::prefix::{address_of, number};
+use crate::flow_table::Key;
+use middlenet_sdk::fast_path::{
+    Action, FastPath, FastPathError, Rewrite, RuleTable, Service, ServiceRule, Then, slot_of,
+};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A server of a service.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub(super) identity: Identity,
+    pub(super) configured: f64,
+    pub(super) drain: bool,
+    /// What its load has made of the configured weight.
+    pub(super) weight: f64,
+    /// It answers, as far as is known.
+    pub(super) is_up: bool,
+    /// It has been silent for so long that its last weight says nothing.
+    pub(super) is_stale: bool,
+    pub(super) load: Option<f64>,
+    /// Its class in the fast path, which is also the number of its rule.
+    pub(super) class: u16,
+    /// Packets and bytes that passed here, in both directions.
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+/// A service.
+#[derive(Clone, Debug)]
+pub(super) struct ServiceState {
+    pub(super) name: Option<String>,
+    pub(super) service: Service,
+    pub(super) servers: Vec<Server>,
+    pub(super) idle: Duration,
+    /// Its first slot in the fast path.
+    first: u32,
+    /// Which server each slot names.
+    slots: Vec<Option<Identity>>,
+    /// The same, by place in `servers`.
+    chosen: Vec<Option<u16>>,
+}
+
+/// All services.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) services: Vec<ServiceState>,
+    by_service: HashMap<(u128, u16, u8), usize>,
+    /// Services of each server.
+    by_server: HashMap<(u128, u16, u8), Vec<usize>>,
+    addresses: HashSet<u128>,
+    closing: Duration,
+    /// Slots that named another server after a change.
+    moved: u64,
+}
+
+impl Pool {
+    /// The services of a configuration, whose servers have their configured weights.
+    pub(super) fn new(plans: Vec<ServicePlan>, slots: u32, closing: Duration) -> Self {
+        let mut class = 0;
+        let services = (0..).zip(plans).map(|(place, plan): (u32, ServicePlan)| ServiceState {
+            name: plan.name,
+            service: plan.service,
+            servers: plan
+                .servers
+                .iter()
+                .map(|server| {
+                    class += 1;
+                    Server {
+                        identity: (server.address, server.port),
+                        configured: server.weight,
+                        drain: server.drain,
+                        weight: server.weight,
+                        is_up: true,
+                        is_stale: false,
+                        load: None,
+                        class: class - 1,
+                        packets: 0,
+                        bytes: 0,
+                    }
+                })
+                .collect(),
+            idle: plan.idle,
+            first: place * slots,
+            slots: vec![None; slots as usize],
+            chosen: vec![None; slots as usize],
+        });
+        let mut pool = Self {
+            services: services.collect(),
+            by_service: HashMap::new(),
+            by_server: HashMap::new(),
+            addresses: HashSet::new(),
+            closing,
+            moved: 0,
+        };
+        for (at, state) in pool.services.iter_mut().enumerate() {
+            let Service { address, port, protocol } = state.service;
+            pool.by_service.insert((number(address), port, protocol), at);
+            pool.addresses.insert(number(address));
+            for server in &state.servers {
+                let (address, port) = (number(server.identity.0), server.identity.1);
+                pool.by_server.entry((address, port, protocol)).or_default().push(at);
+                pool.addresses.insert(address);
+            }
+            state.reassign();
+        }
+        pool
+    }
+
+    /// Goes on where another pool was: weights, slots, and numbers of servers and slots that are in both.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        self.moved = old.moved;
+        let former = |service: &Service| old.services.iter().find(|state| state.service == *service);
+        let mut classes: HashSet<u16> = HashSet::new();
+        let taken: HashSet<u16> = old.services.iter().flat_map(|state| &state.servers).map(|s| s.class).collect();
+        for state in &mut self.services {
+            let Some(before) = former(&state.service) else { continue };
+            for server in &mut state.servers {
+                let Some(same) = before.servers.iter().find(|same| same.identity == server.identity) else { continue };
+                // The load's part stays, as long as there is a configured one to apply it to.
+                let by_load = if same.configured > 0.0 { same.weight / same.configured } else { 1.0 };
+                let (configured, drain) = (server.configured, server.drain);
+                *server = Server { configured, drain, weight: configured * by_load, ..same.clone() };
+                classes.insert(server.class);
+            }
+            if before.slots.len() == state.slots.len() {
+                state.slots.clone_from(&before.slots);
+                state.first = before.first;
+            }
+        }
+        // New servers get numbers that old ones do not have, as long as there are any.
+        let is_new = |state: &Service, server: &Server| {
+            former(state).is_none_or(|before| before.servers.iter().all(|same| same.identity != server.identity))
+        };
+        for state in &mut self.services {
+            for server in state.servers.iter_mut().filter(|server| is_new(&state.service, server)) {
+                let free = |beside: bool| {
+                    (0..MAX_SERVERS as u16).find(|n| !(classes.contains(n) || beside && taken.contains(n)))
+                };
+                server.class = free(true).or_else(|| free(false)).unwrap_or(server.class);
+                classes.insert(server.class);
+            }
+        }
+        self.place_slots(old);
+        self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
+    }
+
+    /// Finds slots for services that had none before, beside those that others have or had.
+    fn place_slots(&mut self, old: &Self) {
+        let range = |state: &ServiceState| (state.first, state.first + state.slots.len() as u32);
+        let stays = |state: &ServiceState| {
+            old.services.iter().any(|before| before.service == state.service && range(before) == range(state))
+        };
+        let former: Vec<(u32, u32)> = old.services.iter().map(range).collect();
+        let mut taken: Vec<(u32, u32)> = self.services.iter().filter(|state| stays(state)).map(range).collect();
+        for at in 0..self.services.len() {
+            if stays(&self.services[at]) {
+                continue;
+            }
+            let count = self.services[at].slots.len() as u32;
+            let free = |beside: &[(u32, u32)]| {
+                let overlaps = |first: u32, (from, to): &(u32, u32)| first < *to && *from < first + count;
+                let ends = beside.iter().map(|&(_, to)| to).chain([0]);
+                ends.filter(|&first| (first + count) as usize <= MAX_SLOTS)
+                    .filter(|&first| !beside.iter().any(|range| overlaps(first, range)))
+                    .min()
+            };
+            let all: Vec<_> = taken.iter().chain(&former).copied().collect();
+            self.services[at].first = free(&all).or_else(|| free(&taken)).unwrap_or(0);
+            taken.push((self.services[at].first, self.services[at].first + count));
+        }
+    }
+
+    /// The service that a packet with this key is for.
+    #[inline]
+    pub(super) fn service_of(&self, key: &Key) -> Option<usize> {
+        self.by_service.get(&(key.b, key.b_port(), key.protocol())).copied()
+    }
+
+    /// The services whose server a packet with this key comes from.
+    #[inline]
+    pub(super) fn services_of_server(&self, key: &Key) -> &[usize] {
+        self.by_server.get(&(key.a, key.a_port(), key.protocol())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an address is one of a service or server.
+    #[inline]
+    pub(super) fn has_address(&self, address: u128) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// The servers that a client may be given, the one its slot names first: all that slots name, from there on.
+    pub(super) fn choices(&self, service: usize, client: (IpAddr, u16)) -> impl Iterator<Item = &Server> {
+        let state = self.services.get(service);
+        let count = state.map_or(0, |state| state.chosen.len());
+        let from = slot_of(client.0, client.1, count as u32) as usize;
+        let slots = (from..count).chain(0..from);
+        slots.filter_map(move |slot| state.and_then(|state| state.servers.get(usize::from(state.chosen[slot]?))))
+    }
+
+    /// Counts a packet of a server.
+    #[inline]
+    pub(super) fn count(&mut self, service: (u128, u16, u8), server: (u128, u16), bytes: u64) {
+        let Some(&at) = self.by_service.get(&service) else { return };
+        let is_it = |s: &&mut Server| (number(s.identity.0), s.identity.1) == server;
+        if let Some(server) = self.services.get_mut(at).and_then(|state| state.servers.iter_mut().find(is_it)) {
+            server.packets += 1;
+            server.bytes += bytes;
+        }
+    }
+
+    /// Slots that named another server after changes of weights.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// The servers on a host.
+    fn on_host(&mut self, host: IpAddr) -> impl Iterator<Item = &mut Server> {
+        self.services.iter_mut().flat_map(|state| &mut state.servers).filter(move |server| server.identity.0 == host)
+    }
+
+    /// A host has told its load.
+    pub(super) fn host_answered(&mut self, host: IpAddr, load: f64, by: &Adjustment) {
+        for server in self.on_host(host) {
+            server.weight = next_weight(server.weight, server.configured, load, by);
+            (server.load, server.is_up, server.is_stale) = (Some(load), true, false);
+        }
+    }
+
+    /// A host is silent: so far that it is taken to be down, or that its load is not known any more.
+    pub(super) fn host_silent(&mut self, host: IpAddr, is_down: bool, is_stale: bool) {
+        for server in self.on_host(host) {
+            server.is_up &= !is_down;
+            server.is_stale |= is_stale;
+            if is_stale {
+                (server.weight, server.load) = (server.configured, None);
+            }
+        }
+    }
+
+    /// Nothing is known of any load.
+    pub(super) fn forget_loads(&mut self) {
+        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
+            (server.weight, server.load, server.is_up, server.is_stale) = (server.configured, None, true, false);
+        }
+        self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
+    }
+
+    /// Gives slots to servers by what is known now, and tells the fast path where something moved.
+    pub(super) fn reassign(&mut self, fast_path: &FastPath) -> Result<(), FastPathError> {
+        for state in &mut self.services {
+            let before = state.chosen.clone();
+            self.moved += state.reassign() as u64;
+            if state.chosen != before {
+                state.publish_slots(fast_path)?;
+                state.publish(fast_path, self.closing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything into the fast path: rules, then the slots that name them, then the services that have the slots.
+    pub(super) fn publish(&self, fast_path: &FastPath) -> Result<(), FastPathError> {
+        let ours: HashSet<Service> = self.services.iter().map(|state| state.service).collect();
+        for service in fast_path.services() {
+            if !ours.contains(&service) {
+                fast_path.remove_service(&service);
+            }
+        }
+        fast_path.set_rules(&RuleTable { rules: self.rules(), ..RuleTable::default() })?;
+        for state in &self.services {
+            state.publish_slots(fast_path)?;
+            state.publish(fast_path, self.closing)?;
+        }
+        Ok(())
+    }
+
+    /// The rules in the order of their numbers. A number that no server has any more keeps its place.
+    fn rules(&self) -> Vec<Action> {
+        let servers = || self.services.iter().flat_map(|state| &state.servers);
+        let count = servers().map(|server| usize::from(server.class) + 1).max().unwrap_or(0);
+        let mut rules = vec![Action { then: Then::SlowPath, ..Action::default() }; count];
+        for server in servers() {
+            rules[usize::from(server.class)] = server.to_server();
+        }
+        rules
+    }
+}
+
+impl Server {
+    /// What is done with packets to it.
+    pub(super) fn to_server(&self) -> Action {
+        let (address, port) = self.identity;
+        let rewrite = Rewrite { dst: Some(address), dst_port: Some(port), ..Rewrite::default() };
+        Action { then: Then::Next, rewrite, class: Some(self.class), mtu: None }
+    }
+
+    /// What is done with packets from it.
+    pub(super) fn to_client(&self, service: &Service) -> Action {
+        let rewrite = Rewrite { src: Some(service.address), src_port: Some(service.port), ..Rewrite::default() };
+        Action { then: Then::Next, rewrite, class: Some(self.class), mtu: None }
+    }
+
+    fn may(&self) -> bool {
+        !self.drain && self.configured > 0.0
+    }
+}
+
+impl ServiceState {
+    /// Gives slots to servers. How many moved. If all servers that may have some are down, they are taken to be up, with their last
+    /// weights: rather a few failures than no service.
+    fn reassign(&mut self) -> usize {
+        let any_up = self.servers.iter().any(|server| server.may() && server.is_up);
+        let share = |server: &Server| {
+            let weight = if server.is_stale { server.configured } else { server.weight };
+            let counts = server.may() && (server.is_up || !any_up);
+            Share { server: server.identity, weight: if counts { weight } else { 0.0 } }
+        };
+        let shares: Vec<Share> = self.servers.iter().map(share).collect();
+        let moved = assign(&mut self.slots, &shares);
+        let place = |identity: &Identity| self.servers.iter().position(|server| server.identity == *identity);
+        self.chosen = self.slots.iter().map(|slot| slot.as_ref().and_then(place).map(|at| at as u16)).collect();
+        moved
+    }
+
+    fn publish_slots(&self, fast_path: &FastPath) -> Result<(), FastPathError> {
+        let rule = |at: &Option<u16>| self.servers.get(usize::from((*at)?)).map(|server| u32::from(server.class));
+        // All name a server, or none does.
+        let rules: Option<Vec<u32>> = self.chosen.iter().map(rule).collect();
+        rules.map_or(Ok(()), |rules| fast_path.set_slots(self.first, &rules))
+    }
+
+    fn publish(&self, fast_path: &FastPath, closing: Duration) -> Result<(), FastPathError> {
+        let has_servers = self.chosen.iter().all(Option::is_some);
+        let count = if has_servers { self.chosen.len() as u32 } else { 0 };
+        fast_path.set_service(&self.service, &ServiceRule { first: self.first, count, idle: self.idle, closing })
+    }
+
+    /// How many slots name each server.
+    pub(super) fn slots_of(&self, server: &Server) -> usize {
+        self.slots.iter().filter(|slot| **slot == Some(server.identity)).count()
+    }
+
+    /// The server with this address and port.
+    pub(super) fn server(&self, server: (u128, u16)) -> Option<&Server> {
+        self.servers.iter().find(|s| (number(s.identity.0), s.identity.1) == server)
+    }
+}
+
+/// A client as slots see it.
+pub(super) fn client_of(key: &Key) -> (IpAddr, u16) {
+    let address = if key.is_ipv6() { IpAddr::V6(key.a.into()) } else { address_of(key.a) };
+    (address, key.a_port())
+}

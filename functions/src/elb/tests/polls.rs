@@ -1,0 +1,174 @@
+//! Feedback, from servers on loopback that the tests play.
+
+use super::super::load::{Metric, SnmpLoad, response};
+use super::*;
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::time::Instant;
+
+fn with_feedback(hosts: &[&str], feedback: Value) -> Value {
+    let servers: Vec<Value> = hosts.iter().map(|host| json!({"address": host, "port": 8080, "weight": 100})).collect();
+    json!({"services": [{"address": "192.0.2.80", "port": 80, "servers": servers}], "feedback": feedback})
+}
+
+fn agent() -> SnmpLoad {
+    SnmpLoad { community: "public".into(), port: 161, metric: Metric::SsCpuIdle }
+}
+
+/// An SNMP agent that answers with what it is told, or not at all.
+struct Agent(UdpSocket);
+
+impl Agent {
+    fn on(host: &str, port: u16) -> Self {
+        let socket = UdpSocket::bind((host, port)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self(socket)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    /// Answers what waits: how many percent are idle.
+    fn answer(&self, idle: u8) {
+        let mut bytes = [0; 1500];
+        while let Ok((length, from)) = self.0.recv_from(&mut bytes) {
+            let number = snmp2::Pdu::from_bytes(&bytes[..length]).unwrap().req_id & !(1 << 30);
+            self.0.send_to(&response(&agent(), number, &[(&[], idle)]), from).unwrap();
+        }
+    }
+}
+
+/// Lets time pass by ticks, and agents answer.
+fn pass(kit: &mut Testkit<Elb>, ticks: usize, mut between: impl FnMut()) {
+    for _ in 0..ticks {
+        kit.advance(Duration::from_millis(100));
+        kit.tick();
+        between();
+    }
+}
+
+fn weights(kit: &Testkit<Elb>) -> Vec<f64> {
+    reported(kit, "weight_now").iter().map(|weight| weight.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn weights_follow_the_load_that_agents_tell() {
+    let one = Agent::on("127.0.0.1", 0);
+    let two = Agent::on("127.0.0.2", one.port());
+    let feedback = json!({"snmp": {"port": one.port()}, "interval_ms": 1000, "timeout_ms": 500});
+    let mut kit = Testkit::<Elb>::new(with_feedback(&["127.0.0.1", "127.0.0.2"], feedback));
+    assert_eq!(weights(&kit), [100.0, 100.0]);
+    pass(&mut kit, 300, || {
+        one.answer(0);
+        two.answer(90);
+    });
+    let [busy, idle] = weights(&kit)[..] else { panic!("two servers") };
+    assert!(busy < 70.0 && idle > 150.0, "{busy} {idle}");
+    assert_eq!(reported(&kit, "load")[0], json!(1.0));
+    let slots: Vec<u64> = reported(&kit, "slots").iter().map(|slots| slots.as_u64().unwrap()).collect();
+    assert!(slots[0] < 90 && slots[0] + slots[1] == 256, "{slots:?}");
+    assert!(kit.counter("polls") >= 50 && kit.counter("poll-failures") == 0);
+}
+
+#[test]
+fn a_silent_server_gets_no_new_connections_until_all_are_silent() {
+    let one = Agent::on("127.0.0.3", 0);
+    let two = Agent::on("127.0.0.4", one.port());
+    let feedback =
+        json!({"snmp": {"port": one.port()}, "interval_ms": 500, "timeout_ms": 300, "fails": 2, "silent_s": 10});
+    let mut kit = Testkit::<Elb>::new(with_feedback(&["127.0.0.3", "127.0.0.4"], feedback));
+    pass(&mut kit, 50, || {
+        one.answer(50);
+        two.answer(80);
+    });
+    let before = weights(&kit);
+    assert!(before[0] > 100.0 && before[1] > before[0]);
+    // One falls silent: its last weight stays, its slots go.
+    pass(&mut kit, 20, || one.answer(50));
+    assert_eq!(reported(&kit, "up"), [json!(true), json!(false)]);
+    assert_eq!((&reported(&kit, "slots")[1], kit.counter("servers-down")), (&json!(0), 1));
+    assert_eq!(weights(&kit)[1], before[1]);
+    // The other one too: rather a few failures than no service.
+    pass(&mut kit, 20, || {});
+    assert_eq!(reported(&kit, "up"), [json!(false), json!(false)]);
+    let slots: Vec<u64> = reported(&kit, "slots").iter().map(|slots| slots.as_u64().unwrap()).collect();
+    assert!(slots[1] > slots[0] && slots[0] > 0, "by their last weights: {slots:?}");
+    // After a while, as configured.
+    pass(&mut kit, 110, || {});
+    assert_eq!(weights(&kit), [100.0, 100.0]);
+    assert_eq!(reported(&kit, "slots"), [json!(128), json!(128)]);
+    // It comes back.
+    pass(&mut kit, 20, || two.answer(80));
+    assert_eq!(reported(&kit, "up"), [json!(false), json!(true)]);
+    assert_eq!(reported(&kit, "slots"), [json!(0), json!(256)]);
+}
+
+#[test]
+fn silence_may_say_nothing_about_the_server() {
+    let one = Agent::on("127.0.0.5", 0);
+    let feedback =
+        json!({"snmp": {"port": one.port()}, "interval_ms": 500, "timeout_ms": 300, "fails": 0, "silent_s": 3});
+    let mut kit = Testkit::<Elb>::new(with_feedback(&["127.0.0.5"], feedback));
+    pass(&mut kit, 20, || one.answer(90));
+    assert!(weights(&kit)[0] > 100.0);
+    pass(&mut kit, 60, || {});
+    assert_eq!((reported(&kit, "up"), weights(&kit)), (vec![json!(true)], vec![100.0]));
+}
+
+#[test]
+fn what_is_known_of_loads_survives_a_change() {
+    let one = Agent::on("127.0.0.6", 0);
+    let feedback = json!({"snmp": {"port": one.port()}, "interval_ms": 500, "timeout_ms": 300});
+    let mut config = with_feedback(&["127.0.0.6"], feedback);
+    let mut kit = Testkit::<Elb>::new(config.clone());
+    pass(&mut kit, 50, || one.answer(90));
+    let before = weights(&kit)[0];
+    config["services"][0]["servers"][0]["weight"] = json!(50);
+    kit.reconfigure(config.clone()).unwrap();
+    assert!((weights(&kit)[0] - before / 2.0).abs() < 1e-9, "in proportion to the configured weight");
+    config.as_object_mut().unwrap().remove("feedback");
+    kit.reconfigure(config).unwrap();
+    assert_eq!(weights(&kit), [50.0]);
+}
+
+#[test]
+fn loads_are_asked_for_by_http_too() {
+    let server = TcpListener::bind("127.0.0.7:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let http = json!({"http": {"port": port, "path": "/stats", "field": "/cpu", "scale": 100}});
+    let mut feedback = http;
+    feedback["interval_ms"] = json!(1000);
+    let mut kit = Testkit::<Elb>::new(with_feedback(&["127.0.0.7"], feedback));
+    let mut open = Vec::new();
+    let until = Instant::now() + Duration::from_secs(20);
+    while kit.counter("polls") < 3 {
+        assert!(Instant::now() < until, "{} polls, {} failed", kit.counter("polls"), kit.counter("poll-failures"));
+        pass(&mut kit, 1, || {
+            if let Ok((stream, _)) = server.accept() {
+                stream.set_nonblocking(true).unwrap();
+                open.push((stream, Vec::new()));
+            }
+            open.retain_mut(|(stream, request)| {
+                let mut bytes = [0; 1000];
+                if let Ok(length) = stream.read(&mut bytes) {
+                    request.extend_from_slice(&bytes[..length]);
+                }
+                let is_whole = request.ends_with(b"\r\n\r\n");
+                if is_whole {
+                    assert!(request.starts_with(b"GET /stats HTTP/1.1\r\n"));
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"cpu\":25}").unwrap();
+                }
+                !is_whole
+            });
+        });
+    }
+    assert_eq!(reported(&kit, "load"), [json!(0.25)]);
+    assert!(weights(&kit)[0] > 100.0);
+    // Nobody answers any more.
+    drop(server);
+    open.clear();
+    pass(&mut kit, 40, || {});
+    assert_eq!(reported(&kit, "up"), [json!(false)]);
+}
