@@ -103,11 +103,10 @@ impl RunStatus {
         all
     }
 
-    /// Packets that the device or the kernel lost before a chain saw them.
+    /// Packets of a port that the device or the kernel lost before a chain saw them; workers tell that ten times a second.
     #[must_use]
-    pub fn missed(&self) -> u64 {
-        let ports = self.0["data_plane"]["ports"].as_array().into_iter().flatten();
-        let missed = ports.flat_map(|port| port["missed"].as_array().into_iter().flatten());
+    pub fn missed(&self, port: &str) -> u64 {
+        let missed = self.port(port)["missed"].as_array().into_iter().flatten();
         missed.filter_map(|entry| entry[1].as_u64()).sum()
     }
 

@@ -8,6 +8,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
+/// An agent tells no load until it has looked for a minute.
+const AGENTS: Duration = Duration::from_secs(100);
 const SERVICE: &str = "192.0.2.80:80";
 
 /// Client, load balancer, and three servers on one host.
@@ -191,19 +193,21 @@ impl Agents {
     }
 }
 
-fn weights_follow_agents(more: &str, placement: &str) -> Result<(), Error> {
-    let stage = Stage::new()?;
-    let mut agents = Agents::start(&stage)?;
-    let feedback = format!(
-        ", feedback: {{ snmp: {{ community: middlenet{more} }}, interval_ms: 500, timeout_ms: 400, fails: 3 }}"
-    );
-    let manifest = Way::Slow.manifest(["agent: 10.9.0.11", "agent: 10.9.0.12", "agent: 10.9.0.13"], &feedback);
-    let manifest = manifest.replacen("elb: {", &format!("elb: {{ {placement}"), 1);
-    let run = Runtime::start(&stage.line.middle, &manifest)?;
-    let mut conversations = stage.connect(12)?;
-    all_speak(&mut conversations, "to begin with")?;
-    // Loads are those of this host, whatever they are; a weight that stays as configured means exactly 0.95.
-    let status = run.wait_for("loads of all servers", SOON, |status| {
+impl Way {
+    /// A manifest whose weights follow what the agents tell.
+    fn with_agents(self, snmp: &str, placement: &str) -> String {
+        let feedback = format!(
+            ", feedback: {{ snmp: {{ community: middlenet{snmp} }}, interval_ms: 500, timeout_ms: 400, fails: 3 }}"
+        );
+        let manifest = self.manifest(["agent: 10.9.0.11", "agent: 10.9.0.12", "agent: 10.9.0.13"], &feedback);
+        manifest.replacen("elb: {", &format!("elb: {{ {placement}"), 1)
+    }
+}
+
+/// Waits until all agents have told their load, and the weights have followed. Loads are those of this host, whatever they are; a
+/// weight that stays as configured would mean exactly 0.95.
+fn loads_are_told(run: &Runtime) -> Result<(), Error> {
+    let status = run.wait_for("loads of all servers", AGENTS, |status| {
         let loads = servers(status, "load");
         let moved = servers(status, "weight_now").iter().all(|weight| weight.as_f64() != Some(100.0));
         loads.len() == 3 && loads.iter().all(|load| load.as_f64().is_some()) && moved
@@ -213,6 +217,24 @@ fn weights_follow_agents(more: &str, placement: &str) -> Result<(), Error> {
         let (load, weight) = (load.as_f64().unwrap(), weight.as_f64().unwrap());
         assert!((0.0..=1.0).contains(&load) && (10.0..=200.0).contains(&weight), "{load} {weight}");
     }
+    Ok(())
+}
+
+#[test]
+fn weights_follow_the_load_that_snmp_agents_tell() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let stage = Stage::new()?;
+    let mut agents = Agents::start(&stage)?;
+    // Inline, the function asks by itself.
+    let inline = Way::Slow.with_agents(", metric: hr-processor-load", "placement: inline, ");
+    let run = Runtime::start(&stage.line.middle, &inline)?;
+    loads_are_told(&run)?;
+    run.stop()?;
+    // As a process, by way of the supervisor.
+    let run = Runtime::start(&stage.line.middle, &Way::Slow.with_agents("", ""))?;
+    let mut conversations = stage.connect(12)?;
+    all_speak(&mut conversations, "to begin with")?;
+    loads_are_told(&run)?;
     // One falls silent.
     agents.agents.remove(1).signal(Signal::SIGKILL);
     let status =
@@ -222,21 +244,10 @@ fn weights_follow_agents(more: &str, placement: &str) -> Result<(), Error> {
     let before = connections(&run.status()?)[1];
     let mut later = stage.connect(8)?;
     all_speak(&mut later, "to the others")?;
-    assert_eq!(connections(&run.status()?)[1], before);
-    assert!(run.status()?.counter("elb", "poll-failures") >= 3);
+    let status = run.status()?;
+    assert_eq!(connections(&status)[1], before);
+    assert!(status.counter("elb", "poll-failures") >= 3);
     drop((conversations, later));
     run.stop()?;
     Ok(())
-}
-
-#[test]
-fn weights_follow_the_load_that_snmp_agents_tell() -> Result<(), Error> {
-    require_root!(Ok(()));
-    weights_follow_agents("", "")
-}
-
-#[test]
-fn a_function_that_runs_inline_asks_for_itself() -> Result<(), Error> {
-    require_root!(Ok(()));
-    weights_follow_agents(", metric: hr-processor-load", "placement: inline, ")
 }

@@ -29,7 +29,7 @@ fn nothing_dies(functions: &[&str]) -> Result<(), Error> {
         let taken = (0..FRAMES).filter(|&seed| socket.send(&random_frame(seed, dst, src))).count() as u64;
         assert!(taken > FRAMES * 9 / 10, "the kernel took only {taken} of {FRAMES} frames");
         let arrived = |status: &middlenet_tests::RunStatus| {
-            status.port_count(port, "received_pkts") - before.port_count(port, "received_pkts") + status.missed()
+            status.port_count(port, "received_pkts") - before.port_count(port, "received_pkts") + status.missed(port)
         };
         run.wait_for("the arrival of the frames", SOON, |status| arrived(status) >= taken * 9 / 10)?;
     }
@@ -98,7 +98,7 @@ fn garbage_through_layer_two() -> Result<(), Error> {
     let (dst, src) = (octets(&line.server.mac("eth0")?), octets(&line.client.mac("eth0")?));
     let taken = (0..FRAMES).filter(|&seed| socket.send(&random_frame(seed, dst, src))).count() as u64;
     run.wait_for("the arrival of the frames", SOON, |status| {
-        status.port_count("wan", "received_pkts") - before.port_count("wan", "received_pkts") + status.missed()
+        status.port_count("wan", "received_pkts") - before.port_count("wan", "received_pkts") + status.missed("wan")
             >= taken * 9 / 10
     })?;
     let status = run.wait_for_rest()?;

@@ -337,3 +337,20 @@ fn the_kernels_own_stack_is_the_slow_path_of_an_offloading_function() -> Result<
 fn to_kernel(status: &RunStatus, reason: &str) -> u64 {
     counted(&status.hop("a")["fast_path"]["kernel"], reason)
 }
+
+#[test]
+fn an_inline_function_has_its_fast_path_as_well() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = direct_line()?;
+    let mut packets = Marked::on(&line)?;
+    let entry = "flow-stats: { config: {}, placement: inline, mode: reactive }";
+    let run = Runtime::start(&line.middle, &Line::manifest(&[entry]))?;
+    for _ in 0..10 {
+        assert_eq!(packets.send(&Sent::to_port(1), false).expect("the packet").functions, 0);
+    }
+    let status = run.wait_for_rest()?;
+    assert!(fast(&status, "flow-stats", "sent") > 0, "{:#}", status.hop("flow-stats"));
+    assert_conserved(&status);
+    run.stop()?;
+    Ok(())
+}

@@ -93,7 +93,7 @@ fn a_silent_server_gets_no_new_connections_until_all_are_silent() {
     pass(&mut kit, 20, || {});
     assert_eq!(reported(&kit, "up"), [json!(false), json!(false)]);
     let slots: Vec<u64> = reported(&kit, "slots").iter().map(|slots| slots.as_u64().unwrap()).collect();
-    assert!(slots[1] > slots[0] && slots[0] > 0, "by their last weights: {slots:?}");
+    assert!(slots[0] > 0 && slots[1] > 0 && slots[0] != slots[1], "by their last weights: {slots:?}");
     // After a while, as configured.
     pass(&mut kit, 110, || {});
     assert_eq!(weights(&kit), [100.0, 100.0]);
