@@ -32,7 +32,7 @@ impl Drop for Folder {
 }
 
 fn confinement(reads: &[&Path], writes: &[&Path]) -> Value {
-    json!({ "user": null, "files": { "reads": reads, "writes": writes } })
+    json!({ "user": null, "maps": false, "files": { "reads": reads, "writes": writes } })
 }
 
 fn confined(confinement: &Value, program: &str, arguments: &[&str]) -> Output {
