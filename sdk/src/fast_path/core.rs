@@ -209,7 +209,15 @@ impl Core {
             }
             let state = FlowState::decode(value);
             let hash = self.hasher.hash_one(&key[..]);
-            if state.is_over(now_ns, generation) {
+            // The fast path may have begun the flow anew since it was read.
+            let is_over = state.is_over(now_ns, generation)
+                && match self.store.get(MapKind::Flows, key) {
+                    Ok(Some(value)) => {
+                        value.first_chunk().is_some_and(|value| FlowState::decode(value).is_over(now_ns, generation))
+                    }
+                    Ok(None) | Err(_) => true,
+                };
+            if is_over {
                 over.extend(key);
                 known.remove(&hash);
                 ended.extend(read_flow_key(key).map(|flow| (flow, state)));
