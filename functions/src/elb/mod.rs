@@ -32,6 +32,9 @@
 //!
 //! **Fast path.** The kernel knows services, slots and connections, and begins connections by itself; what it cannot do (fragments, ICMP errors)
 //! comes here, where the kernel is asked about connections that are not known. While this function is restarted, the kernel goes on.
+//! There each direction of a connection has a time-out of its own, and a full table gives up what was not used for longest, answered or not:
+//! a client that was silent for longer than `timeouts` while its server went on sending may meet another server after a change of
+//! weights. An answer to a client that went on sending is translated, however long it took.
 //!
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported.

@@ -210,12 +210,32 @@ impl Elb {
             return None;
         }
         if self.is_fast {
-            let (action, _) = self.fast_path.query(&Flow::from(key))?;
-            let service = endpoint(action.rewrite.src?, action.rewrite.src_port?);
+            let known = self.fast_path.query(&Flow::from(key));
+            let service = match known.and_then(|(action, _)| action.rewrite.src.zip(action.rewrite.src_port)) {
+                Some((address, port)) => endpoint(address, port),
+                None => self.half_known(key)?,
+            };
             self.remember(&asked_key(key, service), (key.a, key.a_port()), probe, false, now_ns);
             return Some(service);
         }
         self.learn(key, probe, now_ns)
+    }
+
+    /// The service of an answer of whose connection the fast path has only the client's side: the server was silent for longer than
+    /// a connection may be, or its entry made room for another. From now on it has both.
+    fn half_known(&self, answered: &Key) -> Option<(u128, u16)> {
+        let server = (answered.a, answered.a_port());
+        self.pool.services_of_server(answered).iter().find_map(|&at| {
+            let service = &self.pool.services.get(at)?.service;
+            let service = endpoint(service.address, service.port);
+            let asked = asked_key(answered, service);
+            let (action, _) = self.fast_path.query(&Flow::from(&asked)).filter(|(_, state)| !state.is_closing)?;
+            let goes_there = endpoint(action.rewrite.dst?, action.rewrite.dst_port?) == server;
+            goes_there.then(|| {
+                self.install(at, &asked, server);
+                service
+            })
+        })
     }
 
     /// Takes an answer for one of a connection that an earlier process knew: in the middle of one, from the server that the client's

@@ -52,6 +52,24 @@ fn connections_of_the_fast_path_are_known_here() {
 }
 
 #[test]
+fn an_answer_after_a_long_silence_is_translated() {
+    let mut servers = config(&[(1, 100)]);
+    servers["timeouts"] = json!({ "tcp_s": 10 });
+    let mut kit = kit(servers);
+    let chosen = passed(&kit, &asked(1, TcpFlags::SYN)).unwrap();
+    // The client goes on, the server says nothing, so that only one of the two directions is still known.
+    for _ in 0..3 {
+        kit.advance(Duration::from_secs(6));
+        passed(&kit, &asked(1, TcpFlags::ACK)).unwrap();
+    }
+    let answer = answered(chosen, 1, TcpFlags::ACK);
+    assert!(kit.fast_path().decide(&flow(&answer)).is_none());
+    let outcome = &kit.run("right", std::slice::from_ref(&answer))[0];
+    assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE));
+    assert!(kit.fast_path().decide(&flow(&answer)).is_some(), "both directions are known again");
+}
+
+#[test]
 fn a_draining_server_has_fewer_and_fewer_connections() {
     let mut kit = kit(config(&[(1, 1)]));
     for n in 0..3 {
