@@ -13,6 +13,8 @@ use std::time::Duration;
 const DATAGRAMS: usize = 8;
 /// The largest datagram of interest.
 const DATAGRAM_BYTES: usize = 8192;
+/// Connections per second; the runtime lets a function open 200.
+const MOST_DIALS: f64 = 150.0;
 
 /// How the load is asked for.
 #[derive(Clone, Debug)]
@@ -84,6 +86,12 @@ impl Poller {
         }
         if feedback.timeout_ms == 0 || feedback.timeout_ms > feedback.interval_ms {
             return Err(wrong(format!("`timeout_ms` of {} is 0 or above `interval_ms`", feedback.timeout_ms)));
+        }
+        // Each request is a connection of its own, and so many of them a function may open.
+        let rate = hosts.len() as f64 * 1000.0 / f64::from(feedback.interval_ms);
+        if kind == PeerKind::Tcp && rate > MOST_DIALS {
+            let least = (hosts.len() as f64 * 1000.0 / MOST_DIALS).ceil();
+            return Err(wrong(format!("{} hosts need an `interval_ms` of {least} at least", hosts.len())));
         }
         let by = &feedback.adjustment;
         let is_fine =

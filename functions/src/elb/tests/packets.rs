@@ -236,6 +236,7 @@ fn ipv6_and_tags_are_balanced_too() {
 fn configurations_that_make_no_sense_are_refused() {
     let service = |service: Value| json!({"services": [service]});
     let one = json!([{"address": "10.0.0.1"}]);
+    let many: Vec<Value> = (1..=50).map(|n| json!({"address": server(n)})).collect();
     for (config, word) in [
         (json!({"services": []}), "services"),
         (service(json!({"address": "192.0.2.1", "port": 80, "servers": []})), "no `servers`"),
@@ -263,6 +264,11 @@ fn configurations_that_make_no_sense_are_refused() {
             json!({"services": [{"address": "192.0.2.1", "port": 80, "servers": one}],
                 "feedback": {"http": {"port": 80, "path": "load"}}}),
             "path",
+        ),
+        (
+            json!({"services": [{"address": "192.0.2.1", "port": 80, "servers": many}],
+                "feedback": {"http": {"port": 80, "path": "/load"}, "interval_ms": 200, "timeout_ms": 100}}),
+            "`interval_ms` of 334",
         ),
     ] {
         let error = Testkit::<Elb>::try_new(config.clone()).err().unwrap_or_else(|| panic!("{config} is taken"));
