@@ -415,10 +415,13 @@ impl Bindings {
         }
     }
 
+    /// Makes room. Sessions in the fast path are left to [`tick`](Self::tick), which asks there whether they are in use.
     fn sweep(&mut self, slots: usize, now_ns: u64) {
         for _ in 0..slots.min(self.sessions.high_water()) {
             let slot = self.sessions.next_slot();
-            self.end_if_over(slot, now_ns);
+            if self.sessions.get(slot).is_some_and(|session| !session.pace.is_fast) {
+                self.end_if_over(slot, now_ns);
+            }
         }
     }
 
