@@ -48,7 +48,7 @@ impl Supervisor {
     /// Makes a socket to a peer for an instance, or tells it why not.
     pub(super) fn dial(&mut self, at: usize, id: u64, peer: PeerAddress) {
         let slot = &mut self.slots[at];
-        let peers = self.plan.hop(slot.plan.hop).map_or(&[][..], |hop| &hop.peers);
+        let peers = self.plan.hop(slot.plan.hop).map_or(&[][..], |hop| hop.peers);
         let is_declared = peers.contains(&peer);
         let most = peers.iter().filter(|peer| peer.kind == PeerKind::Udp).count() + SPARE;
         let Some(instance) = slot.instance_mut(id) else { return };
