@@ -18,7 +18,7 @@ use middlenet_wire::PacketBuilder;
 const REPEAT: u32 = 100_000;
 const ROUNDS: usize = 7;
 /// Loopback; nothing is sent.
-const DEVICE: DirectPort = DirectPort { ifindex: 1, mtu: 1500 };
+const DEVICE: DirectPort = DirectPort { ifindex: 1, mtu: 1500, mac: [0; 6] };
 
 fn main() -> Result<()> {
     let v4 = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));

@@ -20,7 +20,7 @@ pub use stage::{HopMaps, StagePlan, Target};
 
 /// Bytes of `struct fast_packet` in `stages.h`, and of `struct port` in `way.h`.
 const PACKET_BYTES: u32 = 64;
-const PORT_BYTES: u32 = 8;
+const PORT_BYTES: u32 = 16;
 
 /// Bytes of an Ethernet header, and of a VLAN tag, which the kernel lets packets have beyond the MTU.
 const ETHERNET_BYTES: u32 = 14;
@@ -98,7 +98,7 @@ impl FastPaths {
             sockets: map(MapType::Xskmap, "xsks", word, ports * QUEUES)?,
             ports: map(MapType::Array, "ports", PORT_BYTES, ports)?,
             devices: map(MapType::Devmap, "devices", word, ports)?,
-            interfaces: map(MapType::DevmapHash, "interfaces", word, ports)?,
+            interfaces: map(MapType::Hash, "interfaces", word, ports)?,
             hops: map(MapType::PercpuArray, "hops", counters::BYTES, hops)?,
         })
     }
@@ -122,11 +122,12 @@ impl FastPaths {
             gone(self.devices.delete(&key))?;
             gone(self.interfaces.delete(&old))?;
         }
-        let Some(DirectPort { mtu, .. }) = direct else { return Ok(()) };
+        let Some(DirectPort { mtu, mac, .. }) = direct else { return Ok(()) };
         self.devices.update(&key, &new, MapFlags::ANY).map_err(failed)?;
-        self.interfaces.update(&new, &new, MapFlags::ANY).map_err(failed)?;
+        self.interfaces.update(&new, &key, MapFlags::ANY).map_err(failed)?;
         let most_bytes = mtu.saturating_add(ETHERNET_BYTES + VLAN_BYTES).to_ne_bytes();
-        self.ports.update(&key, &[new, most_bytes].concat(), MapFlags::ANY).map_err(failed)
+        let value = [&new[..], &most_bytes, &mac, &[0; 2]].concat();
+        self.ports.update(&key, &value, MapFlags::ANY).map_err(failed)
     }
 
     /// Loads the fast path of a hop; from now on packets go through it. One that is there already is replaced.

@@ -8,7 +8,7 @@ mod reach;
 
 pub(crate) use reach::destinations;
 
-use crate::with_causes;
+use crate::{ManagerError, with_causes};
 use middlenet_bpf::{DirectPort, Entry, FastPort, HopMaps, KernelReason, SlowReason, StageCounters, StagePlan};
 use middlenet_fast_path::{MapKind, Mode};
 use middlenet_plan::{ChainPlan, FastPathStats, HopPlan, ManagerPlan, Target};
@@ -25,31 +25,41 @@ pub(crate) struct FastPaths {
 }
 
 impl FastPaths {
-    /// Loads the fast paths of a plan; nothing if it has none, or none that the kernel takes. What it refuses goes to `notes`.
-    pub(crate) fn load(plan: &ManagerPlan, notes: &mut Vec<String>) -> Option<Self> {
+    /// Loads the fast paths of a plan; nothing if it has none, or none that the kernel takes. What it refuses goes to `notes`, but for a
+    /// function in mode `offloading`: what it leaves to the kernel would pass by the kernel's own rules.
+    pub(crate) fn load(plan: &ManagerPlan, notes: &mut Vec<String>) -> Result<Option<Self>, ManagerError> {
         if !plan.hops.iter().any(|hop| hop.fast_path.is_some()) {
-            return None;
+            return Ok(None);
         }
+        let needed = |hop: &HopPlan, e: &middlenet_bpf::Error| {
+            let message = format!("the function `{}` cannot do without its fast path: {}", hop.name, with_causes(e));
+            ManagerError::new(message)
+                .hint("remove its `mode: offloading`; all of its packets then go through the function itself")
+        };
         let counts = (plan.hops.len() as u16, plan.ports.len() as u8);
         let kernel = match middlenet_bpf::FastPaths::new(counts.0, counts.1) {
             Ok(kernel) => kernel,
             Err(e) => {
+                if let Some(hop) = plan.hops.iter().find(|hop| offloads(hop)) {
+                    return Err(needed(hop, &e));
+                }
                 notes.push(format!("all functions run without their fast paths: {}", with_causes(&e)));
-                return None;
+                return Ok(None);
             }
         };
         let maps = (0..).zip(&plan.hops).map(|(id, hop)| {
-            let stage = stage(plan, hop)?;
+            let Some(stage) = stage(plan, hop) else { return Ok(None) };
             match kernel.load_stage(id, &stage) {
-                Ok(maps) => Some(maps),
+                Ok(maps) => Ok(Some(maps)),
+                Err(e) if offloads(hop) => Err(needed(hop, &e)),
                 Err(e) => {
                     notes.push(format!("the function `{}` runs without its fast path: {}", hop.name, with_causes(&e)));
-                    None
+                    Ok(None)
                 }
             }
         });
-        let maps = maps.collect();
-        Some(Self { kernel, maps, direct: vec![None; plan.ports.len()] })
+        let maps = maps.collect::<Result<_, _>>()?;
+        Ok(Some(Self { kernel, maps, direct: vec![None; plan.ports.len()] }))
     }
 
     /// What leads from a port's rules to the fast paths of its chains; nothing if no chain of the port begins with one.
@@ -100,11 +110,14 @@ impl FastPaths {
     }
 }
 
+fn offloads(hop: &HopPlan) -> bool {
+    hop.fast_path.is_some_and(|fast_path| fast_path.mode == Mode::Offloading)
+}
+
 /// What the fast path of a hop is made with.
 fn stage(plan: &ManagerPlan, hop: &HopPlan) -> Option<StagePlan> {
     let fast_path = hop.fast_path?;
     let chain = plan.chains.get(usize::from(hop.chain))?;
-    let offloads = |hop: &HopPlan| hop.fast_path.is_some_and(|fast_path| fast_path.mode == Mode::Offloading);
     let of_chain = plan.hops.iter().filter(|other| other.chain == hop.chain);
     let target = |target: &Target| match *target {
         Target::Hop(hop) => middlenet_bpf::Target::Hop(hop),

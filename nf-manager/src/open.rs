@@ -95,7 +95,7 @@ impl<'a> Opener<'a> {
     pub(crate) fn open(mut self, plan: &ManagerPlan) -> Result<Ports, ManagerError> {
         let queues = (0..self.workers).map(|_| Vec::new()).collect();
         let mut notes = Vec::new();
-        let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan, &mut notes);
+        let xdp = XdpOpener::new(Umem::new(self.pool.buffers().clone()), plan, &mut notes)?;
         let mut ports = Ports { opened: Vec::new(), infos: Vec::new(), notes, queues, tables: Vec::new(), xdp };
         for (id, port) in (0..).zip(&plan.ports) {
             ports.tables.push(port.steering.as_ref().map(|steering| tables(&port.name, steering)).transpose()?);

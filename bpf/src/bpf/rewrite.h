@@ -58,6 +58,11 @@ static __always_inline __u32 checksum_offset(__u8 protocol)
 	return 0;
 }
 
+static __always_inline int has_options(const struct ipv4 *ip)
+{
+	return (ip->version_and_words & 0xf) != sizeof(*ip) / 4;
+}
+
 static __always_inline __u64 write_ipv4(__u32 *in_packet, __u64 *in_key, const __u64 *address)
 {
 	__u32 before = *in_packet, after = address[1] >> 32;
@@ -146,6 +151,9 @@ static __always_inline enum fits rewrite(struct steer_head *head, const struct f
 			__u16 *ttl_and_protocol = (void *)&v4->ttl, before;
 
 			if ((void *)(v4 + 1) > end)
+				return FITS_NOT;
+			/* Who lowers the TTL is a router, which has options to read. */
+			if (what & FAST_LOWER_TTL && has_options(v4))
 				return FITS_NOT;
 			if (what & FAST_LOWER_TTL && v4->ttl <= 1)
 				return FITS_BUT_TTL;

@@ -72,6 +72,8 @@ struct {
 struct port {
 	__u32 ifindex;
 	__u32 most_bytes; /* of a packet with its Ethernet header that can go out directly; 0: none can */
+	__u16 mac[3];
+	__u16 reserved;
 };
 
 struct {
@@ -89,17 +91,17 @@ struct {
 	__type(value, __u32);
 } devices SEC(".maps");
 
-/* By the kernel's index. */
+/* Ports by the kernel's index. */
 struct {
-	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
 } interfaces SEC(".maps");
 
 struct ethernet {
-	__u8 dst[6];
-	__u8 src[6];
+	__u16 dst[3];
+	__u16 src[3];
 	__be16 type;
 };
 
@@ -264,6 +266,34 @@ static __always_inline int transmit(struct run *run, __u32 number)
 	return XDP_REDIRECT;
 }
 
+/* Whether a packet is addressed to the port that it came by. Ports are promiscuous; the kernel forwards nothing else. */
+static __always_inline int is_for_port(const struct ethernet *ethernet, __u32 number)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &number);
+
+	return port && ethernet->dst[0] == port->mac[0] && ethernet->dst[1] == port->mac[1] &&
+	       ethernet->dst[2] == port->mac[2];
+}
+
+/* Sources that no router forwards: of this network (0/8), loopback, multicast and reserved. */
+static __always_inline int is_martian(const struct ipv4 *ip)
+{
+	__u8 first = bpf_ntohl(ip->src) >> 24;
+
+	return !first || first == 127 || first >= 224;
+}
+
+static __always_inline int is_link_local(const __u32 *address)
+{
+	return (address[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* The same of IPv6: what has no address of a site or the Internet. */
+static __always_inline int is_martian6(const struct ipv6 *ip)
+{
+	return !ip->src[0] || bpf_ntohl(ip->src[0]) >> 24 == 0xff || is_link_local(ip->src) || is_link_local(ip->dst);
+}
+
 /* Packets leave as the kernel would forward them; what takes more than that, it does itself. */
 static __always_inline int route(struct run *run)
 {
@@ -274,17 +304,21 @@ static __always_inline int route(struct run *run)
 	struct ipv4 *v4 = (void *)(ethernet + 1);
 	struct ipv6 *v6 = (void *)(ethernet + 1);
 	struct bpf_fib_lookup way = {.ifindex = ctx->ingress_ifindex, .l4_protocol = packet->head.key.protocol};
+	__u32 index, *number;
 	__u16 before;
 	long found;
 
 	if (!(packet->head.has & STEER_HAS_IP) || packet->head.l3_offset != sizeof(*ethernet))
+		goto pass;
+	if ((void *)(ethernet + 1) > end || !is_for_port(ethernet, packet->ingress))
 		goto pass;
 	if (packet->head.has & STEER_HAS_PORTS) {
 		way.sport = bpf_htons(packet->head.key.src_port);
 		way.dport = bpf_htons(packet->head.key.dst_port);
 	}
 	if (packet->head.key.is_ipv6) {
-		if ((void *)(v6 + 1) > end || v6->hops <= 1)
+		/* Options for each hop (protocol 0) are the kernel's to read. */
+		if ((void *)(v6 + 1) > end || v6->hops <= 1 || !v6->next || is_martian6(v6))
 			goto pass;
 		way.family = FAMILY_IPV6;
 		way.flowinfo = *(__be32 *)v6 & bpf_htonl(0x0fffffff);
@@ -292,7 +326,8 @@ static __always_inline int route(struct run *run)
 		__builtin_memcpy(way.ipv6_src, v6->src, sizeof(v6->src));
 		__builtin_memcpy(way.ipv6_dst, v6->dst, sizeof(v6->dst));
 	} else {
-		if ((void *)(v4 + 1) > end || v4->ttl <= 1)
+		/* So are options of IPv4. */
+		if ((void *)(v4 + 1) > end || v4->ttl <= 1 || has_options(v4) || is_martian(v4))
 			goto pass;
 		way.family = FAMILY_IPV4;
 		way.tos = v4->service;
@@ -303,8 +338,12 @@ static __always_inline int route(struct run *run)
 	found = bpf_fib_lookup(ctx, &way, sizeof(way), 0);
 	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return to_kernel(run, KERNEL_NO_NEIGHBOUR);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS ||
-	    bpf_redirect_map(&interfaces, way.ifindex, XDP_ABORTED) != XDP_REDIRECT)
+	if (found != BPF_FIB_LKUP_RET_SUCCESS)
+		goto pass;
+	index = way.ifindex;
+	number = bpf_map_lookup_elem(&interfaces, &index);
+	/* Ports of other chains and domains are for the kernel to send by. */
+	if (!number || !has_port(*number) || bpf_redirect_map(&devices, *number, XDP_ABORTED) != XDP_REDIRECT)
 		goto pass;
 	if (packet->head.key.is_ipv6) {
 		v6->hops -= 1;

@@ -18,6 +18,8 @@ pub struct DirectPort {
     pub ifindex: u32,
     /// Its MTU; larger packets go out by the slow path.
     pub mtu: u32,
+    /// Its MAC address: the kernel's tables forward packets that came by the port only if they are addressed to it.
+    pub mac: [u8; 6],
 }
 
 impl DirectPort {
@@ -46,12 +48,23 @@ impl DirectPort {
         if query.feature_flags & TRANSMITS == 0 {
             return Ok(None);
         }
-        let mtu = mtu_of(&name).map_err(|source| Error::FastPaths { source })?;
-        Ok(Some(Self { ifindex, mtu }))
+        let (mtu, mac) = mtu_and_mac(&name).map_err(|source| Error::FastPaths { source })?;
+        Ok(Some(Self { ifindex, mtu, mac }))
     }
 }
 
-fn mtu_of(interface: &str) -> io::Result<u32> {
+fn mtu_and_mac(interface: &str) -> io::Result<(u32, [u8; 6])> {
+    let of_mtu = ask(interface, libc::SIOCGIFMTU)?;
+    // SAFETY: the call succeeded, so this is the field that it has written.
+    let mtu = unsafe { of_mtu.ifr_ifru.ifru_mtu };
+    let of_mac = ask(interface, libc::SIOCGIFHWADDR)?;
+    // SAFETY: likewise.
+    let address = unsafe { of_mac.ifr_ifru.ifru_hwaddr };
+    let mac = std::array::from_fn(|i| address.sa_data[i] as u8);
+    Ok((u32::try_from(mtu).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?, mac))
+}
+
+fn ask(interface: &str, what: libc::Ioctl) -> io::Result<libc::ifreq> {
     // SAFETY: the struct is made of integers, for which zero is a value, and a union of these.
     let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
     // The last byte stays 0: names that the kernel gives have one less than there is room.
@@ -66,11 +79,6 @@ fn mtu_of(interface: &str) -> io::Result<u32> {
     // SAFETY: the call succeeded, so this is an open descriptor that nobody else owns.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     // SAFETY: the request outlives the call, and its name ends with a zero.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so this is the field that it has written.
-    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-    u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(request) }
 }

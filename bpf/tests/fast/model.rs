@@ -230,6 +230,9 @@ fn write(packet: &mut [u8], head: &Head, rewrite: &Rewrite) -> Result<(), SlowRe
         let ip = offset(packet);
         let (ttl, at, bytes) = if from.is_ipv4() { (ip + 8, ip + 12, 4) } else { (ip + 7, ip + 8, 16) };
         if lower_ttl {
+            if from.is_ipv4() && packet[ip] & 0xf != 5 {
+                return Err(SlowReason::Unfit);
+            }
             if packet[ttl] <= 1 {
                 return Err(SlowReason::Ttl);
             }

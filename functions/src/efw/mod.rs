@@ -22,11 +22,12 @@
 //! **Rules.** One asks for a source, a destination, a source port or a destination port; the order counts across all of them, and
 //! for a prefix within another. What needs two is for the filter behind. Prefixes match every IP packet; ports those of TCP and UDP
 //! that are whole, since a fragment after the first has none: fragments are the filter's behind. ARP, other protocols and
-//! packets without a whole IP header match nothing. IPv4 addresses in the form of IPv6 (RFC 4291, 2.5.5.2) count as those of IPv4.
+//! packets without a whole IP header match nothing. Prefixes of IPv4 match packets of IPv4 alone: an address in an IPv6 packet is one of IPv6, IPv4-mapped or not.
 //! VLAN tags are not looked at.
 //!
 //! **Fast path.** The same rules, in the kernel's maps: what no rule matches comes here, where it is decided once more, to the
-//! same end. Without a fast path this code decides about all packets.
+//! same end; but in mode `offloading` nftables is out of reach from here, so what no rule matches is dropped (`not_judged`). Without a
+//! fast path this code decides about all packets.
 //!
 //! **Change of configuration.** At no moment does a packet meet anything but the old rules or the new ones. Counts of rules that stay
 //! go on; in the fast path those of a rule that is edited in its place do so, too, and those of one that moves may begin anew.
@@ -65,6 +66,7 @@ pub struct Efw {
     /// Where allowed packets go, if not on.
     allowed_to: Option<Output>,
     fast_path: FastPath,
+    not_judged: DropReason,
     allowed: Counter,
     denied: Counter,
     unmatched: Counter,
@@ -84,8 +86,7 @@ impl NetworkFunction for Efw {
     const FAST_PATH: Shape = Shape::of(&[Mode::Proactive, Mode::Offloading])
         .prefixes(MAX_PREFIXES as u32, MAX_PREFIXES as u32)
         .ports(true, true)
-        // One more says that no rule matches.
-        .rules(MAX_RULES as u32 + 1);
+        .rules(MAX_RULES as u32);
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         if config.rules.len() > MAX_RULES {
@@ -118,6 +119,8 @@ impl NetworkFunction for Efw {
             table,
             allowed_to,
             fast_path,
+            not_judged: init
+                .drop_reason("not_judged", "in mode `offloading`: no rule matched, and the kernel was out of reach"),
             allowed: init.counter("allowed", "packets that a rule let pass, decided here"),
             denied: init.counter("denied", "packets that a rule dropped, decided here"),
             unmatched: init.counter("unmatched", "packets that no rule matched"),
@@ -126,10 +129,14 @@ impl NetworkFunction for Efw {
 
     fn process(&mut self, burst: &mut Burst<'_>) {
         let (mut allowed, mut denied, mut unmatched) = (0, 0, 0);
+        let is_offloading = self.fast_path.mode() == Some(Mode::Offloading);
         for packet in burst.iter_mut() {
             let number = Head::parse(packet.data()).and_then(|head| self.table.decide(&head));
             let Some(rule) = number.and_then(|number| self.rules.get_mut(number as usize)) else {
                 unmatched += 1;
+                if is_offloading {
+                    packet.drop(self.not_judged);
+                }
                 continue;
             };
             rule.counted.packets += 1;
@@ -173,7 +180,7 @@ impl NetworkFunction for Efw {
     }
 }
 
-/// The rules for the fast path. Where a prefix of IPv6 holds all of IPv4, a last rule says that no rule matches there.
+/// The rules for the fast path.
 fn rule_table(rules: &[Rule], table: &Table, allowed_to: Option<Output>) -> RuleTable {
     let action = |rule: &Rule| {
         let then = match (rule.allow, allowed_to) {
@@ -183,13 +190,11 @@ fn rule_table(rules: &[Rule], table: &Table, allowed_to: Option<Output>) -> Rule
         };
         Action { then, ..Action::default() }
     };
-    let no_rule = Action { then: Then::Kernel, ..Action::default() };
-    let is_needed = table.src_prefixes.iter().chain(&table.dst_prefixes).any(|nested| nested.rule.is_none());
     let numbered = |prefixes: &[Nested]| -> Vec<(Prefix, u32)> {
-        prefixes.iter().map(|nested| (nested.prefix, nested.rule.unwrap_or(rules.len() as u32))).collect()
+        prefixes.iter().map(|nested| (nested.prefix, nested.rule)).collect()
     };
     RuleTable {
-        rules: rules.iter().map(action).chain(is_needed.then_some(no_rule)).collect(),
+        rules: rules.iter().map(action).collect(),
         src: numbered(&table.src_prefixes),
         dst: numbered(&table.dst_prefixes),
         src_ports: table.src_ports(),

@@ -4,6 +4,7 @@ use super::nesting::{Nested, Ranges};
 use crate::firewall::prefix::number;
 use middlenet_sdk::wire::protocol;
 use middlenet_steer::{Head, Prefix};
+use std::net::IpAddr;
 
 /// What a rule asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,14 +22,35 @@ pub(super) enum Matcher {
 /// Which rule decides about a packet: the first that matches, which is the one with the lowest number.
 #[derive(Debug)]
 pub(super) struct Table {
-    src: Ranges,
-    dst: Ranges,
+    src: ByVersion,
+    dst: ByVersion,
     src_ports: Ports,
     dst_ports: Ports,
     /// Prefixes as the fast path looks them up: the longest match names the rule that decides.
     pub(super) src_prefixes: Vec<Nested>,
     /// The same of destinations.
     pub(super) dst_prefixes: Vec<Nested>,
+}
+
+/// The rules of prefixes. Those of IPv4 say nothing about packets of IPv6, whatever form their addresses have, and the other way round.
+#[derive(Debug)]
+struct ByVersion {
+    v4: Ranges,
+    v6: Ranges,
+}
+
+impl ByVersion {
+    fn nest(rules: Vec<(Prefix, u32)>) -> (Vec<Nested>, Self) {
+        let (v4, v6): (Vec<_>, Vec<_>) = rules.into_iter().partition(|(prefix, _)| prefix.is_ipv4());
+        let ((mut nested, v4), (of_v6, v6)) = (Ranges::nest(v4), Ranges::nest(v6));
+        nested.extend(of_v6);
+        (nested, Self { v4, v6 })
+    }
+
+    #[inline]
+    fn find(&self, address: IpAddr) -> Option<u32> {
+        if address.is_ipv4() { &self.v4 } else { &self.v6 }.find(number(address))
+    }
 }
 
 impl Table {
@@ -44,7 +66,7 @@ impl Table {
                 Matcher::DstPorts(protocols, ports) => dst_ports.add(protocols, ports, rule),
             }
         }
-        let ((src_prefixes, src), (dst_prefixes, dst)) = (Ranges::nest(src), Ranges::nest(dst));
+        let ((src_prefixes, src), (dst_prefixes, dst)) = (ByVersion::nest(src), ByVersion::nest(dst));
         Self { src, dst, src_ports, dst_ports, src_prefixes, dst_prefixes }
     }
 
@@ -53,7 +75,7 @@ impl Table {
     #[inline]
     pub(super) fn decide(&self, head: &Head) -> Option<u32> {
         let (Some(src), Some(dst), Some(protocol)) = (head.src, head.dst, head.protocol) else { return None };
-        let mut rule = lowest(self.src.find(number(src)), self.dst.find(number(dst)));
+        let mut rule = lowest(self.src.find(src), self.dst.find(dst));
         if let (Some(src_port), Some(dst_port), false) = (head.src_port, head.dst_port, head.fragment) {
             rule = lowest(rule, self.src_ports.find(protocol, src_port));
             rule = lowest(rule, self.dst_ports.find(protocol, dst_port));

@@ -3,7 +3,9 @@
 //! A session goes there when it is open: TCP after its handshake, UDP with its second packet. Its FIN and RST come here, and when
 //! the connection is closed it leaves the fast path at once. What is left there without packets for half its time-out is void, so
 //! that the next one comes here. A session here is asked for there once half its time-out has passed, and lives on if it is in use. So
-//! it ends no sooner after its last packet than without a fast path, and at most half a time-out later.
+//! it ends no sooner after its last packet than without a fast path, and at most half a time-out later; unless its flow there has made
+//! room for another, or all flows there were voided: what it did there since it was last asked for is not known then, and it may end
+//! as though that had not been.
 
 use super::Lifetimes;
 use super::bindings::Session;

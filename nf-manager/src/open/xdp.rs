@@ -37,9 +37,9 @@ pub(crate) struct OpenedXdp {
 }
 
 impl XdpOpener {
-    pub(super) fn new(umem: Arc<Umem>, plan: &ManagerPlan, notes: &mut Vec<String>) -> Self {
-        let fast_paths = FastPaths::load(plan, notes);
-        Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan), fast_paths }
+    pub(super) fn new(umem: Arc<Umem>, plan: &ManagerPlan, notes: &mut Vec<String>) -> Result<Self, ManagerError> {
+        let fast_paths = FastPaths::load(plan, notes)?;
+        Ok(Self { umem, workers: plan.workers.len(), fill_slots: share_of_buffers(plan), fast_paths })
     }
 
     /// Binds a socket to each queue, and then attaches the program, with rules if the port has some; on an error nothing is left.

@@ -59,6 +59,22 @@ impl Checker<'_> {
         (!captures).then_some(FastPathPlan { mode, shape })
     }
 
+    /// Refuses a chain that leaves packets to the kernel from one function and takes them to user space for another: there, the kernel's
+    /// rules and routes would be passed by.
+    fn only_offloading(&mut self, plan: &ManagerPlan, id: usize) {
+        let offloads = |hop: &&HopPlan| hop.fast_path.is_some_and(|fast_path| fast_path.mode == Mode::Offloading);
+        let (some, others): (Vec<_>, Vec<_>) =
+            plan.hops.iter().filter(|hop| usize::from(hop.chain) == id).partition(offloads);
+        let (Some(hop), Some(other)) = (some.first(), others.first()) else { return };
+        let name = &plan.chains[id].name;
+        let message = format!(
+            "`{}` leaves packets of the chain `{name}` to the kernel's own stack, which those of `{}` would pass by",
+            hop.name, other.name
+        );
+        let hint = "all functions of a chain work in mode `offloading`, or none: take another mode, or make two chains";
+        self.problem(self.manifest.span(["chains", name.as_str()]), message, Some(hint.into()));
+    }
+
     /// Finds what keeps packets from fast paths, and gives ports rules whose packets are to meet some.
     pub(super) fn fast_paths(&mut self, plan: &mut ManagerPlan, notes: &mut Vec<String>) {
         for id in 0..plan.chains.len() {
@@ -74,6 +90,7 @@ impl Checker<'_> {
                     format!("the kernel goes through {CHAIN_LIMIT}: leave out `mode` of some, or make two chains");
                 self.problem(self.manifest.span(["chains", name.as_str()]), message, Some(hint));
             }
+            self.only_offloading(plan, id);
             notes.extend(unreached(plan, &plan.chains[id]));
             let ports = std::iter::once(plan.chains[id].left).chain(plan.chains[id].right.clone());
             for port in ports.collect::<Vec<_>>() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use middlenet_plan::PortKind;
 use middlenet_sriov::PciAddress;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::check::{plan_source, read, report};
 use super::{Failure, binaries, devices, print_data};
@@ -19,7 +20,18 @@ use crate::render::{Rates, requests_line, status_json, summary_text};
 use crate::run_folder::{RunFolder, Traces};
 use crate::supervisor::{Setup, Supervisor, Taken, log};
 
+/// Lets the run have as many descriptors as the host allows: the usual 1024 are for programs that ask with select(2).
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Without more, the run has those that it has.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 pub(super) fn run(path: &Path, pcap: &[String], write: &[String], json: bool) -> Result<(), Failure> {
+    raise_descriptor_limit();
     let source = read(path)?;
     let manifest = absolute(path).display().to_string();
     let machine = Machine::here();

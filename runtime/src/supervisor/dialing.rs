@@ -7,22 +7,28 @@ use middlenet_sdk::peer::{PeerAddress, PeerKind};
 use middlenet_sdk::protocol::ToFunction;
 
 use super::Supervisor;
+use super::relay::Held;
 
 /// Sockets that a function process gets at once, and how often another one. Two polls of each of a thousand servers in ten
 /// seconds are within it; a function that dials in a loop is not.
 const BURST: u32 = 1024;
 const PER_SOCKET: Duration = Duration::from_millis(5);
 
+/// Sockets for datagrams that a function process may hold beyond one for each of its peers.
+const SPARE: usize = 16;
+
 /// How many sockets a function process may still have.
 #[derive(Debug)]
 pub(super) struct Allowance {
+    /// Its sockets for datagrams.
+    held: Held,
     left: u32,
     since: Instant,
 }
 
 impl Allowance {
     pub(super) fn new(now: Instant) -> Self {
-        Self { left: BURST, since: now }
+        Self { held: Held::default(), left: BURST, since: now }
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -42,7 +48,9 @@ impl Supervisor {
     /// Makes a socket to a peer for an instance, or tells it why not.
     pub(super) fn dial(&mut self, at: usize, id: u64, peer: PeerAddress) {
         let slot = &mut self.slots[at];
-        let is_declared = self.plan.hop(slot.plan.hop).is_some_and(|hop| hop.peers.contains(&peer));
+        let peers = self.plan.hop(slot.plan.hop).map_or(&[][..], |hop| hop.peers);
+        let is_declared = peers.contains(&peer);
+        let most = peers.iter().filter(|peer| peer.kind == PeerKind::Udp).count() + SPARE;
         let Some(instance) = slot.instance_mut(id) else { return };
         let connected = if !is_declared {
             Err("the configuration names no such peer".to_owned())
@@ -51,7 +59,7 @@ impl Supervisor {
         } else {
             let socket = peer.connect();
             let passed = match peer.kind {
-                PeerKind::Udp => socket.and_then(|socket| self.relay.carry(socket)),
+                PeerKind::Udp => socket.and_then(|socket| self.relay.carry(socket, &instance.dials.held, most)),
                 PeerKind::Tcp => socket,
             };
             passed.map_err(|e| e.to_string())

@@ -129,6 +129,21 @@ fn the_kernel_takes_a_packet_through_so_many_programs_only() {
 }
 
 #[test]
+fn nobody_else_stands_in_a_chain_that_leaves_packets_to_the_kernel() {
+    let chain = |other: &str| {
+        let functions = format!("[a: {{ use: hybrid, mode: offloading }}, {other}]");
+        errors(&format!(
+            "name: edge\nports: {{ wan: {{ xdp: a }}, lan: {{ xdp: b }} }}\nchains: {{ c: {{ ports: [wan, lan], functions: {functions} }} }}\n"
+        ))
+    };
+    assert_eq!(chain("b: { use: hybrid, mode: offloading }"), Vec::<String>::new());
+    for other in ["monitor", "b: { use: hybrid, mode: reactive }"] {
+        let found = chain(other);
+        assert!(found.len() == 1 && found[0].contains("to the kernel's own stack, which those of `"), "{found:?}");
+    }
+}
+
+#[test]
 fn captures_meet_no_fast_path() {
     let source = chain_of("      - a: { use: hybrid, mode: offloading }\n");
     let captures = Captures { read: vec![(None, "in.pcap".into())], write: Vec::new() };
