@@ -214,28 +214,6 @@ fn a_manager_that_is_killed_takes_the_fast_path_with_it_and_makes_it_anew() -> R
 }
 
 #[test]
-fn a_chain_runs_without_a_fast_path_that_the_kernel_refuses() -> Result<(), Error> {
-    require_root!(Ok(()));
-    let line = Line::new()?;
-    set_direct(&line, "on")?;
-    let mut packets = Marked::on(&line)?;
-    let greedy = format!("greedy: {{ run: {}, mode: reactive }}", env!("CARGO_BIN_EXE_middlenet-test-greedy"));
-    // The one before has its fast path, and leaves the packets to the other function.
-    let run = Runtime::start(&line.middle, &Line::manifest(&[&marker("", ""), &greedy]))?;
-    let told = run.log();
-    assert!(told.contains("note: the function `greedy` runs without its fast path: "), "{told}");
-    for by in [By::Function, By::FastPath, By::FastPath] {
-        let arrived = packets.send(&Sent::to_port(1), false).expect("the packet");
-        assert_eq!((arrived.marks[1], arrived.functions), (by, 1));
-    }
-    let status = run.wait_for_rest()?;
-    assert!(status.counter("greedy", "without") >= 3 && status.hop("greedy")["fast_path"].is_null());
-    assert_eq!(slow(&status, "end"), 2, "{:#}", status.hop("a"));
-    run.stop()?;
-    Ok(())
-}
-
-#[test]
 fn a_mode_that_cannot_be_is_refused_at_its_place() -> Result<(), Error> {
     require_root!(Ok(()));
     let refused = |manifest: &str| -> Result<String, Error> {
@@ -249,6 +227,9 @@ fn a_mode_that_cannot_be_is_refused_at_its_place() -> Result<(), Error> {
     let dpdk = manifest("", "").replace("xdp: lan", "dpdk: net_null0").replace("reactive", "offloading");
     let text = refused(&dpdk)?;
     assert!(text.contains("the port `lan` is a DPDK port"), "{text}");
+    let greedy = format!("greedy: {{ run: {}, mode: reactive }}", env!("CARGO_BIN_EXE_middlenet-test-greedy"));
+    let text = refused(&Line::manifest(&[&greedy]))?;
+    assert!(text.contains("`greedy` wants room for 4294967295 flows, more than 4194304"), "{text}");
     let run = Runtime::prepare(&manifest("", ""))?;
     let text = run.command(&["check", &run.manifest().display().to_string()])?.stdout;
     assert!(text.contains("FAST PATH") && text.contains("transit/a  reactive"), "{text}");

@@ -9,6 +9,10 @@ use crate::diagnostic::one_of;
 use crate::machine::resolve;
 use crate::manifest::FunctionEntry;
 
+/// What maps have room for at most, in entries: the kernel allocates most of them at once. 4 Mi flows are some 900 MiB.
+const MOST_FLOWS: u32 = 1 << 22;
+const MOST_OTHERS: u32 = 1 << 20;
+
 /// Fast paths of a chain: the kernel takes a packet from program to program 33 times, and the first is the port's own.
 const CHAIN_LIMIT: usize = 32;
 
@@ -41,6 +45,16 @@ impl Checker<'_> {
             let modes: Vec<_> = shape.modes().map(Mode::name).collect();
             let message = format!("the fast path of `{}` does not work in mode `{}`", entry.name, mode.name());
             self.problem(span, message, Some(format!("it works in {}", one_of(modes))));
+            return None;
+        }
+        if let Some((what, entries, most)) = too_large(&shape) {
+            let message =
+                format!("the fast path of `{}` wants room for {entries} {what}, more than {most}", entry.name);
+            self.problem(
+                span,
+                message,
+                Some("its author has to ask for less: the host's memory is taken at once".into()),
+            );
             return None;
         }
         if mode == Mode::Offloading {
@@ -100,6 +114,20 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// A map that is larger than any may be: what it holds, how many of it, and how many there may be.
+fn too_large(shape: &Shape) -> Option<(&'static str, u32, u32)> {
+    let sizes = [
+        ("flows", shape.flows, MOST_FLOWS),
+        ("source prefixes", shape.src_prefixes, MOST_OTHERS),
+        ("destination prefixes", shape.dst_prefixes, MOST_OTHERS),
+        ("rules", shape.rules, MOST_OTHERS),
+        ("services", shape.services, MOST_OTHERS),
+        ("slots", shape.slots, MOST_OTHERS),
+        ("classes", shape.classes, MOST_OTHERS),
+    ];
+    sizes.into_iter().find(|(_, entries, most)| entries > most)
 }
 
 /// What keeps packets of a chain from its fast paths, a sentence each.
