@@ -309,6 +309,11 @@ impl FastPath {
         lock(&self.usable()?.core).query(flow)
     }
 
+    /// How a flow stands that was installed, also when it is over and not swept away yet: what it counted until then.
+    pub fn state(&self, flow: &Flow) -> Option<FlowState> {
+        lock(&self.usable()?.core).state(flow)
+    }
+
     /// Makes all flows void at once, those of other instances too. What is queued is forgotten.
     pub fn clear(&self) {
         let Some(handle) = self.usable() else { return };

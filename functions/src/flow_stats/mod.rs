@@ -315,12 +315,14 @@ impl FlowStats {
         let key = fast_path::Flow::from(entry.key());
         let flow = &mut entry.value;
         if flow.installed.is_some()
-            && let Some((_, state)) = self.fast_path.query(&key)
+            && let Some(state) = self.fast_path.state(&key)
         {
-            // Packets like this one never match there, or it was on its way.
             flow.fold(&state, self.now);
-            flow.installed = Some(self.now);
-            return;
+            if self.fast_path.query(&key).is_some() {
+                // Packets like this one never match there, or it was on its way.
+                flow.installed = Some(self.now);
+                return;
+            }
         }
         let rule = FlowRule {
             action: Action { then: Then::Next, class: Some(class as u16), ..Action::default() },
@@ -339,7 +341,7 @@ impl FlowStats {
             return;
         }
         let key = fast_path::Flow::from(entry.key());
-        if let Some((_, state)) = self.fast_path.query(&key) {
+        if let Some(state) = self.fast_path.state(&key) {
             entry.value.fold(&state, self.now);
         }
         self.fast_path.remove(&key);
@@ -406,7 +408,7 @@ impl FlowStats {
             let Some(entry) = self.table.get_mut(slot) else { continue };
             if entry.value.installed.is_some() {
                 queries += 1;
-                if let Some((_, state)) = self.fast_path.query(&entry.key().into()) {
+                if let Some(state) = self.fast_path.state(&entry.key().into()) {
                     entry.value.fold(&state, self.now);
                 } else {
                     entry.value.installed = None;
@@ -436,7 +438,7 @@ impl FlowStats {
             let mut flow = entry.value;
             let key = fast_path::Flow::from(entry.key());
             if flow.installed.is_some()
-                && let Some((_, state)) = self.fast_path.query(&key)
+                && let Some(state) = self.fast_path.state(&key)
             {
                 flow.fold(&state, self.now);
             }

@@ -186,6 +186,22 @@ mod with_a_fast_path {
     }
 
     #[test]
+    fn what_the_fast_path_counted_is_not_lost_with_a_flow_that_is_over_there() {
+        let folder = Folder::new("over");
+        let mut kit = kit(json!({"max_flows": 1, "idle_s": 5, "file": folder.file()}));
+        let first = udp(1);
+        kit.run("left", std::slice::from_ref(&first));
+        kit.fast_path().pass(&flow_of(&first), 100);
+        kit.advance(Duration::from_secs(6));
+        // Over in the fast path and not swept away yet, it makes room for another.
+        kit.run("left", &[udp(2)]);
+        drop(kit);
+        let text = std::fs::read_to_string(folder.file()).unwrap();
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(line["packets"], 2);
+    }
+
+    #[test]
     fn fragments_and_evicted_flows_are_not_in_the_fast_path() {
         let mut kit = kit(json!({"max_flows": 1}));
         let mut fragment = udp(1);

@@ -178,6 +178,13 @@ impl Core {
         FlowState::action(&value).filter(|_| !is_over).map(|action| (action, state))
     }
 
+    /// How a flow stands, over or not.
+    pub(super) fn state(&mut self, flow: &Flow) -> Option<FlowState> {
+        let key = flow_key(flow).filter(|_| self.has(MapKind::Flows))?;
+        let value = self.store.get(MapKind::Flows, &key).ok()??;
+        value.first_chunk().map(FlowState::decode)
+    }
+
     pub(super) fn clear(&mut self) -> Result<(), FastPathError> {
         let mut value = [0; 8];
         value[..4].copy_from_slice(&self.generation().wrapping_add(1).to_ne_bytes());
