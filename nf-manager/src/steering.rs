@@ -19,6 +19,7 @@ use middlenet_plan::{
     ManagerPlan, SteerTargetPlan, SteeredFlow as SteeredFlowStats, SteeredStats, SteeringPlan, SteeringStats,
 };
 use middlenet_sdk::SteeredFlow;
+use middlenet_sdk::fast_path::flow_of;
 use middlenet_steer::{Action, Rule, Tables};
 use middlenet_wire::FlowKey;
 use std::collections::HashMap;
@@ -317,9 +318,9 @@ impl Running {
         let pkts = steered.flows.note(key, &target.to, by, lifetime);
         let Some(attachment) = self.xdp_mut(port) else {
             let diversion = Diversion { action: target.action, expires: Instant::now() + lifetime, pkts };
-            return Some((port, (flows::flow(&key), Some(diversion))));
+            return Some((port, (flow_of(&key), Some(diversion))));
         };
-        let installed = attachment.steering_mut().install_flow(&flows::flow(&key), target.action, lifetime);
+        let installed = attachment.steering_mut().install_flow(&flow_of(&key), target.action, lifetime);
         if installed.is_err()
             && let Some(Some(steered)) = self.steered.get_mut(usize::from(port))
         {
@@ -337,9 +338,9 @@ impl Running {
             return None;
         }
         steered.flows.forget(&key);
-        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (flows::flow(&key), None))) };
+        let Some(attachment) = self.xdp_mut(port) else { return Some((port, (flow_of(&key), None))) };
         // One that has expired and been swept is gone already.
-        let _ = attachment.steering_mut().remove_flow(&flows::flow(&key));
+        let _ = attachment.steering_mut().remove_flow(&flow_of(&key));
         None
     }
 
@@ -386,7 +387,7 @@ impl Running {
             by: entry.by.clone(),
             remaining_s: entry.expires.saturating_duration_since(Instant::now()).as_secs_f64(),
             pkts: match &of_xdp {
-                Some(flows) => flows.get(&flows::flow(key)).copied().unwrap_or_default(),
+                Some(flows) => flows.get(&flow_of(key)).copied().unwrap_or_default(),
                 None => entry.pkts(),
             },
         });

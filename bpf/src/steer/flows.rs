@@ -1,9 +1,9 @@
 //! Flows that go before the rules for a time.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags};
+use middlenet_fast_path::{KEY_BYTES, flow_key, read_flow_key};
 use middlenet_steer::{Action, Flow};
 use nix::time::{ClockId, clock_gettime};
 
@@ -12,8 +12,7 @@ use super::rule_set::{action_number, action_of};
 use crate::error::io_error;
 use crate::{Error, Result};
 
-/// Bytes of `struct steer_key` and `struct steer_flow` in `steer.h`.
-const KEY_BYTES: usize = 40;
+/// Bytes of `struct steer_flow` in `steer.h`.
 const VALUE_BYTES: usize = 24;
 
 /// A flow that was installed.
@@ -152,39 +151,11 @@ impl Value {
 
 /// `struct steer_key`.
 fn key_bytes(flow: &Flow) -> Result<[u8; KEY_BYTES]> {
-    let (src, dst, is_ipv6) = match (flow.src, flow.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => (src.to_ipv6_mapped(), dst.to_ipv6_mapped(), false),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => (src, dst, true),
-        (src, dst) => return Err(Error::MixedFlow { src, dst }),
-    };
-    let mut bytes = [0; KEY_BYTES];
-    bytes[..16].copy_from_slice(&src.octets());
-    bytes[16..32].copy_from_slice(&dst.octets());
-    bytes[32..34].copy_from_slice(&flow.src_port.to_ne_bytes());
-    bytes[34..36].copy_from_slice(&flow.dst_port.to_ne_bytes());
-    bytes[36..38].copy_from_slice(&flow.vlan.to_ne_bytes());
-    bytes[38] = flow.protocol;
-    bytes[39] = is_ipv6.into();
-    Ok(bytes)
+    flow_key(flow).ok_or(Error::MixedFlow { src: flow.src, dst: flow.dst })
 }
 
 fn read_key(bytes: &[u8]) -> Option<Flow> {
-    let bytes: &[u8; KEY_BYTES] = bytes.try_into().ok()?;
-    let is_ipv6 = bytes[39] != 0;
-    let address = |at: usize| -> Option<IpAddr> {
-        let octets: [u8; 16] = bytes[at..at + 16].try_into().ok()?;
-        let address = std::net::Ipv6Addr::from(octets);
-        if is_ipv6 { Some(address.into()) } else { address.to_ipv4_mapped().map(IpAddr::V4) }
-    };
-    let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-    Some(Flow {
-        vlan: word(36),
-        src: address(0)?,
-        dst: address(16)?,
-        protocol: bytes[38],
-        src_port: word(32),
-        dst_port: word(34),
-    })
+    read_flow_key(bytes.try_into().ok()?)
 }
 
 /// The clock of `bpf_ktime_get_coarse_ns`.

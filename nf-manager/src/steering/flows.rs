@@ -32,18 +32,6 @@ pub(super) fn key(flow: &SteeredFlow) -> Option<FlowKey> {
     Some(FlowKey { vid: flow.vlan, ..key })
 }
 
-/// The same as XDP programs and workers know it.
-pub(super) fn flow(key: &FlowKey) -> Flow {
-    Flow {
-        vlan: key.vid,
-        src: key.src_ip(),
-        dst: key.dst_ip(),
-        protocol: key.protocol,
-        src_port: key.src_port,
-        dst_port: key.dst_port,
-    }
-}
-
 /// `tcp 10.0.0.1:1000 -> 10.0.0.2:80`.
 pub(super) struct Shown<'k>(pub(super) &'k FlowKey);
 
