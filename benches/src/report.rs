@@ -5,7 +5,17 @@ use crate::table::{Table, number};
 
 /// These, below a line about the host.
 pub(crate) fn lines<'e>(host: &Host, entries: impl IntoIterator<Item = &'e Entry>) -> String {
+    format!("{}\n{}", host_line(host), table(entries).render(0))
+}
+
+/// What the host is.
+pub(crate) fn host_line(host: &Host) -> String {
     let kind = if host.virtualised { "virtual, " } else { "" };
+    format!("{} cores, {kind}{}, Linux {}\n", host.cores, host.cpu, host.kernel)
+}
+
+/// These as a table.
+pub(crate) fn table<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Table {
     let mut table = Table::new(["case", "metric", "value", "spread", "unit", "reference", "value", "ratio"]);
     for entry in entries {
         table.row([
@@ -19,5 +29,5 @@ pub(crate) fn lines<'e>(host: &Host, entries: impl IntoIterator<Item = &'e Entry
             entry.ratio.map(number).unwrap_or_default(),
         ]);
     }
-    format!("{} cores, {kind}{}, Linux {}\n\n{}", host.cores, host.cpu, host.kernel, table.render(0))
+    table
 }

@@ -1,6 +1,7 @@
 //! Results for people: a line per case, the reference beside it.
 
 use crate::outcome::{Entry, Host};
+use crate::report::host_line;
 use crate::table::{Table, number};
 
 /// Metrics that have a column of their own; others are printed with their unit below.
@@ -13,8 +14,7 @@ const COLUMNS: [(&str, &str); 4] = [
 
 /// Everything, with a line about the host.
 pub(super) fn text(host: &Host, entries: &[Entry]) -> String {
-    let kind = if host.virtualised { "virtual, " } else { "" };
-    let mut text = format!("{} cores, {kind}{}, Linux {}\n", host.cores, host.cpu, host.kernel);
+    let mut text = host_line(host);
     let throughput = throughput(entries);
     if !throughput.is_empty() {
         text.push('\n');

@@ -1,6 +1,7 @@
 //! Results for people: a line per case, the reference beside it.
 
 use crate::outcome::{Entry, Host};
+use crate::report::{host_line, table};
 use crate::table::{Table, number};
 
 /// Metrics that have a column of their own.
@@ -16,12 +17,11 @@ const COLUMNS: [(&str, &str); 7] = [
 
 /// Everything, with a line about the host.
 pub(super) fn text(host: &Host, entries: &[Entry]) -> String {
-    let kind = if host.virtualised { "virtual, " } else { "" };
-    let mut text = format!("{} cores, {kind}{}, Linux {}\n", host.cores, host.cpu, host.kernel);
-    for table in [requests(entries), others(entries)] {
-        if !table.is_empty() {
+    let mut text = host_line(host);
+    for part in [requests(entries), others(entries)] {
+        if !part.is_empty() {
             text.push('\n');
-            text.push_str(&table.render(0));
+            text.push_str(&part.render(0));
         }
     }
     text
@@ -47,21 +47,8 @@ fn requests(entries: &[Entry]) -> Table {
 }
 
 fn others(entries: &[Entry]) -> Table {
-    let mut table = Table::new(["case", "metric", "value", "spread", "unit", "reference", "value", "ratio"]);
     let has_line = |case: &str| entries.iter().any(|e| e.case == case && is_rate(e));
-    for entry in entries.iter().filter(|e| !has_line(&e.case)) {
-        table.row([
-            entry.case.clone(),
-            entry.metric.clone(),
-            number(entry.value),
-            number(entry.spread),
-            entry.unit.clone(),
-            entry.reference.clone().unwrap_or_default(),
-            entry.reference_value.map(number).unwrap_or_default(),
-            entry.ratio.map(number).unwrap_or_default(),
-        ]);
-    }
-    table
+    table(entries.iter().filter(|e| !has_line(&e.case)))
 }
 
 #[cfg(test)]
