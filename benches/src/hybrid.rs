@@ -19,7 +19,9 @@
 //!
 //! All hosts are namespaces. Every device receives in a kernel thread of its own, which belongs to the host it is in: so a
 //! box's `cpu` holds what the kernel does with its packets, XDP programs, netfilter and routing included, beside the processes.
-//! All that takes part has the first place on its core.
+//! All that takes part has the first place on its core. Where packets come to a box, its thread takes the core from the box's
+//! programs, as an interrupt would; with clients and servers it waits for them, which makes the load cheaper.
+//! No core halts meanwhile (`/dev/cpu_dma_latency`).
 
 mod charted;
 mod elephants;
@@ -31,6 +33,7 @@ mod transfers;
 mod web;
 
 use crate::BenchError;
+use crate::awake::Awake;
 use crate::bench::{Bench, Options};
 use crate::priority::Raised;
 use crate::programs::Programs;
@@ -55,9 +58,14 @@ pub fn run(options: &Options) -> Result<(), BenchError> {
     let mut bench = Bench::begin(BENCH, Programs::folder()?, options)?;
     // The devices' threads have it, too, so that shares among those that take part are what they would be.
     let raised = Raised::now()?;
+    let awake = Awake::now();
+    if awake.is_none() {
+        bench
+            .progress("cores may halt: /dev/cpu_dma_latency cannot be used, so ways that leave cores idle look slower");
+    }
     web::measure(&mut bench)?;
     elephants::measure(&mut bench)?;
     install::measure(&mut bench)?;
-    drop(raised);
+    drop((raised, awake));
     bench.end(options, |host, entries| lines(host, entries), charted::draw)
 }

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod awake;
 pub mod bench;
 pub mod charts;
 pub mod clock;

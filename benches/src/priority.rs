@@ -41,12 +41,25 @@ pub(crate) fn raise(thread: u32) -> Result<(), BenchError> {
     of(thread, -20)
 }
 
+/// Lets a thread wait, when it wakes, until its core is left or the time of who has it is over (`SCHED_BATCH`): it works on more at
+/// a time, and who wakes it from another core has no interrupt to send.
+///
+/// # Errors
+/// Without the privilege, or when it has ended.
+pub(crate) fn wait_for_turn(thread: u32) -> Result<(), BenchError> {
+    run("chrt", &["--batch", "--pid", "0", &thread.to_string()])
+}
+
 fn of(thread: u32, nice: i32) -> Result<(), BenchError> {
-    let arguments = ["-n", &nice.to_string(), "-p", &thread.to_string()];
-    let status = Command::new("renice").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    run("renice", &["-n", &nice.to_string(), "-p", &thread.to_string()])
+}
+
+/// Runs a tool of util-linux.
+fn run(tool: &str, arguments: &[&str]) -> Result<(), BenchError> {
+    let status = Command::new(tool).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(BenchError::Host(format!("thread {thread} cannot be given priority {nice}: this needs root"))),
-        Err(error) => Err(BenchError::Host(format!("cannot run renice: {error}"))),
+        Ok(_) => Err(BenchError::Host(format!("`{tool} {}` failed: this needs root", arguments.join(" ")))),
+        Err(error) => Err(BenchError::Host(format!("cannot run {tool}: {error}"))),
     }
 }

@@ -63,6 +63,10 @@ impl Row {
             let threaded = |name: String| -> Result<Device, BenchError> {
                 let thread = napi::in_thread(&netns, &name, core)?;
                 priority::raise(thread)?;
+                if !is_box {
+                    // So that the load offers more: its core is the limit where boxes do little.
+                    priority::wait_for_turn(thread)?;
+                }
                 Ok(Device { name, thread })
             };
             let left = at.checked_sub(1).map(|cable| threaded(device(cable, "e"))).transpose()?;

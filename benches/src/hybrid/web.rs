@@ -34,12 +34,14 @@ struct Sample {
 /// A metric by name, unit and value.
 type Metric = (&'static str, &'static str, fn(&Sample) -> f64);
 
-const METRICS: [Metric; 6] = [
+const METRICS: [Metric; 7] = [
     ("throughput", "req/s", |s| s.seen.rate),
     ("latency_p50", "us", |s| s.seen.p50_us),
     ("latency_p99", "us", |s| s.seen.p99_us),
     ("cpu", "cores", |s| s.used.in_boxes()),
     ("cpu_per_request", "us", |s| s.used.in_boxes() / s.seen.rate * 1e6),
+    // What a core of boxes would carry if it did so with no more of them.
+    ("throughput_per_core", "req/s", |s| s.seen.rate / s.used.in_boxes()),
     ("load_cpu", "cores", |s| s.used.load),
 ];
 /// Of boxes apart.
