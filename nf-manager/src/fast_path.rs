@@ -92,6 +92,11 @@ impl FastPaths {
         }
     }
 
+    /// Whether packets can leave by a port without a worker.
+    pub(crate) fn is_direct(&self, port: usize) -> bool {
+        self.direct.get(port).is_some_and(Option::is_some)
+    }
+
     /// The maps of a hop's fast path, where it is in the kernel.
     pub(crate) fn maps(&self, hop: usize) -> Option<&HopMaps> {
         self.maps.get(hop)?.as_ref()

@@ -103,9 +103,15 @@ impl Running {
             link_up: self.watches[port].link_up,
             restarts: self.watches[port].restarts,
             trouble: self.watches[port].trouble.clone(),
+            takes_redirects: self.takes_redirects(port),
             steering: self.steering_stats(port),
             held_back_polls: sum(|p| &p.held_back_polls),
         }
+    }
+
+    fn takes_redirects(&self, port: usize) -> Option<bool> {
+        let fast_paths = self.xdp.fast_paths.as_ref()?;
+        matches!(self.opened.get(port), Some(Opened::Xdp { .. })).then(|| fast_paths.is_direct(port))
     }
 
     fn hop_stats(&self, hop: usize, reports: bool) -> HopStats {

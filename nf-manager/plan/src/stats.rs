@@ -62,6 +62,9 @@ pub struct PortStats {
     /// Why it was restarted last, or cannot be.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// Whether its interface takes the packets that fast paths send by it, without a worker; nothing where no function has one.
+    #[serde(default)]
+    pub takes_redirects: Option<bool>,
     /// What its steering rules did.
     #[serde(default)]
     pub steering: Option<SteeringStats>,

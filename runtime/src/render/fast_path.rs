@@ -44,13 +44,13 @@ pub(crate) fn matchers(shape: &Shape) -> String {
 
 /// What the fast paths did.
 pub(super) fn of_status(stats: &Stats) -> String {
-    let columns = ["FAST PATH", "MODE", ">ENTERED", ">HITS", ">SENT", ">DROPS", ">SLOW", ">KERNEL", "SLOW BECAUSE"];
+    let columns = ["FAST PATH", "MODE", ">ENTERED", ">HITS", ">SENT", ">DROPS", ">SLOW", ">KERNEL", "BECAUSE"];
     let mut table = Table::new(columns);
     for hop in &stats.hops {
         let Some(fast_path) = &hop.fast_path else { continue };
         let FastPathStats { mode, entered, hits, sent, dropped, slow, kernel, .. } = fast_path;
         let sum = |counts: &[(String, u64)]| grouped(counts.iter().map(|(_, n)| n).sum());
-        let mut reasons: Vec<_> = slow.iter().filter(|(_, n)| *n > 0).collect();
+        let mut reasons: Vec<_> = slow.iter().chain(kernel).filter(|(_, n)| *n > 0).collect();
         reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         let reasons: Vec<_> = reasons.iter().map(|(reason, n)| format!("{reason} {}", grouped(*n))).collect();
         table.row([
@@ -65,5 +65,48 @@ pub(super) fn of_status(stats: &Stats) -> String {
             reasons.join(", "),
         ]);
     }
-    if table.is_empty() { String::new() } else { format!("\n{}", table.render()) }
+    if table.is_empty() {
+        return String::new();
+    }
+    let closed: Vec<_> = stats.ports.iter().filter(|port| port.takes_redirects == Some(false)).collect();
+    let names: Vec<_> = closed.iter().map(|port| format!("`{}`", port.name)).collect();
+    let note = if names.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "no fast path sends by {}: the driver takes no packets from XDP programs of other interfaces (a veth does \
+             after `ethtool -K PEER gro on`)\n",
+            names.join(", ")
+        )
+    };
+    format!("\n{}{note}", table.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use middlenet_plan::{HopStats, PortStats};
+
+    #[test]
+    fn reasons_of_both_kinds_are_told_and_ports_that_take_nothing() {
+        let fast_path = FastPathStats {
+            mode: "offloading".into(),
+            entered: 12,
+            slow: vec![("miss".into(), 3)],
+            kernel: vec![("asked".into(), 0), ("not-forwarded".into(), 9)],
+            ..FastPathStats::default()
+        };
+        let port =
+            |name: &str, takes_redirects| PortStats { name: name.into(), takes_redirects, ..PortStats::default() };
+        let hop = HopStats { name: "a".into(), chain: "t".into(), fast_path: Some(fast_path), ..HopStats::default() };
+        let ports = vec![port("wan", Some(false)), port("lan", Some(true)), port("file", None)];
+        let mut stats = Stats { ports, hops: vec![hop], ..Stats::default() };
+        let text = of_status(&stats);
+        assert!(text.contains("3       9  not-forwarded 9, miss 3\n"), "{text}");
+        assert!(text.contains("no fast path sends by `wan`: the driver"), "{text}");
+        stats.ports.remove(0);
+        assert!(!of_status(&stats).contains("no fast path sends by"));
+        stats.hops.clear();
+        assert_eq!(of_status(&stats), "");
+    }
 }
