@@ -322,9 +322,10 @@ impl FastPath {
         let _ = handle.act(Op::Clear);
     }
 
-    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this
-    /// instance that are over, and tells of each. From `tick`; it
-    /// goes round and round. A flow that made room for others is not told of, but counted as evicted when a round is done.
+    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this instance that have been over for two seconds
+    /// or are void by [`clear`](Self::clear), and tells of each and of what it counted to the last. From `tick`; it goes round and round.
+    /// One that cannot be taken out stays for the next round. A flow that made room for others is not told of, but counted as evicted when
+    /// a round is done.
     pub fn sweep(&self, most: usize, ended: &mut dyn FnMut(&Flow, &FlowState)) {
         let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return };
         let mut over = Vec::new();

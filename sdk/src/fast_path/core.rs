@@ -21,6 +21,21 @@ use super::store::{LEAST, MOST, Page, Store, read_all};
 /// Where the number of the instance lies that installed a flow, in `struct fast_flow`.
 const OWNER: std::ops::Range<usize> = 110..112;
 
+/// How long a flow is over before it is swept away. The program's clock is up to a jiffy (10 ms) behind this side's, and a packet counts
+/// some time after it was looked up: until then it may still be in use, and what it counts last would be lost. Flows of an
+/// earlier generation go at once, since the program asks for that with each packet.
+const SETTLED_NS: u64 = 2_000_000_000;
+
+/// What became of a flow that looked over.
+enum Swept {
+    /// It counts again, or nobody knows.
+    Stays,
+    /// It was not there any more.
+    Evicted,
+    /// It was taken out, and how it stood then.
+    Ended(FlowState),
+}
+
 /// The clock by which flows end.
 #[derive(Debug, Clone)]
 pub(super) enum Clock {
@@ -207,38 +222,39 @@ impl Core {
             return;
         }
         let page = std::mem::take(&mut self.page);
-        let (now_ns, generation) = (self.clock.now_ns(), self.generation());
-        let known = self.known.get_or_insert_default();
-        let mut over = Vec::new();
+        // Read after the page: no flow in it is of a later generation.
+        let generation = self.generation();
+        let settled_ns = self.clock.now_ns().saturating_sub(SETTLED_NS);
         for (key, value) in page.keys.as_chunks::<KEY_BYTES>().0.iter().zip(page.values.as_chunks::<FLOW_BYTES>().0) {
             if value[OWNER] != self.owner.to_ne_bytes() {
                 continue;
             }
             let state = FlowState::decode(value);
+            let swept = match state.is_over(settled_ns, generation) {
+                true => self.take_out(key, state.generation, settled_ns, generation),
+                false => Swept::Stays,
+            };
             let hash = self.hasher.hash_one(&key[..]);
-            // The fast path may have begun the flow anew since it was read.
-            let is_over = state.is_over(now_ns, generation)
-                && match self.store.get(MapKind::Flows, key) {
-                    Ok(Some(value)) => {
-                        value.first_chunk().is_some_and(|value| FlowState::decode(value).is_over(now_ns, generation))
-                    }
-                    Ok(None) | Err(_) => true,
-                };
-            if is_over {
-                over.extend(key);
-                known.remove(&hash);
-                ended.extend(read_flow_key(key).map(|flow| (flow, state)));
-            } else {
-                self.entries_in_pass += 1;
-                known.insert(hash, pass);
+            let known = self.known.get_or_insert_default();
+            match swept {
+                Swept::Stays => {
+                    self.entries_in_pass += 1;
+                    known.insert(hash, pass);
+                }
+                // Known as of an earlier pass: this one will not meet it, and counts it.
+                Swept::Evicted => {
+                    known.insert(hash, pass.wrapping_sub(1));
+                }
+                Swept::Ended(state) => {
+                    self.tally.expired += 1;
+                    known.remove(&hash);
+                    ended.extend(read_flow_key(key).map(|flow| (flow, state)));
+                }
             }
-        }
-        match self.store.delete(MapKind::Flows, &over) {
-            Ok(removed) => self.tally.expired += removed as u64,
-            Err(_) => self.tally.failed += 1,
         }
         if page.is_last {
             // Those that this pass has not met made room for others.
+            let known = self.known.get_or_insert_default();
             let before = known.len();
             known.retain(|_, &mut last| last == pass);
             self.tally.evicted += (before - known.len()) as u64;
@@ -247,6 +263,33 @@ impl Core {
         }
         self.page = page;
         self.page.is_last = false;
+    }
+
+    /// Takes a flow out that was over when it was read, of the generation `seen` then, unless it has begun anew since. That can be at
+    /// any time: the fast path writes a connection to a service over one that is over, and another instance may install what
+    /// it likes. So the entry is read and deleted at once, and what turns out to count again is put back. A packet
+    /// between the two finds nothing: it begins the connection once more, which is not written over then, or goes to the slow path.
+    fn take_out(&mut self, key: &[u8; KEY_BYTES], seen: u32, settled_ns: u64, generation: u32) -> Swept {
+        let value: [u8; FLOW_BYTES] = match self.store.take(MapKind::Flows, key) {
+            Ok(Some(value)) => match value.try_into() {
+                Ok(value) => value,
+                Err(_) => return Swept::Evicted,
+            },
+            Ok(None) => return Swept::Evicted,
+            Err(_) => {
+                self.tally.failed += 1;
+                return Swept::Stays;
+            }
+        };
+        let state = FlowState::decode(&value);
+        let is_ours = value[OWNER] == self.owner.to_ne_bytes();
+        if is_ours && state.generation == seen && state.is_over(settled_ns, generation) {
+            return Swept::Ended(state);
+        }
+        if self.store.put_back(MapKind::Flows, key, &value).is_err() {
+            self.tally.failed += 1;
+        }
+        Swept::Stays
     }
 
     fn with_rules<T>(
