@@ -122,6 +122,17 @@ pub fn flow_of(key: &FlowKey) -> Flow {
 #[derive(Debug, Clone, Default)]
 pub struct FastPath(Option<Arc<Handle>>);
 
+/// What is installed for a flow, from [`FastPath::entry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What is done with its packets.
+    pub action: Action,
+    /// How it stands.
+    pub state: FlowState,
+    /// It counts no more: by its lifetime, by idleness, or by [`FastPath::clear`].
+    pub is_over: bool,
+}
+
 /// How an instance stands towards the maps.
 const DRAFT: u8 = 0;
 const LIVE: u8 = 1;
@@ -303,18 +314,19 @@ impl FastPath {
         installed
     }
 
-    /// What is installed for a flow, and how it stands; nothing if it is over. A system call or two: for new flows and ticks, not per
-    /// packet. What is queued is not seen.
+    /// What is installed for a flow, and how it stands; nothing if it is over. A system call: for new flows and ticks, not per packet. What
+    /// is queued is not seen, and that another instance has [cleared](Self::clear) all flows some milliseconds later.
     pub fn query(&self, flow: &Flow) -> Option<(Action, FlowState)> {
         lock(&self.usable()?.core).query(flow)
     }
 
-    /// How a flow stands that was installed, also when it is over and not swept away yet: what it counted until then.
-    pub fn state(&self, flow: &Flow) -> Option<FlowState> {
-        lock(&self.usable()?.core).state(flow)
+    /// The same, also of a flow that is over and not swept away yet: what it counted until then.
+    pub fn entry(&self, flow: &Flow) -> Option<Entry> {
+        lock(&self.usable()?.core).entry(flow)
     }
 
-    /// Makes all flows void at once, those of other instances too. What is queued is forgotten.
+    /// Makes all flows void at once, those of other instances too. What is queued is forgotten. Other instances see it up to 10 ms
+    /// later: what they install until then is void as well.
     pub fn clear(&self) {
         let Some(handle) = self.usable() else { return };
         lock(&handle.queue).forget_flows();

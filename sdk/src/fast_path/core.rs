@@ -14,9 +14,9 @@ use middlenet_fast_path::{
 };
 use middlenet_steer::Flow;
 
-use super::FastPathError;
 use super::rules::{RuleTable, Rules};
 use super::store::{LEAST, MOST, Page, Store, read_all};
+use super::{Entry, FastPathError};
 
 /// Where the number of the instance lies that installed a flow, in `struct fast_flow`.
 const OWNER: std::ops::Range<usize> = 110..112;
@@ -25,6 +25,10 @@ const OWNER: std::ops::Range<usize> = 110..112;
 /// some time after it was looked up: until then it may still be in use, and what it counts last would be lost. Flows of an
 /// earlier generation go at once, since the program asks for that with each packet.
 const SETTLED_NS: u64 = 2_000_000_000;
+
+/// For how long the generation is known without asking. Only `clear` of an instance changes it: one's own is known at once, that
+/// of another so much later.
+const GENERATION_NS: u64 = 10_000_000;
 
 /// What became of a flow that looked over.
 enum Swept {
@@ -76,6 +80,8 @@ pub(super) struct Core {
     pub(super) store: Box<dyn Store>,
     pub(super) clock: Clock,
     pub(super) tally: Tally,
+    /// The generation, and when it was read.
+    generation: Option<(u32, u64)>,
     rules: Option<Rules>,
     /// Once the function looks for ended flows: those it has installed, by hash, and the last pass that knew of each.
     known: Option<HashMap<u64, u32>>,
@@ -94,6 +100,7 @@ impl Core {
             store,
             clock,
             tally: Tally::default(),
+            generation: None,
             rules: None,
             known: None,
             hasher: RandomState::new(),
@@ -110,7 +117,7 @@ impl Core {
     /// Makes this another instance that knows nothing yet.
     #[cfg(test)]
     pub(super) fn forget(&mut self, owner: u16) {
-        (self.owner, self.rules, self.known, self.page) = (owner, None, None, Page::default());
+        (self.owner, self.generation, self.rules, self.known, self.page) = (owner, None, None, None, Page::default());
     }
 
     #[cfg(test)]
@@ -128,9 +135,22 @@ impl Core {
         self.owner == 0
     }
 
+    /// The generation as it is in the map; as it was, if that cannot be read.
     pub(super) fn generation(&mut self) -> u32 {
-        let settings = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes()).ok().flatten();
-        settings.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
+        if let Ok(Some(value)) = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes())
+            && let Some(bytes) = value.first_chunk()
+        {
+            self.generation = Some((u32::from_ne_bytes(*bytes), self.clock.now_ns()));
+        }
+        self.generation.map_or(0, |(generation, _)| generation)
+    }
+
+    /// The generation as it was a moment ago.
+    fn recent_generation(&mut self, now_ns: u64) -> u32 {
+        match self.generation {
+            Some((generation, read_ns)) if now_ns.saturating_sub(read_ns) < GENERATION_NS => generation,
+            _ => self.generation(),
+        }
     }
 
     /// Installs flows and removes those without a rule. How many of the rules are in place.
@@ -142,8 +162,9 @@ impl Core {
             self.tally.failed += flows.filter(|(_, rule)| rule.is_some()).count() as u64;
             return 0;
         }
-        let generation = self.generation();
         let now_ns = self.clock.now_ns();
+        // One that is late has the flows go with those that another instance has just cleared.
+        let generation = self.recent_generation(now_ns);
         let owner = self.owner.to_ne_bytes();
         let (mut keys, mut values, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (key, rule) in flows {
@@ -185,25 +206,31 @@ impl Core {
         written
     }
 
-    pub(super) fn query(&mut self, flow: &Flow) -> Option<(Action, FlowState)> {
+    /// What is installed for a flow, over or not.
+    pub(super) fn entry(&mut self, flow: &Flow) -> Option<Entry> {
         let key = flow_key(flow).filter(|_| self.has(MapKind::Flows))?;
         let value: [u8; FLOW_BYTES] = self.store.get(MapKind::Flows, &key).ok()??.try_into().ok()?;
-        let state = FlowState::decode(&value);
-        let is_over = state.is_over(self.clock.now_ns(), self.generation());
-        FlowState::action(&value).filter(|_| !is_over).map(|action| (action, state))
+        let (action, state, now_ns) = (FlowState::action(&value)?, FlowState::decode(&value), self.clock.now_ns());
+        let mut generation = self.recent_generation(now_ns);
+        if state.generation != generation {
+            // The flow or what is known is of yesterday.
+            generation = self.generation();
+        }
+        Some(Entry { action, state, is_over: state.is_over(now_ns, generation) })
     }
 
-    /// How a flow stands, over or not.
-    pub(super) fn state(&mut self, flow: &Flow) -> Option<FlowState> {
-        let key = flow_key(flow).filter(|_| self.has(MapKind::Flows))?;
-        let value = self.store.get(MapKind::Flows, &key).ok()??;
-        value.first_chunk().map(FlowState::decode)
+    pub(super) fn query(&mut self, flow: &Flow) -> Option<(Action, FlowState)> {
+        self.entry(flow).filter(|entry| !entry.is_over).map(|entry| (entry.action, entry.state))
     }
 
     pub(super) fn clear(&mut self) -> Result<(), FastPathError> {
+        let next = self.generation().wrapping_add(1);
         let mut value = [0; 8];
-        value[..4].copy_from_slice(&self.generation().wrapping_add(1).to_ne_bytes());
-        self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1.map_err(FastPathError::map(MapKind::Settings))
+        value[..4].copy_from_slice(&next.to_ne_bytes());
+        let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;
+        written.map_err(FastPathError::map(MapKind::Settings))?;
+        self.generation = Some((next, self.clock.now_ns()));
+        Ok(())
     }
 
     /// Looks at up to `most` more flows and removes those of this instance that are over.

@@ -42,51 +42,51 @@ impl Plan {
 
 /// Maps in memory that a plan interferes with.
 struct Faulty {
-    memory: Memory,
+    memory: Arc<Mutex<Memory>>,
     plan: Arc<Mutex<Plan>>,
 }
 
 impl std::fmt::Debug for Faulty {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.memory.fmt(f)
+        lock(&self.memory).fmt(f)
     }
 }
 
 impl Store for Faulty {
     fn get(&mut self, kind: MapKind, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
         lock(&self.plan).begin(Call::Get, kind)?;
-        self.memory.get(kind, key)
+        lock(&self.memory).get(kind, key)
     }
 
     fn put(&mut self, kind: MapKind, keys: &[u8], values: &[u8]) -> (usize, std::io::Result<()>) {
         match lock(&self.plan).begin(Call::Put, kind) {
-            Ok(()) => self.memory.put(kind, keys, values),
+            Ok(()) => lock(&self.memory).put(kind, keys, values),
             Err(e) => (0, Err(e)),
         }
     }
 
     fn delete(&mut self, kind: MapKind, keys: &[u8]) -> std::io::Result<usize> {
         lock(&self.plan).begin(Call::Delete, kind)?;
-        self.memory.delete(kind, keys)
+        lock(&self.memory).delete(kind, keys)
     }
 
     fn take(&mut self, kind: MapKind, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
         let mut plan = lock(&self.plan);
         plan.begin(Call::Take, kind)?;
         if let Some(act) = plan.before_take.take() {
-            act(&mut self.memory);
+            act(&mut lock(&self.memory));
         }
-        self.memory.take(kind, key)
+        lock(&self.memory).take(kind, key)
     }
 
     fn put_back(&mut self, kind: MapKind, key: &[u8], value: &[u8]) -> std::io::Result<()> {
         lock(&self.plan).begin(Call::PutBack, kind)?;
-        self.memory.put_back(kind, key, value)
+        lock(&self.memory).put_back(kind, key, value)
     }
 
     fn read(&mut self, kind: MapKind, most: usize, page: &mut Page) -> std::io::Result<()> {
         lock(&self.plan).begin(Call::Read, kind)?;
-        self.memory.read(kind, most, page)
+        lock(&self.memory).read(kind, most, page)
     }
 }
 
@@ -95,6 +95,7 @@ const SECOND: u64 = 1_000_000_000;
 /// A fast path with such maps, at 100 seconds by its clock.
 struct Bench {
     path: FastPath,
+    memory: Arc<Mutex<Memory>>,
     plan: Arc<Mutex<Plan>>,
     now_ns: Arc<AtomicU64>,
 }
@@ -102,11 +103,12 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (plan, now_ns) = (Arc::<Mutex<Plan>>::default(), Arc::new(AtomicU64::new(100 * SECOND)));
-        let store = Faulty { memory: Memory::new(SHAPE), plan: plan.clone() };
+        let memory = Arc::new(Mutex::new(Memory::new(SHAPE)));
+        let store = Faulty { memory: memory.clone(), plan: plan.clone() };
         let core = Core::new(Mode::Reactive, SHAPE, 0, Box::new(store), Clock::Fake(now_ns.clone()));
         let path = FastPath::from_core(core);
         path.begin();
-        Self { path, plan, now_ns }
+        Self { path, memory, plan, now_ns }
     }
 
     fn advance(&self, ns: u64) {
@@ -118,6 +120,11 @@ impl Bench {
         let mut ended = Vec::new();
         self.path.sweep(4096, &mut |flow, state| ended.push((*flow, *state)));
         ended
+    }
+
+    /// What was asked of the maps since the last call.
+    fn calls(&self) -> Vec<(Call, MapKind)> {
+        std::mem::take(&mut lock(&self.plan).calls)
     }
 
     fn change(&self, change: impl FnOnce(&mut Plan)) {
@@ -161,7 +168,7 @@ fn a_flow_that_cannot_be_taken_out_stays_and_is_told_of_once() {
     bench.change(|plan| plan.refuse(Call::Take, MapKind::Flows));
     assert_eq!(bench.sweep(), []);
     assert_eq!((tally(&bench.path).failed, tally(&bench.path).expired, tally(&bench.path).entries), (1, 0, 1));
-    assert!(bench.path.state(&flow(1)).is_some());
+    assert!(bench.path.entry(&flow(1)).unwrap().is_over);
     bench.change(|plan| plan.refused.clear());
     assert_eq!((bench.sweep().len(), bench.sweep().len()), (1, 0));
     assert_eq!((tally(&bench.path).expired, tally(&bench.path).evicted), (1, 0));
@@ -201,7 +208,7 @@ fn a_flow_that_begins_anew_in_between_is_kept() {
         bench.advance(10 * SECOND);
         bench.change(|plan| plan.before_take = Some(act));
         assert_eq!(bench.sweep(), []);
-        assert_eq!(bench.path.state(&flow(1)).map(|state| state.expires_ns), Some(expires_ns));
+        assert_eq!(bench.path.entry(&flow(1)).map(|entry| entry.state.expires_ns), Some(expires_ns));
         assert_eq!((tally(&bench.path).expired, tally(&bench.path).failed), (0, 0));
     }
 }
@@ -221,4 +228,55 @@ fn what_a_flow_counted_last_is_told_of() {
     });
     let ended = bench.sweep();
     assert_eq!((ended[0].0, ended[0].1.packets), (flow(1), 9));
+}
+
+#[test]
+fn a_look_up_is_one_call_and_so_is_a_burst_of_rules() {
+    let bench = Bench::new();
+    bench.path.install_all(&[(flow(1), lasting(100))]);
+    bench.calls();
+    for number in 0..100 {
+        bench.path.install(&flow(number), &lasting(100));
+    }
+    bench.path.flush();
+    assert_eq!(bench.calls(), [(Call::Put, MapKind::Flows)]);
+    assert!(bench.path.query(&flow(5)).is_some());
+    assert!(!bench.path.entry(&flow(6)).unwrap().is_over);
+    assert_eq!(bench.calls(), [(Call::Get, MapKind::Flows); 2]);
+    // What another instance may have done is asked for once in a while.
+    bench.advance(10_000_000);
+    assert!(bench.path.query(&flow(5)).is_some() && bench.path.query(&flow(6)).is_some());
+    assert_eq!(bench.calls().iter().filter(|call| **call == (Call::Get, MapKind::Settings)).count(), 1);
+}
+
+#[test]
+fn the_generation_is_known_at_once_here_and_soon_elsewhere() {
+    let bench = Bench::new();
+    bench.path.install_all(&[(flow(1), lasting(1000))]);
+    bench.path.clear();
+    assert!(bench.path.entry(&flow(1)).unwrap().is_over);
+    bench.path.install_all(&[(flow(1), lasting(1000))]);
+    assert!(bench.path.query(&flow(1)).is_some());
+    // Another instance clears.
+    let set = |generation: u32| {
+        let value = [generation.to_ne_bytes(), [0; 4]].concat();
+        lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+    };
+    set(2);
+    assert!(bench.path.query(&flow(1)).is_some());
+    bench.advance(10_000_000);
+    assert_eq!(bench.path.query(&flow(1)), None);
+    // A flow of a generation that is not known yet counts, and is not swept away.
+    set(3);
+    begin_anew(2, lasting(1000), 100 * SECOND, 3)(&mut lock(&bench.memory));
+    assert!(bench.path.query(&flow(2)).is_some());
+    set(4);
+    begin_anew(2, lasting(1000), 100 * SECOND, 4)(&mut lock(&bench.memory));
+    assert_eq!(bench.sweep().iter().map(|(flow, _)| *flow).collect::<Vec<_>>(), [flow(1)]);
+    // Two that clear do not meet on one number: what is here was installed after the other's.
+    set(5);
+    bench.advance(1);
+    begin_anew(3, lasting(1000), 100 * SECOND, 5)(&mut lock(&bench.memory));
+    bench.path.clear();
+    assert_eq!(bench.path.query(&flow(3)), None);
 }
