@@ -64,6 +64,10 @@
 //! queued and in the kernel when `process` or `tick` returns, with one system call for all of a burst; all other calls work
 //! at once.
 //!
+//! **What the kernel refuses** (it is out of memory, or a map is full) is counted, kept, and tried again after calls of `process` and `tick`, from
+//! 100 ms to 10 s apart, until it is there or the function asks for something else. A new table takes the place of one that waits,
+//! and of slots that wait. Up to 4096 flows are kept; they end when they would have ended. The gauge `fast_pending` says how much waits.
+//!
 //! **What stays.** Rules outlive the function: while it is restarted, the fast path goes on with what it knows. An instance that
 //! starts finds them: [`FastPath::set_rules`] makes the difference; flows of a configuration that is no more are its own
 //! to [clear](FastPath::clear), services to [remove](FastPath::remove_service).
@@ -93,8 +97,8 @@ pub use middlenet_fast_path::{
 pub use middlenet_steer::{Flow, Prefix};
 
 use self::core::{Clock, Core};
-use crate::Counter;
 use crate::wire::FlowKey;
+use crate::{Counter, Kind};
 pub use error::FastPathError;
 use kernel::Kernel;
 use middlenet_fast_path::flow_key;
@@ -144,7 +148,7 @@ struct Handle {
     mode: Mode,
     shape: Shape,
     stage: AtomicU8,
-    /// Something is queued.
+    /// Something is queued, or waits for another try.
     is_queued: AtomicBool,
     queue: Mutex<Queue>,
     counters: Mutex<Vec<Counter>>,
@@ -215,7 +219,7 @@ impl FastPath {
         self.0.as_ref().map_or_else(Self::default, |of| Self::with_core(of.core.clone(), of.mode, of.shape))
     }
 
-    pub(crate) fn count_with(&self, counters: [Counter; 6]) {
+    pub(crate) fn count_with(&self, counters: [Counter; COUNTERS.len()]) {
         if let Some(handle) = &self.0 {
             *lock(&handle.counters) = counters.into();
         }
@@ -227,12 +231,9 @@ impl FastPath {
         if handle.stage.swap(LIVE, Ordering::Relaxed) == DRAFT {
             let ops = std::mem::take(&mut lock(&handle.queue).ops);
             let mut core = lock(&handle.core);
-            for op in ops {
-                if let Err(e) = op.run(&mut core) {
-                    core.tally.failed += 1;
-                    // Nobody who asked waits for an answer: the configuration has been taken.
-                    eprintln!("fast path: {e}");
-                }
+            if let Err(e) = core.want(ops) {
+                // Nobody who asked waits for an answer: the configuration has been taken.
+                eprintln!("fast path: {e}");
             }
             handle.show(&core);
         }
@@ -246,7 +247,8 @@ impl FastPath {
         }
     }
 
-    /// For hosts, after each call of the function: writes what it has queued. Costs a load if there is nothing.
+    /// For hosts, after each call of the function: writes what it has queued, and tries what failed once more. Costs a load if there
+    /// is nothing.
     #[inline]
     pub fn flush(&self) {
         if let Some(handle) = &self.0
@@ -354,7 +356,8 @@ impl FastPath {
     /// rule that is in both tables keeps its counts. Slots keep the rules they had until they are [set](Self::set_slots).
     ///
     /// # Errors
-    /// When the shape has no room for it, or a rule is named that is not there; from later than `new` also what the kernel says.
+    /// When the shape has no room for it, or a rule is named that is not there; from later than `new` also what the kernel says, which
+    /// does not stop it from being tried again.
     pub fn set_rules(&self, rules: &RuleTable) -> Result<(), FastPathError> {
         let Some(handle) = self.usable() else { return Ok(()) };
         rules.check(&handle.shape)?;
@@ -401,10 +404,9 @@ impl FastPath {
 
     /// Removes a service. Its connections go on as long as they last.
     pub fn remove_service(&self, service: &Service) {
-        if let Some(handle) = self.usable()
-            && handle.act(Op::RemoveService(*service)).is_err()
-        {
-            handle.fail();
+        if let Some(handle) = self.usable() {
+            // It is tried again, and counted as failed.
+            let _ = handle.act(Op::RemoveService(*service));
         }
     }
 
@@ -437,7 +439,10 @@ impl Handle {
             lock(&self.queue).ops.push(op);
             return Ok(());
         }
-        op.run(&mut lock(&self.core))
+        let mut core = lock(&self.core);
+        let result = core.want([op]);
+        self.show(&core);
+        result
     }
 
     #[cold]
@@ -450,6 +455,7 @@ impl Handle {
         let mut core = lock(&self.core);
         core.write_flows(queue.flows.iter().map(|(key, rule)| (*key, rule.as_ref())));
         queue.forget_flows();
+        core.retry();
         self.show(&core);
     }
 
@@ -459,22 +465,35 @@ impl Handle {
         self.show(&core);
     }
 
-    /// Copies what was counted to where it is published.
+    /// Copies what was counted to where it is published, and sees to it that what failed is tried again.
     fn show(&self, core: &Core) {
-        let tally = core.tally;
-        let values = [tally.entries, tally.installed, tally.removed, tally.expired, tally.evicted, tally.failed];
+        let (tally, pending) = (core.tally, core.pending() as u64);
+        if pending > 0 {
+            self.is_queued.store(true, Ordering::Relaxed);
+        }
+        let values =
+            [tally.entries, tally.installed, tally.removed, tally.expired, tally.evicted, tally.failed, pending];
         lock(&self.counters).iter().zip(values).for_each(|(counter, value)| counter.set(value));
     }
 }
 
 /// The counters of a hybrid function, in the order of [`Handle::show`].
-pub(crate) const COUNTERS: [(&str, &str); 6] = [
-    ("fast_entries", "flows in the fast path that this instance installed, as of the last round of looking"),
-    ("fast_installed", "rules for flows that were written into the fast path"),
-    ("fast_removed", "rules for flows that the function took out"),
-    ("fast_expired", "rules for flows that had ended and were taken out"),
-    ("fast_evicted", "rules for flows that made room for others"),
-    ("fast_failed", "rules that could not be written or taken out"),
+pub(crate) const COUNTERS: [(&str, Kind, &str); 7] = [
+    (
+        "fast_entries",
+        Kind::Gauge,
+        "flows in the fast path that this instance installed, as of the last round of looking",
+    ),
+    ("fast_installed", Kind::Counter, "rules for flows that were written into the fast path"),
+    ("fast_removed", Kind::Counter, "rules for flows that the function took out"),
+    ("fast_expired", Kind::Counter, "rules for flows that had ended and were taken out"),
+    ("fast_evicted", Kind::Counter, "rules for flows that made room for others"),
+    ("fast_failed", Kind::Counter, "rules that could not be written or taken out at once"),
+    (
+        "fast_pending",
+        Kind::Gauge,
+        "changes that the kernel has refused and that are tried again: flows, tables, slots, services",
+    ),
 ];
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The maps of one fast path and what this side knows of them. An instance and the one that replaces it have the same.
 
+mod pending;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 #[cfg(feature = "testkit")]
@@ -9,12 +11,13 @@ use std::sync::{
 };
 
 use middlenet_fast_path::{
-    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, ServiceRule, Shape, flow_key,
-    read_flow_key,
+    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Shape, flow_key, read_flow_key,
 };
 use middlenet_steer::Flow;
 
 use super::rules::{RuleTable, Rules};
+use pending::Pending;
+
 use super::store::{LEAST, MOST, Page, Store, read_all};
 use super::{Entry, FastPathError};
 
@@ -82,6 +85,7 @@ pub(super) struct Core {
     pub(super) tally: Tally,
     /// The generation, and when it was read.
     generation: Option<(u32, u64)>,
+    pending: Pending,
     rules: Option<Rules>,
     /// Once the function looks for ended flows: those it has installed, by hash, and the last pass that knew of each.
     known: Option<HashMap<u64, u32>>,
@@ -101,6 +105,7 @@ impl Core {
             clock,
             tally: Tally::default(),
             generation: None,
+            pending: Pending::default(),
             rules: None,
             known: None,
             hasher: RandomState::new(),
@@ -131,7 +136,7 @@ impl Core {
     }
 
     /// Whether this instance writes what all instances of a function have in common.
-    pub(super) fn is_first(&self) -> bool {
+    fn is_first(&self) -> bool {
         self.owner == 0
     }
 
@@ -168,6 +173,7 @@ impl Core {
         let owner = self.owner.to_ne_bytes();
         let (mut keys, mut values, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (key, rule) in flows {
+            self.forget_pending(&key);
             let Some(rule) = rule else {
                 gone.extend(key);
                 continue;
@@ -177,32 +183,8 @@ impl Core {
             keys.extend(key);
             values.extend(value);
         }
-        let mut written = 0;
-        if !keys.is_empty() {
-            let result;
-            (written, result) = self.store.put(MapKind::Flows, &keys, &values);
-            let asked = keys.len() / KEY_BYTES;
-            self.tally.installed += written as u64;
-            if result.is_err() {
-                self.tally.failed += (asked - written) as u64;
-            }
-            if let Some(known) = &mut self.known {
-                known.extend(
-                    keys.chunks_exact(KEY_BYTES).take(written).map(|key| (self.hasher.hash_one(key), self.pass)),
-                );
-            }
-        }
-        if !gone.is_empty() {
-            match self.store.delete(MapKind::Flows, &gone) {
-                Ok(removed) => self.tally.removed += removed as u64,
-                Err(_) => self.tally.failed += (gone.len() / KEY_BYTES) as u64,
-            }
-            if let Some(known) = &mut self.known {
-                for key in gone.chunks_exact(KEY_BYTES) {
-                    known.remove(&self.hasher.hash_one(key));
-                }
-            }
-        }
+        let (written, refused) = self.put_flows(&keys, &values);
+        self.tally.failed += (refused + self.delete_flows(&gone)) as u64;
         written
     }
 
@@ -223,7 +205,7 @@ impl Core {
         self.entry(flow).filter(|entry| !entry.is_over).map(|entry| (entry.action, entry.state))
     }
 
-    pub(super) fn clear(&mut self) -> Result<(), FastPathError> {
+    fn clear(&mut self) -> Result<(), FastPathError> {
         let next = self.generation().wrapping_add(1);
         let mut value = [0; 8];
         value[..4].copy_from_slice(&next.to_ne_bytes());
@@ -332,11 +314,11 @@ impl Core {
         result
     }
 
-    pub(super) fn set_rules(&mut self, table: &RuleTable) -> Result<(), FastPathError> {
+    fn set_rules(&mut self, table: &RuleTable) -> Result<(), FastPathError> {
         self.with_rules(|rules, store, shape| rules.replace(store, shape, table))
     }
 
-    pub(super) fn set_slots(&mut self, first: u32, slots: &[u32]) -> Result<(), FastPathError> {
+    fn set_slots(&mut self, first: u32, slots: &[u32]) -> Result<(), FastPathError> {
         self.with_rules(|rules, store, _| rules.set_slots(store, first, slots))
     }
 
@@ -347,16 +329,6 @@ impl Core {
     pub(super) fn class_counts(&mut self, class: u16) -> Counted {
         let values = self.store.get(MapKind::Classes, &u32::from(class).to_ne_bytes()).ok().flatten();
         values.map(|values| Counted::sum(&values)).unwrap_or_default()
-    }
-
-    pub(super) fn set_service(&mut self, service: &Service, rule: &ServiceRule) -> Result<(), FastPathError> {
-        let written = self.store.put(MapKind::Services, &service.encode(), &rule.encode());
-        written.1.map_err(FastPathError::map(MapKind::Services))
-    }
-
-    pub(super) fn remove_service(&mut self, service: &Service) -> Result<(), FastPathError> {
-        let removed = self.store.delete(MapKind::Services, &service.encode());
-        removed.map(|_| ()).map_err(FastPathError::map(MapKind::Services))
     }
 
     pub(super) fn services(&mut self) -> Vec<Service> {

@@ -4,6 +4,8 @@ use super::*;
 use std::sync::atomic::AtomicU64;
 use store::{Page, Store};
 
+mod refusals;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
     Get,
@@ -22,6 +24,10 @@ type Act = Box<dyn FnOnce(&mut Memory) + Send>;
 struct Plan {
     calls: Vec<(Call, MapKind)>,
     refused: BTreeSet<(u8, String)>,
+    /// Entries that can be written until there is no room for more.
+    room: Option<usize>,
+    /// Flows that cannot be written.
+    unwritable: Vec<[u8; 40]>,
     /// What happens before the next entry is taken out.
     before_take: Option<Act>,
 }
@@ -59,9 +65,18 @@ impl Store for Faulty {
     }
 
     fn put(&mut self, kind: MapKind, keys: &[u8], values: &[u8]) -> (usize, std::io::Result<()>) {
-        match lock(&self.plan).begin(Call::Put, kind) {
-            Ok(()) => lock(&self.memory).put(kind, keys, values),
-            Err(e) => (0, Err(e)),
+        let mut plan = lock(&self.plan);
+        if let Err(e) = plan.begin(Call::Put, kind) {
+            return (0, Err(e));
+        }
+        let asked = keys.len() / kind.key_bytes();
+        let refused = keys.chunks(kind.key_bytes()).position(|key| plan.unwritable.iter().any(|other| other == key));
+        let fits = plan.room.unwrap_or(asked).min(refused.unwrap_or(asked)).min(asked);
+        plan.room = plan.room.map(|room| room - fits);
+        let (keys, values) = (&keys[..fits * kind.key_bytes()], &values[..fits * kind.value_bytes()]);
+        match lock(&self.memory).put(kind, keys, values) {
+            (written, Ok(())) if fits < asked => (written, Err(std::io::ErrorKind::ResourceBusy.into())),
+            result => result,
         }
     }
 
