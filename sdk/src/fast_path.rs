@@ -78,6 +78,7 @@
 mod core;
 mod difference;
 mod error;
+mod handle;
 mod kernel;
 mod queue;
 mod rules;
@@ -97,9 +98,10 @@ pub use middlenet_fast_path::{
 pub use middlenet_steer::{Flow, Prefix};
 
 use self::core::{Clock, Core};
+use crate::Counter;
 use crate::wire::FlowKey;
-use crate::{Counter, Kind};
 pub use error::FastPathError;
+pub(crate) use handle::COUNTERS;
 use kernel::Kernel;
 use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
@@ -230,12 +232,10 @@ impl FastPath {
         let Some(handle) = &self.0 else { return };
         if handle.stage.swap(LIVE, Ordering::Relaxed) == DRAFT {
             let ops = std::mem::take(&mut lock(&handle.queue).ops);
-            let mut core = lock(&handle.core);
-            if let Err(e) = core.want(ops) {
-                // Nobody who asked waits for an answer: the configuration has been taken.
+            // Nobody who asked waits for an answer: the configuration has been taken.
+            if let Err(e) = handle.want(ops) {
                 eprintln!("fast path: {e}");
             }
-            handle.show(&core);
         }
         self.flush();
     }
@@ -356,8 +356,7 @@ impl FastPath {
     /// rule that is in both tables keeps its counts. Slots keep the rules they had until they are [set](Self::set_slots).
     ///
     /// # Errors
-    /// When the shape has no room for it, or a rule is named that is not there; from later than `new` also what the kernel says, which
-    /// does not stop it from being tried again.
+    /// When the shape has no room for it, or a rule is named that is not there. What the kernel refuses is no error, but tried again.
     pub fn set_rules(&self, rules: &RuleTable) -> Result<(), FastPathError> {
         let Some(handle) = self.usable() else { return Ok(()) };
         rules.check(&handle.shape)?;
@@ -405,7 +404,7 @@ impl FastPath {
     /// Removes a service. Its connections go on as long as they last.
     pub fn remove_service(&self, service: &Service) {
         if let Some(handle) = self.usable() {
-            // It is tried again, and counted as failed.
+            // Nothing can be wrong with it.
             let _ = handle.act(Op::RemoveService(*service));
         }
     }
@@ -427,74 +426,6 @@ fn check_slots(shape: &Shape, first: u32, count: usize) -> Result<(), FastPathEr
     }
     Ok(())
 }
-
-impl Handle {
-    fn is_draft(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) == DRAFT
-    }
-
-    /// Does it now, or when the instance takes over.
-    fn act(&self, op: Op) -> Result<(), FastPathError> {
-        if self.is_draft() {
-            lock(&self.queue).ops.push(op);
-            return Ok(());
-        }
-        let mut core = lock(&self.core);
-        let result = core.want([op]);
-        self.show(&core);
-        result
-    }
-
-    #[cold]
-    fn flush(&self) {
-        if self.is_draft() {
-            return;
-        }
-        self.is_queued.store(false, Ordering::Relaxed);
-        let mut queue = lock(&self.queue);
-        let mut core = lock(&self.core);
-        core.write_flows(queue.flows.iter().map(|(key, rule)| (*key, rule.as_ref())));
-        queue.forget_flows();
-        core.retry();
-        self.show(&core);
-    }
-
-    fn fail(&self) {
-        let mut core = lock(&self.core);
-        core.tally.failed += 1;
-        self.show(&core);
-    }
-
-    /// Copies what was counted to where it is published, and sees to it that what failed is tried again.
-    fn show(&self, core: &Core) {
-        let (tally, pending) = (core.tally, core.pending() as u64);
-        if pending > 0 {
-            self.is_queued.store(true, Ordering::Relaxed);
-        }
-        let values =
-            [tally.entries, tally.installed, tally.removed, tally.expired, tally.evicted, tally.failed, pending];
-        lock(&self.counters).iter().zip(values).for_each(|(counter, value)| counter.set(value));
-    }
-}
-
-/// The counters of a hybrid function, in the order of [`Handle::show`].
-pub(crate) const COUNTERS: [(&str, Kind, &str); 7] = [
-    (
-        "fast_entries",
-        Kind::Gauge,
-        "flows in the fast path that this instance installed, as of the last round of looking",
-    ),
-    ("fast_installed", Kind::Counter, "rules for flows that were written into the fast path"),
-    ("fast_removed", Kind::Counter, "rules for flows that the function took out"),
-    ("fast_expired", Kind::Counter, "rules for flows that had ended and were taken out"),
-    ("fast_evicted", Kind::Counter, "rules for flows that made room for others"),
-    ("fast_failed", Kind::Counter, "rules that could not be written or taken out at once"),
-    (
-        "fast_pending",
-        Kind::Gauge,
-        "changes that the kernel has refused and that are tried again: flows, tables, slots, services",
-    ),
-];
 
 #[cfg(test)]
 mod tests;
