@@ -140,14 +140,17 @@ impl Core {
         self.owner == 0
     }
 
+    fn read_generation(&mut self) -> Result<u32, FastPathError> {
+        let value = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes());
+        let value = value.map_err(FastPathError::map(MapKind::Settings))?.unwrap_or_default();
+        let generation = value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        self.generation = Some((generation, self.clock.now_ns()));
+        Ok(generation)
+    }
+
     /// The generation as it is in the map; as it was, if that cannot be read.
     pub(super) fn generation(&mut self) -> u32 {
-        if let Ok(Some(value)) = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes())
-            && let Some(bytes) = value.first_chunk()
-        {
-            self.generation = Some((u32::from_ne_bytes(*bytes), self.clock.now_ns()));
-        }
-        self.generation.map_or(0, |(generation, _)| generation)
+        self.read_generation().unwrap_or_else(|_| self.generation.map_or(0, |(generation, _)| generation))
     }
 
     /// The generation as it was a moment ago.
@@ -206,7 +209,8 @@ impl Core {
     }
 
     fn clear(&mut self) -> Result<(), FastPathError> {
-        let next = self.generation().wrapping_add(1);
+        // Another instance may have cleared: one more than was known would be the number that is there.
+        let next = self.read_generation()?.wrapping_add(1);
         let mut value = [0; 8];
         value[..4].copy_from_slice(&next.to_ne_bytes());
         let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;

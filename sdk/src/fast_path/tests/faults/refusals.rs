@@ -214,6 +214,16 @@ fn all_are_void_in_the_end() {
     bench.allow();
     bench.tick();
     assert!(bench.pending() == 0 && bench.path.query(&flow(1)).is_none());
+    // Another instance was faster, and this one cannot see it: it waits until it can.
+    let value = [2_u32.to_ne_bytes(), [0; 4]].concat();
+    lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+    begin_anew(2, lasting(100), 100 * SECOND, 2)(&mut lock(&bench.memory));
+    bench.refuse(Call::Get, MapKind::Settings);
+    bench.path.clear();
+    assert_eq!(bench.pending(), 1);
+    bench.allow();
+    bench.tick();
+    assert!(bench.pending() == 0 && bench.path.query(&flow(2)).is_none());
 }
 
 #[test]
