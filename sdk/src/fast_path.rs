@@ -64,6 +64,10 @@
 //! queued and in the kernel when `process` or `tick` returns, with one system call for all of a burst; all other calls work
 //! at once.
 //!
+//! **What the kernel refuses** (it is out of memory, or a map is full) is counted, kept, and tried again after calls of `process` and `tick`, from
+//! 100 ms to 10 s apart, until it is there or the function asks for something else. A new table takes the place of one that waits,
+//! and of slots that wait. Up to 4096 flows are kept; they end when they would have ended. The gauge `fast_pending` says how much waits.
+//!
 //! **What stays.** Rules outlive the function: while it is restarted, the fast path goes on with what it knows. An instance that
 //! starts finds them: [`FastPath::set_rules`] makes the difference; flows of a configuration that is no more are its own
 //! to [clear](FastPath::clear), services to [remove](FastPath::remove_service).
@@ -74,6 +78,7 @@
 mod core;
 mod difference;
 mod error;
+mod handle;
 mod kernel;
 mod queue;
 mod rules;
@@ -96,6 +101,7 @@ use self::core::{Clock, Core};
 use crate::Counter;
 use crate::wire::FlowKey;
 pub use error::FastPathError;
+pub(crate) use handle::COUNTERS;
 use kernel::Kernel;
 use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
@@ -122,6 +128,17 @@ pub fn flow_of(key: &FlowKey) -> Flow {
 #[derive(Debug, Clone, Default)]
 pub struct FastPath(Option<Arc<Handle>>);
 
+/// What is installed for a flow, from [`FastPath::entry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What is done with its packets.
+    pub action: Action,
+    /// How it stands.
+    pub state: FlowState,
+    /// It counts no more: by its lifetime, by idleness, or by [`FastPath::clear`].
+    pub is_over: bool,
+}
+
 /// How an instance stands towards the maps.
 const DRAFT: u8 = 0;
 const LIVE: u8 = 1;
@@ -133,7 +150,7 @@ struct Handle {
     mode: Mode,
     shape: Shape,
     stage: AtomicU8,
-    /// Something is queued.
+    /// Something is queued, or waits for another try.
     is_queued: AtomicBool,
     queue: Mutex<Queue>,
     counters: Mutex<Vec<Counter>>,
@@ -204,7 +221,7 @@ impl FastPath {
         self.0.as_ref().map_or_else(Self::default, |of| Self::with_core(of.core.clone(), of.mode, of.shape))
     }
 
-    pub(crate) fn count_with(&self, counters: [Counter; 6]) {
+    pub(crate) fn count_with(&self, counters: [Counter; COUNTERS.len()]) {
         if let Some(handle) = &self.0 {
             *lock(&handle.counters) = counters.into();
         }
@@ -215,15 +232,10 @@ impl FastPath {
         let Some(handle) = &self.0 else { return };
         if handle.stage.swap(LIVE, Ordering::Relaxed) == DRAFT {
             let ops = std::mem::take(&mut lock(&handle.queue).ops);
-            let mut core = lock(&handle.core);
-            for op in ops {
-                if let Err(e) = op.run(&mut core) {
-                    core.tally.failed += 1;
-                    // Nobody who asked waits for an answer: the configuration has been taken.
-                    eprintln!("fast path: {e}");
-                }
+            // Nobody who asked waits for an answer: the configuration has been taken.
+            if let Err(e) = handle.want(ops) {
+                eprintln!("fast path: {e}");
             }
-            handle.show(&core);
         }
         self.flush();
     }
@@ -235,7 +247,8 @@ impl FastPath {
         }
     }
 
-    /// For hosts, after each call of the function: writes what it has queued. Costs a load if there is nothing.
+    /// For hosts, after each call of the function: writes what it has queued, and tries what failed once more. Costs a load if there
+    /// is nothing.
     #[inline]
     pub fn flush(&self) {
         if let Some(handle) = &self.0
@@ -303,18 +316,19 @@ impl FastPath {
         installed
     }
 
-    /// What is installed for a flow, and how it stands; nothing if it is over. A system call or two: for new flows and ticks, not per
-    /// packet. What is queued is not seen.
+    /// What is installed for a flow, and how it stands; nothing if it is over. A system call: for new flows and ticks, not per packet. What
+    /// is queued is not seen, and that another instance has [cleared](Self::clear) all flows some milliseconds later.
     pub fn query(&self, flow: &Flow) -> Option<(Action, FlowState)> {
         lock(&self.usable()?.core).query(flow)
     }
 
-    /// How a flow stands that was installed, also when it is over and not swept away yet: what it counted until then.
-    pub fn state(&self, flow: &Flow) -> Option<FlowState> {
-        lock(&self.usable()?.core).state(flow)
+    /// The same, also of a flow that is over and not swept away yet: what it counted until then.
+    pub fn entry(&self, flow: &Flow) -> Option<Entry> {
+        lock(&self.usable()?.core).entry(flow)
     }
 
-    /// Makes all flows void at once, those of other instances too. What is queued is forgotten.
+    /// Makes all flows void at once, those of other instances too. What is queued is forgotten. Other instances see it up to 10 ms
+    /// later: what they install until then is void as well.
     pub fn clear(&self) {
         let Some(handle) = self.usable() else { return };
         lock(&handle.queue).forget_flows();
@@ -322,9 +336,10 @@ impl FastPath {
         let _ = handle.act(Op::Clear);
     }
 
-    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this
-    /// instance that are over, and tells of each. From `tick`; it
-    /// goes round and round. A flow that made room for others is not told of, but counted as evicted when a round is done.
+    /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this instance that have been over for two seconds
+    /// or are void by [`clear`](Self::clear), and tells of each and of what it counted to the last. From `tick`; it goes round and round.
+    /// One that cannot be taken out stays for the next round. A flow that made room for others is not told of, but counted as evicted when
+    /// a round is done.
     pub fn sweep(&self, most: usize, ended: &mut dyn FnMut(&Flow, &FlowState)) {
         let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return };
         let mut over = Vec::new();
@@ -341,7 +356,7 @@ impl FastPath {
     /// rule that is in both tables keeps its counts. Slots keep the rules they had until they are [set](Self::set_slots).
     ///
     /// # Errors
-    /// When the shape has no room for it, or a rule is named that is not there; from later than `new` also what the kernel says.
+    /// When the shape has no room for it, or a rule is named that is not there. What the kernel refuses is no error, but tried again.
     pub fn set_rules(&self, rules: &RuleTable) -> Result<(), FastPathError> {
         let Some(handle) = self.usable() else { return Ok(()) };
         rules.check(&handle.shape)?;
@@ -388,10 +403,9 @@ impl FastPath {
 
     /// Removes a service. Its connections go on as long as they last.
     pub fn remove_service(&self, service: &Service) {
-        if let Some(handle) = self.usable()
-            && handle.act(Op::RemoveService(*service)).is_err()
-        {
-            handle.fail();
+        if let Some(handle) = self.usable() {
+            // Nothing can be wrong with it.
+            let _ = handle.act(Op::RemoveService(*service));
         }
     }
 
@@ -412,57 +426,6 @@ fn check_slots(shape: &Shape, first: u32, count: usize) -> Result<(), FastPathEr
     }
     Ok(())
 }
-
-impl Handle {
-    fn is_draft(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) == DRAFT
-    }
-
-    /// Does it now, or when the instance takes over.
-    fn act(&self, op: Op) -> Result<(), FastPathError> {
-        if self.is_draft() {
-            lock(&self.queue).ops.push(op);
-            return Ok(());
-        }
-        op.run(&mut lock(&self.core))
-    }
-
-    #[cold]
-    fn flush(&self) {
-        if self.is_draft() {
-            return;
-        }
-        self.is_queued.store(false, Ordering::Relaxed);
-        let mut queue = lock(&self.queue);
-        let mut core = lock(&self.core);
-        core.write_flows(queue.flows.iter().map(|(key, rule)| (*key, rule.as_ref())));
-        queue.forget_flows();
-        self.show(&core);
-    }
-
-    fn fail(&self) {
-        let mut core = lock(&self.core);
-        core.tally.failed += 1;
-        self.show(&core);
-    }
-
-    /// Copies what was counted to where it is published.
-    fn show(&self, core: &Core) {
-        let tally = core.tally;
-        let values = [tally.entries, tally.installed, tally.removed, tally.expired, tally.evicted, tally.failed];
-        lock(&self.counters).iter().zip(values).for_each(|(counter, value)| counter.set(value));
-    }
-}
-
-/// The counters of a hybrid function, in the order of [`Handle::show`].
-pub(crate) const COUNTERS: [(&str, &str); 6] = [
-    ("fast_entries", "flows in the fast path that this instance installed, as of the last round of looking"),
-    ("fast_installed", "rules for flows that were written into the fast path"),
-    ("fast_removed", "rules for flows that the function took out"),
-    ("fast_expired", "rules for flows that had ended and were taken out"),
-    ("fast_evicted", "rules for flows that made room for others"),
-    ("fast_failed", "rules that could not be written or taken out"),
-];
 
 #[cfg(test)]
 mod tests;

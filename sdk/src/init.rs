@@ -96,7 +96,7 @@ impl Init {
     /// The function's fast path; one that does nothing where the manifest gives it none. Declares the counters `fast_*`.
     pub fn fast_path(&mut self) -> FastPath {
         if self.fast_path.is_active() {
-            let counters = fast_path::COUNTERS.map(|(name, help)| self.counter(name, help));
+            let counters = fast_path::COUNTERS.map(|(name, kind, help)| self.declare(name, help, kind));
             self.fast_path.count_with(counters);
         }
         self.fast_path.clone()

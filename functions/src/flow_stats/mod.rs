@@ -315,10 +315,10 @@ impl FlowStats {
         let key = fast_path::Flow::from(entry.key());
         let flow = &mut entry.value;
         if flow.installed.is_some()
-            && let Some(state) = self.fast_path.state(&key)
+            && let Some(entry) = self.fast_path.entry(&key)
         {
-            flow.fold(&state, self.now);
-            if self.fast_path.query(&key).is_some() {
+            flow.fold(&entry.state, self.now);
+            if !entry.is_over {
                 // Packets like this one never match there, or it was on its way.
                 flow.installed = Some(self.now);
                 return;
@@ -341,8 +341,8 @@ impl FlowStats {
             return;
         }
         let key = fast_path::Flow::from(entry.key());
-        if let Some(state) = self.fast_path.state(&key) {
-            entry.value.fold(&state, self.now);
+        if let Some(fast) = self.fast_path.entry(&key) {
+            entry.value.fold(&fast.state, self.now);
         }
         self.fast_path.remove(&key);
     }
@@ -408,8 +408,8 @@ impl FlowStats {
             let Some(entry) = self.table.get_mut(slot) else { continue };
             if entry.value.installed.is_some() {
                 queries += 1;
-                if let Some(state) = self.fast_path.state(&entry.key().into()) {
-                    entry.value.fold(&state, self.now);
+                if let Some(fast) = self.fast_path.entry(&entry.key().into()) {
+                    entry.value.fold(&fast.state, self.now);
                 } else {
                     entry.value.installed = None;
                 }
@@ -438,9 +438,9 @@ impl FlowStats {
             let mut flow = entry.value;
             let key = fast_path::Flow::from(entry.key());
             if flow.installed.is_some()
-                && let Some(state) = self.fast_path.state(&key)
+                && let Some(fast) = self.fast_path.entry(&key)
             {
-                flow.fold(&state, self.now);
+                flow.fold(&fast.state, self.now);
             }
             let (total, ago) = (flow.total(), |then: Duration| self.now.saturating_sub(then).as_secs_f64());
             Some(json!({

@@ -24,6 +24,8 @@ pub mod command {
     pub const DELETE: u32 = 3;
     /// `BPF_MAP_GET_NEXT_KEY`
     pub const NEXT_KEY: u32 = 4;
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`
+    pub const TAKE: u32 = 21;
     /// `BPF_MAP_LOOKUP_BATCH`
     pub const LOOKUP_BATCH: u32 = 24;
     /// `BPF_MAP_UPDATE_BATCH`
@@ -32,7 +34,7 @@ pub mod command {
     pub const DELETE_BATCH: u32 = 27;
 
     /// All of them.
-    pub const ALL: [u32; 7] = [LOOKUP, UPDATE, DELETE, NEXT_KEY, LOOKUP_BATCH, UPDATE_BATCH, DELETE_BATCH];
+    pub const ALL: [u32; 8] = [LOOKUP, UPDATE, DELETE, NEXT_KEY, TAKE, LOOKUP_BATCH, UPDATE_BATCH, DELETE_BATCH];
 }
 
 /// The sizes of a map's elements.
@@ -179,13 +181,7 @@ impl KernelMap {
     /// # Errors
     /// `InvalidInput` for a key of another length; else what the kernel says.
     pub fn lookup(&mut self, key: &[u8]) -> io::Result<Option<&[u8]>> {
-        self.check(key)?;
-        let value = self.values.last(self.value_bytes);
-        match self.one(command::LOOKUP, key, value as u64, 0) {
-            Ok(()) => Ok(Some(self.values.read(self.value_bytes, self.value_bytes))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
+        self.read_one(command::LOOKUP, key)
     }
 
     /// Writes an element.
@@ -211,6 +207,14 @@ impl KernelMap {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// Deletes an element of a hash table, at once with reading its last value.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup); other maps refuse it.
+    pub fn take(&mut self, key: &[u8]) -> io::Result<Option<&[u8]>> {
+        self.read_one(command::TAKE, key)
     }
 
     /// The key that follows one, in the map's own order; the first one without any, or after one that is no more.
@@ -282,6 +286,16 @@ impl KernelMap {
             return Batch { done: 0, result: Err(io::ErrorKind::InvalidInput.into()) };
         }
         self.many(command::DELETE_BATCH, count, keys, &[])
+    }
+
+    fn read_one(&mut self, command: u32, key: &[u8]) -> io::Result<Option<&[u8]>> {
+        self.check(key)?;
+        let value = self.values.last(self.value_bytes);
+        match self.one(command, key, value as u64, 0) {
+            Ok(()) => Ok(Some(self.values.read(self.value_bytes, self.value_bytes))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn many(&self, command: u32, count: usize, keys: &[u8], values: &[u8]) -> Batch {

@@ -1,5 +1,7 @@
 //! The maps of one fast path and what this side knows of them. An instance and the one that replaces it have the same.
 
+mod pending;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 #[cfg(feature = "testkit")]
@@ -9,17 +11,37 @@ use std::sync::{
 };
 
 use middlenet_fast_path::{
-    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, ServiceRule, Shape, flow_key,
-    read_flow_key,
+    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Shape, flow_key, read_flow_key,
 };
 use middlenet_steer::Flow;
 
-use super::FastPathError;
 use super::rules::{RuleTable, Rules};
+use pending::Pending;
+
 use super::store::{LEAST, MOST, Page, Store, read_all};
+use super::{Entry, FastPathError};
 
 /// Where the number of the instance lies that installed a flow, in `struct fast_flow`.
 const OWNER: std::ops::Range<usize> = 110..112;
+
+/// How long a flow is over before it is swept away. The program's clock is up to a jiffy (10 ms) behind this side's, and a packet counts
+/// some time after it was looked up: until then it may still be in use, and what it counts last would be lost. Flows of an
+/// earlier generation go at once, since the program asks for that with each packet.
+const SETTLED_NS: u64 = 2_000_000_000;
+
+/// For how long the generation is known without asking. Only `clear` of an instance changes it: one's own is known at once, that
+/// of another so much later.
+const GENERATION_NS: u64 = 10_000_000;
+
+/// What became of a flow that looked over.
+enum Swept {
+    /// It counts again, or nobody knows.
+    Stays,
+    /// It was not there any more.
+    Evicted,
+    /// It was taken out, and how it stood then.
+    Ended(FlowState),
+}
 
 /// The clock by which flows end.
 #[derive(Debug, Clone)]
@@ -61,6 +83,9 @@ pub(super) struct Core {
     pub(super) store: Box<dyn Store>,
     pub(super) clock: Clock,
     pub(super) tally: Tally,
+    /// The generation, and when it was read.
+    generation: Option<(u32, u64)>,
+    pending: Pending,
     rules: Option<Rules>,
     /// Once the function looks for ended flows: those it has installed, by hash, and the last pass that knew of each.
     known: Option<HashMap<u64, u32>>,
@@ -79,6 +104,8 @@ impl Core {
             store,
             clock,
             tally: Tally::default(),
+            generation: None,
+            pending: Pending::default(),
             rules: None,
             known: None,
             hasher: RandomState::new(),
@@ -95,7 +122,7 @@ impl Core {
     /// Makes this another instance that knows nothing yet.
     #[cfg(test)]
     pub(super) fn forget(&mut self, owner: u16) {
-        (self.owner, self.rules, self.known, self.page) = (owner, None, None, Page::default());
+        (self.owner, self.generation, self.rules, self.known, self.page) = (owner, None, None, None, Page::default());
     }
 
     #[cfg(test)]
@@ -109,13 +136,29 @@ impl Core {
     }
 
     /// Whether this instance writes what all instances of a function have in common.
-    pub(super) fn is_first(&self) -> bool {
+    fn is_first(&self) -> bool {
         self.owner == 0
     }
 
+    fn read_generation(&mut self) -> Result<u32, FastPathError> {
+        let value = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes());
+        let value = value.map_err(FastPathError::map(MapKind::Settings))?.unwrap_or_default();
+        let generation = value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        self.generation = Some((generation, self.clock.now_ns()));
+        Ok(generation)
+    }
+
+    /// The generation as it is in the map; as it was, if that cannot be read.
     pub(super) fn generation(&mut self) -> u32 {
-        let settings = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes()).ok().flatten();
-        settings.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
+        self.read_generation().unwrap_or_else(|_| self.generation.map_or(0, |(generation, _)| generation))
+    }
+
+    /// The generation as it was a moment ago.
+    fn recent_generation(&mut self, now_ns: u64) -> u32 {
+        match self.generation {
+            Some((generation, read_ns)) if now_ns.saturating_sub(read_ns) < GENERATION_NS => generation,
+            _ => self.generation(),
+        }
     }
 
     /// Installs flows and removes those without a rule. How many of the rules are in place.
@@ -127,11 +170,13 @@ impl Core {
             self.tally.failed += flows.filter(|(_, rule)| rule.is_some()).count() as u64;
             return 0;
         }
-        let generation = self.generation();
         let now_ns = self.clock.now_ns();
+        // One that is late has the flows go with those that another instance has just cleared.
+        let generation = self.recent_generation(now_ns);
         let owner = self.owner.to_ne_bytes();
         let (mut keys, mut values, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (key, rule) in flows {
+            self.forget_pending(&key);
             let Some(rule) = rule else {
                 gone.extend(key);
                 continue;
@@ -141,54 +186,37 @@ impl Core {
             keys.extend(key);
             values.extend(value);
         }
-        let mut written = 0;
-        if !keys.is_empty() {
-            let result;
-            (written, result) = self.store.put(MapKind::Flows, &keys, &values);
-            let asked = keys.len() / KEY_BYTES;
-            self.tally.installed += written as u64;
-            if result.is_err() {
-                self.tally.failed += (asked - written) as u64;
-            }
-            if let Some(known) = &mut self.known {
-                known.extend(
-                    keys.chunks_exact(KEY_BYTES).take(written).map(|key| (self.hasher.hash_one(key), self.pass)),
-                );
-            }
-        }
-        if !gone.is_empty() {
-            match self.store.delete(MapKind::Flows, &gone) {
-                Ok(removed) => self.tally.removed += removed as u64,
-                Err(_) => self.tally.failed += (gone.len() / KEY_BYTES) as u64,
-            }
-            if let Some(known) = &mut self.known {
-                for key in gone.chunks_exact(KEY_BYTES) {
-                    known.remove(&self.hasher.hash_one(key));
-                }
-            }
-        }
+        let (written, refused) = self.put_flows(&keys, &values);
+        self.tally.failed += (refused + self.delete_flows(&gone)) as u64;
         written
     }
 
-    pub(super) fn query(&mut self, flow: &Flow) -> Option<(Action, FlowState)> {
+    /// What is installed for a flow, over or not.
+    pub(super) fn entry(&mut self, flow: &Flow) -> Option<Entry> {
         let key = flow_key(flow).filter(|_| self.has(MapKind::Flows))?;
         let value: [u8; FLOW_BYTES] = self.store.get(MapKind::Flows, &key).ok()??.try_into().ok()?;
-        let state = FlowState::decode(&value);
-        let is_over = state.is_over(self.clock.now_ns(), self.generation());
-        FlowState::action(&value).filter(|_| !is_over).map(|action| (action, state))
+        let (action, state, now_ns) = (FlowState::action(&value)?, FlowState::decode(&value), self.clock.now_ns());
+        let mut generation = self.recent_generation(now_ns);
+        if state.generation != generation {
+            // The flow or what is known is of yesterday.
+            generation = self.generation();
+        }
+        Some(Entry { action, state, is_over: state.is_over(now_ns, generation) })
     }
 
-    /// How a flow stands, over or not.
-    pub(super) fn state(&mut self, flow: &Flow) -> Option<FlowState> {
-        let key = flow_key(flow).filter(|_| self.has(MapKind::Flows))?;
-        let value = self.store.get(MapKind::Flows, &key).ok()??;
-        value.first_chunk().map(FlowState::decode)
+    pub(super) fn query(&mut self, flow: &Flow) -> Option<(Action, FlowState)> {
+        self.entry(flow).filter(|entry| !entry.is_over).map(|entry| (entry.action, entry.state))
     }
 
-    pub(super) fn clear(&mut self) -> Result<(), FastPathError> {
+    fn clear(&mut self) -> Result<(), FastPathError> {
+        // Another instance may have cleared: one more than was known would be the number that is there.
+        let next = self.read_generation()?.wrapping_add(1);
         let mut value = [0; 8];
-        value[..4].copy_from_slice(&self.generation().wrapping_add(1).to_ne_bytes());
-        self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1.map_err(FastPathError::map(MapKind::Settings))
+        value[..4].copy_from_slice(&next.to_ne_bytes());
+        let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;
+        written.map_err(FastPathError::map(MapKind::Settings))?;
+        self.generation = Some((next, self.clock.now_ns()));
+        Ok(())
     }
 
     /// Looks at up to `most` more flows and removes those of this instance that are over.
@@ -207,38 +235,39 @@ impl Core {
             return;
         }
         let page = std::mem::take(&mut self.page);
-        let (now_ns, generation) = (self.clock.now_ns(), self.generation());
-        let known = self.known.get_or_insert_default();
-        let mut over = Vec::new();
+        // Read after the page: no flow in it is of a later generation.
+        let generation = self.generation();
+        let settled_ns = self.clock.now_ns().saturating_sub(SETTLED_NS);
         for (key, value) in page.keys.as_chunks::<KEY_BYTES>().0.iter().zip(page.values.as_chunks::<FLOW_BYTES>().0) {
             if value[OWNER] != self.owner.to_ne_bytes() {
                 continue;
             }
             let state = FlowState::decode(value);
+            let swept = match state.is_over(settled_ns, generation) {
+                true => self.take_out(key, state.generation, settled_ns, generation),
+                false => Swept::Stays,
+            };
             let hash = self.hasher.hash_one(&key[..]);
-            // The fast path may have begun the flow anew since it was read.
-            let is_over = state.is_over(now_ns, generation)
-                && match self.store.get(MapKind::Flows, key) {
-                    Ok(Some(value)) => {
-                        value.first_chunk().is_some_and(|value| FlowState::decode(value).is_over(now_ns, generation))
-                    }
-                    Ok(None) | Err(_) => true,
-                };
-            if is_over {
-                over.extend(key);
-                known.remove(&hash);
-                ended.extend(read_flow_key(key).map(|flow| (flow, state)));
-            } else {
-                self.entries_in_pass += 1;
-                known.insert(hash, pass);
+            let known = self.known.get_or_insert_default();
+            match swept {
+                Swept::Stays => {
+                    self.entries_in_pass += 1;
+                    known.insert(hash, pass);
+                }
+                // Known as of an earlier pass: this one will not meet it, and counts it.
+                Swept::Evicted => {
+                    known.insert(hash, pass.wrapping_sub(1));
+                }
+                Swept::Ended(state) => {
+                    self.tally.expired += 1;
+                    known.remove(&hash);
+                    ended.extend(read_flow_key(key).map(|flow| (flow, state)));
+                }
             }
-        }
-        match self.store.delete(MapKind::Flows, &over) {
-            Ok(removed) => self.tally.expired += removed as u64,
-            Err(_) => self.tally.failed += 1,
         }
         if page.is_last {
             // Those that this pass has not met made room for others.
+            let known = self.known.get_or_insert_default();
             let before = known.len();
             known.retain(|_, &mut last| last == pass);
             self.tally.evicted += (before - known.len()) as u64;
@@ -247,6 +276,33 @@ impl Core {
         }
         self.page = page;
         self.page.is_last = false;
+    }
+
+    /// Takes a flow out that was over when it was read, of the generation `seen` then, unless it has begun anew since. That can be at
+    /// any time: the fast path writes a connection to a service over one that is over, and another instance may install what
+    /// it likes. So the entry is read and deleted at once, and what turns out to count again is put back. A packet
+    /// between the two finds nothing: it begins the connection once more, which is not written over then, or goes to the slow path.
+    fn take_out(&mut self, key: &[u8; KEY_BYTES], seen: u32, settled_ns: u64, generation: u32) -> Swept {
+        let value: [u8; FLOW_BYTES] = match self.store.take(MapKind::Flows, key) {
+            Ok(Some(value)) => match value.try_into() {
+                Ok(value) => value,
+                Err(_) => return Swept::Evicted,
+            },
+            Ok(None) => return Swept::Evicted,
+            Err(_) => {
+                self.tally.failed += 1;
+                return Swept::Stays;
+            }
+        };
+        let state = FlowState::decode(&value);
+        let is_ours = value[OWNER] == self.owner.to_ne_bytes();
+        if is_ours && state.generation == seen && state.is_over(settled_ns, generation) {
+            return Swept::Ended(state);
+        }
+        if self.store.put_back(MapKind::Flows, key, &value).is_err() {
+            self.tally.failed += 1;
+        }
+        Swept::Stays
     }
 
     fn with_rules<T>(
@@ -262,11 +318,11 @@ impl Core {
         result
     }
 
-    pub(super) fn set_rules(&mut self, table: &RuleTable) -> Result<(), FastPathError> {
+    fn set_rules(&mut self, table: &RuleTable) -> Result<(), FastPathError> {
         self.with_rules(|rules, store, shape| rules.replace(store, shape, table))
     }
 
-    pub(super) fn set_slots(&mut self, first: u32, slots: &[u32]) -> Result<(), FastPathError> {
+    fn set_slots(&mut self, first: u32, slots: &[u32]) -> Result<(), FastPathError> {
         self.with_rules(|rules, store, _| rules.set_slots(store, first, slots))
     }
 
@@ -277,16 +333,6 @@ impl Core {
     pub(super) fn class_counts(&mut self, class: u16) -> Counted {
         let values = self.store.get(MapKind::Classes, &u32::from(class).to_ne_bytes()).ok().flatten();
         values.map(|values| Counted::sum(&values)).unwrap_or_default()
-    }
-
-    pub(super) fn set_service(&mut self, service: &Service, rule: &ServiceRule) -> Result<(), FastPathError> {
-        let written = self.store.put(MapKind::Services, &service.encode(), &rule.encode());
-        written.1.map_err(FastPathError::map(MapKind::Services))
-    }
-
-    pub(super) fn remove_service(&mut self, service: &Service) -> Result<(), FastPathError> {
-        let removed = self.store.delete(MapKind::Services, &service.encode());
-        removed.map(|_| ()).map_err(FastPathError::map(MapKind::Services))
     }
 
     pub(super) fn services(&mut self) -> Vec<Service> {

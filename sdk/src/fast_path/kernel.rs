@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use middlenet_fast_path::{MapKind, Shape};
-use middlenet_shm::{Batch, KernelMap, MapSizes};
+use middlenet_shm::{Batch, KernelMap, MapSizes, Write};
 
 use super::FastPathError;
 use super::store::{MOST, Page, Store};
@@ -72,6 +72,17 @@ impl Store for Kernel {
             }
         }
         Ok(deleted)
+    }
+
+    fn take(&mut self, kind: MapKind, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.map(kind)?.take(key)?.map(<[u8]>::to_vec))
+    }
+
+    fn put_back(&mut self, kind: MapKind, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match self.map(kind)?.update(key, value, Write::New) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
     }
 
     fn read(&mut self, kind: MapKind, most: usize, page: &mut Page) -> io::Result<()> {

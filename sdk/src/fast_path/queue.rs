@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use middlenet_fast_path::{FlowRule, KEY_BYTES, Service, ServiceRule};
 
-use super::core::Core;
-use super::{FastPathError, RuleTable};
+use super::RuleTable;
 
 /// Flows that are queued at most before they are written, though the burst is not over.
 const MOST: usize = 4096;
@@ -40,23 +39,4 @@ pub(super) enum Op {
     Service(Service, ServiceRule),
     RemoveService(Service),
     Clear,
-}
-
-impl Op {
-    pub(super) fn run(self, core: &mut Core) -> Result<(), FastPathError> {
-        if let Self::Clear = self {
-            return core.clear();
-        }
-        // The first instance does it for all.
-        if !core.is_first() {
-            return Ok(());
-        }
-        match self {
-            Self::Rules(table) => core.set_rules(&table),
-            Self::Slots(first, rules) => core.set_slots(first, &rules),
-            Self::Service(service, rule) => core.set_service(&service, &rule),
-            Self::RemoveService(service) => core.remove_service(&service),
-            Self::Clear => Ok(()),
-        }
-    }
 }

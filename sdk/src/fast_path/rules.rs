@@ -94,6 +94,17 @@ pub(super) struct Rules {
     rules: Vec<Rule>,
     table: Table,
     slots: Vec<u32>,
+    /// What these are being replaced by, when a write has failed in the midst of it.
+    begun: Option<Begun>,
+}
+
+/// A table whose rules are in the map and that names them in part.
+#[derive(Debug)]
+struct Begun {
+    rules: Vec<Rule>,
+    table: Table,
+    /// Which rules are those of the table before: their places in both.
+    kept: Vec<(usize, usize)>,
 }
 
 impl Rules {
@@ -123,7 +134,7 @@ impl Rules {
                 rules.push(Rule { number, action, names, carried: Counted::default(), base: Counted::default() });
             }
         }
-        Ok(Self { rules, table, slots })
+        Ok(Self { rules, table, slots, begun: None })
     }
 
     #[cfg(test)]
@@ -131,7 +142,7 @@ impl Rules {
         self.rules.len()
     }
 
-    /// Makes this table of what is there.
+    /// Makes this table of what is there. After an error it is asked for again, or another one is.
     pub(super) fn replace(
         &mut self,
         store: &mut dyn Store,
@@ -141,6 +152,8 @@ impl Rules {
         if !shape.maps().any(|kind| kind == MapKind::Rules) {
             return Ok(());
         }
+        // Two tables are in the maps at most, as there is room for.
+        self.finish(store)?;
         let places = new.keys();
         let names = Names::new(&places);
         let wanted: Vec<([u8; Action::BYTES], u64)> =
@@ -174,13 +187,29 @@ impl Rules {
         }
         put(store, MapKind::Rules, &keys, &values)?;
         let table = places.into_iter().map(|(key, place)| (key, numbers[place as usize])).collect();
-        self.walk(store, difference::steps(&self.table, &table))?;
-        for &(old, new) in &kept {
-            if self.rules[old].number != rules[new].number {
-                rules[new].carried = self.rules[old].counted(store)?;
+        self.begun = Some(Begun { rules, table, kept });
+        self.finish(store)
+    }
+
+    /// Goes on with what was begun.
+    fn finish(&mut self, store: &mut dyn Store) -> Result<(), FastPathError> {
+        let Some(mut begun) = self.begun.take() else { return Ok(()) };
+        let result = self.walk(store, difference::steps(&self.table, &begun.table));
+        let result = result.and_then(|()| self.carry(store, &mut begun));
+        match result {
+            Ok(()) => self.rules = begun.rules,
+            Err(_) => self.begun = Some(begun),
+        }
+        result
+    }
+
+    /// Rules that got another number take along what they have counted.
+    fn carry(&self, store: &mut dyn Store, begun: &mut Begun) -> Result<(), FastPathError> {
+        for &(old, new) in &begun.kept {
+            if self.rules[old].number != begun.rules[new].number {
+                begun.rules[new].carried = self.rules[old].counted(store)?;
             }
         }
-        self.rules = rules;
         Ok(())
     }
 
@@ -228,11 +257,11 @@ impl Rules {
         let numbers = rules.iter().map(number).collect::<Result<Vec<_>, _>>()?;
         let keys: Vec<u8> = (first..).take(rules.len()).flat_map(u32::to_ne_bytes).collect();
         let values: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
-        put(store, MapKind::Slots, &keys, &values)?;
-        for (slot, number) in self.slots.iter_mut().skip(first as usize).zip(numbers) {
+        let (written, result) = store.put(MapKind::Slots, &keys, &values);
+        for (slot, number) in self.slots.iter_mut().skip(first as usize).zip(numbers).take(written) {
             *slot = number;
         }
-        Ok(())
+        result.map_err(FastPathError::map(MapKind::Slots))
     }
 
     /// What a rule counted.

@@ -24,6 +24,12 @@ pub(super) trait Store: Debug + Send {
     /// Deletes entries, as far as they are there; how many were.
     fn delete(&mut self, kind: MapKind, keys: &[u8]) -> io::Result<usize>;
 
+    /// Deletes an entry of a hash table, at once with reading its last value.
+    fn take(&mut self, kind: MapKind, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes an entry unless the key has one.
+    fn put_back(&mut self, kind: MapKind, key: &[u8], value: &[u8]) -> io::Result<()>;
+
     /// Appends up to `most` entries that follow the page's cursor, and moves it.
     fn read(&mut self, kind: MapKind, most: usize, page: &mut Page) -> io::Result<()>;
 }
@@ -137,6 +143,18 @@ impl Store for Memory {
     fn delete(&mut self, kind: MapKind, keys: &[u8]) -> io::Result<usize> {
         let Map::Tree(entries, _) = self.map(kind)? else { return Err(io::ErrorKind::InvalidInput.into()) };
         Ok(keys.chunks_exact(kind.key_bytes()).filter(|&key| entries.remove(key).is_some()).count())
+    }
+
+    fn take(&mut self, kind: MapKind, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let Map::Tree(entries, _) = self.map(kind)? else { return Err(io::ErrorKind::InvalidInput.into()) };
+        Ok(entries.remove(key).map(|(value, _)| value))
+    }
+
+    fn put_back(&mut self, kind: MapKind, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match self.get(kind, key)? {
+            Some(_) => Ok(()),
+            None => self.put_one(kind, key, value),
+        }
     }
 
     fn read(&mut self, kind: MapKind, most: usize, page: &mut Page) -> io::Result<()> {

@@ -45,6 +45,23 @@ fn elements_come_and_go_one_by_one() {
 }
 
 #[test]
+fn an_element_is_taken_out_with_its_value() {
+    for kind in [HASH, LRU_HASH] {
+        let Some(mut map) = open(kind, 8, 16, 100) else { return };
+        map.update(&key(1), &[7; 16], Write::New).unwrap();
+        map.update(&key(2), &[8; 16], Write::New).unwrap();
+        assert_eq!(map.take(&key(1)).unwrap(), Some(&[7; 16][..]));
+        assert_eq!(map.take(&key(1)).unwrap(), None);
+        assert_eq!(map.lookup(&key(1)).unwrap(), None);
+        assert_eq!(map.lookup(&key(2)).unwrap(), Some(&[8; 16][..]));
+        assert_eq!(map.take(&[0; 7]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    if let Some(mut map) = open(ARRAY, 4, 16, 4) {
+        assert!(map.take(&0_u32.to_ne_bytes()).is_err());
+    }
+}
+
+#[test]
 fn elements_come_and_go_in_batches() {
     for kind in [HASH, LRU_HASH] {
         let Some(mut map) = open(kind, 8, 16, 100_000) else { return };
