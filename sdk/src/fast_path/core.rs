@@ -114,8 +114,15 @@ impl Core {
     }
 
     pub(super) fn generation(&mut self) -> u32 {
-        let settings = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes()).ok().flatten();
-        settings.and_then(|value| value.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
+        self.settings().0
+    }
+
+    /// `struct fast_settings`: the generation, and which policy the flows are of.
+    fn settings(&mut self) -> (u32, u32) {
+        let settings = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes()).ok().flatten().unwrap_or_default();
+        let words = settings.as_chunks::<4>().0;
+        let word = |at: usize| words.get(at).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        (word(0), word(1))
     }
 
     /// Installs flows and removes those without a rule. How many of the rules are in place.
@@ -186,8 +193,18 @@ impl Core {
     }
 
     pub(super) fn clear(&mut self) -> Result<(), FastPathError> {
-        let mut value = [0; 8];
-        value[..4].copy_from_slice(&self.generation().wrapping_add(1).to_ne_bytes());
+        let (generation, policy) = self.settings();
+        self.begin_generation(generation.wrapping_add(1), policy)
+    }
+
+    /// The same, unless flows are of this policy already; later ones are.
+    pub(super) fn clear_unless(&mut self, policy: u32) -> Result<(), FastPathError> {
+        let (generation, before) = self.settings();
+        if before == policy { Ok(()) } else { self.begin_generation(generation.wrapping_add(1), policy) }
+    }
+
+    fn begin_generation(&mut self, generation: u32, policy: u32) -> Result<(), FastPathError> {
+        let value = [generation.to_ne_bytes(), policy.to_ne_bytes()].concat();
         self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1.map_err(FastPathError::map(MapKind::Settings))
     }
 

@@ -40,12 +40,15 @@ pub(super) enum Op {
     Service(Service, ServiceRule),
     RemoveService(Service),
     Clear,
+    ClearUnless(u32),
 }
 
 impl Op {
     pub(super) fn run(self, core: &mut Core) -> Result<(), FastPathError> {
-        if let Self::Clear = self {
-            return core.clear();
+        match self {
+            Self::Clear => return core.clear(),
+            Self::ClearUnless(policy) => return core.clear_unless(policy),
+            _ => {}
         }
         // The first instance does it for all.
         if !core.is_first() {
@@ -56,7 +59,7 @@ impl Op {
             Self::Slots(first, rules) => core.set_slots(first, &rules),
             Self::Service(service, rule) => core.set_service(&service, &rule),
             Self::RemoveService(service) => core.remove_service(&service),
-            Self::Clear => Ok(()),
+            Self::Clear | Self::ClearUnless(_) => Ok(()),
         }
     }
 }
