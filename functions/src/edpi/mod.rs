@@ -37,6 +37,8 @@
 //! answered.
 //!
 //! **Change of configuration.** Flows stay known while the signatures are the same, and are decided about anew; with others, all starts afresh.
+//! While the process is dead, and after it has been started again, flows in the fast path go on as they were decided about; but if the
+//! configuration or the signatures are others by then, all come to the function once more, and are inspected from where they are.
 //!
 //! Counters: `inspected`, `classified`, `unclassified`, `elephants`, `blocked`, `diverted`, `steered`, `fragments`, `not-ip`,
 //! `malformed`, `table-full`; gauge `flows`.
@@ -123,15 +125,24 @@ impl NetworkFunction for Edpi {
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let detector = config.detector()?;
+        let policy = config.policy(&detector, init)?;
+        let blocked = init.drop_reason("blocked-protocol", "an action drops the flow's protocol");
+        // It could be read a moment ago; if not now, it counts as changed.
+        let signatures = config.signatures.as_deref().map_or(Some(Vec::new()), |path| std::fs::read(path).ok());
+        let fast_path = init.fast_path();
+        // What an instance before this one has decided stays if this one would decide the same.
+        match &signatures {
+            Some(signatures) => fast_path.clear_unless(policy.number(&detector, signatures, blocked)),
+            None => fast_path.clear(),
+        }
         Ok(Self {
-            policy: config.policy(&detector, init)?,
+            policy,
             detector,
-            // It could be read a moment ago; if not now, it counts as changed.
-            signatures: config.signatures.as_deref().map_or(Some(Vec::new()), |path| std::fs::read(path).ok()),
+            signatures,
             flows: FlowTable::new(config.flows),
             statistics: Statistics::new(),
-            fast_path: init.fast_path(),
-            blocked: init.drop_reason("blocked-protocol", "an action drops the flow's protocol"),
+            fast_path,
+            blocked,
             counters: Counters::new(init),
         })
     }

@@ -409,6 +409,46 @@ fn a_change_of_configuration_decides_anew() {
 }
 
 #[test]
+fn a_new_process_keeps_what_it_would_decide_alike_and_nothing_else() {
+    let path = std::env::temp_dir().join(format!("middlenet-edpi-restart-{}.txt", std::process::id()));
+    std::fs::write(&path, "udp:7777@Ours\n").unwrap();
+    let first = json!({"signatures": path, "elephants": [{"bytes": 1}], "top": 3});
+    let with = |key: &str, value: Value| {
+        let mut config = first.clone();
+        config[key] = value;
+        config
+    };
+    let stay = [first.clone(), with("top", json!(5)), with("flows", json!(100)), with("steer_s", json!(7))];
+    let go = [
+        with("actions", json!([{"protocols": ["BitTorrent"], "then": "drop"}])),
+        with("elephants", json!([{"bytes": 2}])),
+        with("packets", json!(8)),
+        with("guess", json!(false)),
+        with("idle_s", json!(61)),
+        with("tcp_idle_s", json!(299)),
+        json!({"elephants": [{"bytes": 1}]}),
+    ];
+    for (config, left) in stay.iter().map(|config| (config, 2)).chain(go.iter().map(|config| (config, 0))) {
+        let mut kit = fast(first.clone());
+        play(&mut kit, &http((40_000, 80)));
+        assert_eq!(kit.fast_path().flows().len(), 2);
+        kit.restart(config.clone()).unwrap();
+        assert_eq!(kit.fast_path().flows().len(), left, "{config}");
+        // And what the new one decides stays when it starts once more.
+        play(&mut kit, &http((40_001, 80)));
+        kit.restart(config.clone()).unwrap();
+        assert_eq!(kit.fast_path().flows().len(), left + 2, "{config}");
+    }
+    // The same file with something else in it.
+    let mut kit = fast(first.clone());
+    play(&mut kit, &http((40_000, 80)));
+    std::fs::write(&path, "udp:7778@Ours\n").unwrap();
+    kit.restart(first).unwrap();
+    assert!(kit.fast_path().flows().is_empty());
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn configuration_errors_name_the_value_and_the_remedy() {
     let refused = |config: Value| {
         let error = Testkit::<Edpi>::try_new(config).err().expect("a refusal");
