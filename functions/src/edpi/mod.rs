@@ -25,7 +25,9 @@
 //!
 //! **Ageing.** FIN and RST of flows in the fast path come to the function, so that a connection is forgotten, here and there, when
 //! it ends: another one between the same ports is inspected anew. UDP and whatever falls silent is forgotten after
-//! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here.
+//! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here, also when a new flow
+//! needs the room. A tick asks about a limited number of them, and no flow that is in use there is forgotten for that: the
+//! others wait for the next one.
 //!
 //! **Statistics** count packets, bytes and flows by protocol, in both paths together; what a flow moved before its protocol was known is
 //! added to its protocol. The report shows the `top` protocols. Replicas share one fast path: each one's report has what went by there of
@@ -46,6 +48,8 @@
 //! Limits: fragments are not inspected and pass whatever they belong to; a flow first met in its middle is seldom recognised.
 
 mod config;
+#[cfg(test)]
+mod fast_tests;
 mod flow;
 mod statistics;
 #[cfg(test)]
@@ -77,6 +81,8 @@ pub struct Edpi {
     /// The file of signatures, to tell whether it has changed.
     signatures: Option<Vec<u8>>,
     flows: FlowTable<Tracked>,
+    /// The slot that was looked at last for room.
+    room_at: u32,
     statistics: Statistics,
     fast_path: FastPath,
     blocked: DropReason,
@@ -140,6 +146,7 @@ impl NetworkFunction for Edpi {
             detector,
             signatures,
             flows: FlowTable::new(config.flows),
+            room_at: 0,
             statistics: Statistics::new(),
             fast_path,
             blocked,
