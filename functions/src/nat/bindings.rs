@@ -451,8 +451,7 @@ impl Bindings {
         self.hosts.remove(slot);
     }
 
-    /// Ends sessions whose time is up among the next slots, here and in the fast path. What there is no time to ask about stays until the next
-    /// call.
+    /// Ends sessions whose time is up, here and in the fast path, among the next slots; whom it cannot ask about stays.
     pub(super) fn tick(&mut self, fast: &Fast, now_ns: u64) {
         let mut asked = 0;
         for _ in 0..SWEEP_SLOTS.min(self.sessions.high_water()) {
