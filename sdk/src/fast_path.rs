@@ -336,6 +336,15 @@ impl FastPath {
         let _ = handle.act(Op::Clear);
     }
 
+    /// The same, unless the flows that are there were installed under this policy, and notes that those to come are: for `new`, where
+    /// what an instance before this one has decided may stay, but not what another configuration has. `policy` is a hash of all that
+    /// decides about flows, alike in every process; it may be any number, all instances of a function must give the same.
+    pub fn clear_unless(&self, policy: u32) {
+        let Some(handle) = self.usable() else { return };
+        // Maps that nobody has written say 0.
+        let _ = handle.act(Op::ClearUnless(policy.max(1)));
+    }
+
     /// Looks at about `most` more flows (256 at least, 4096 at most), removes those of this instance that have been over for two seconds
     /// or are void by [`clear`](Self::clear), and tells of each and of what it counted to the last. From `tick`; it goes round and round.
     /// One that cannot be taken out stays for the next round. A flow that made room for others is not told of, but counted as evicted when

@@ -291,6 +291,12 @@ impl Init {
             .with_fast_path(self.fast_path.renewed())
     }
 
+    /// The same for one that starts anew, as in another process.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn restarted(&self) -> Self {
+        Self { is_successor: false, ..self.renewed() }
+    }
+
     /// For hosts: the instance takes over. Counters of the same name go on from the replaced instance's values, and the fast path
     /// is this one's.
     pub fn continue_from(&self, previous: &Self) {

@@ -237,6 +237,19 @@ impl<F: NetworkFunction> Testkit<F> {
         Ok(())
     }
 
+    /// Starts the function anew, as after its process has died: the new instance knows nothing of the old, but finds its fast path.
+    /// Counters begin at 0.
+    pub fn restart(&mut self, config: Value) -> Result<(), ConfigError> {
+        let mut init = self.init.restarted();
+        self.function = self.registration.create(config, &mut init)?;
+        self.init.host_fast_path().end();
+        self.init = init;
+        self.init.begin();
+        self.advance(Duration::ZERO);
+        self.collect_abandoned();
+        Ok(())
+    }
+
     /// The flows that the function has steered since the last call.
     pub fn steered(&mut self) -> Vec<SteeredFlow> {
         std::mem::take(&mut self.state.steered)

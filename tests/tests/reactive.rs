@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use middlenet_tests::{Conversation, Echo, Error, Line, Netns, RunStatus, Runtime, require_root};
+use middlenet_tests::{Conversation, Echo, Error, Line, Netns, RunStatus, Runtime, Scratch, require_root};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -110,8 +112,7 @@ fn translated_and_routed_connections_stay_in_the_kernel() -> Result<(), Error> {
 
     // The session is known to both: it goes on when all that is in the kernel is gone with the manager.
     let manager = run.status()?.manager_pid().expect("a manager runs");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(manager.cast_signed()), nix::sys::signal::Signal::SIGKILL)
-        .expect("the manager can be killed");
+    kill(Pid::from_raw(manager.cast_signed()), Signal::SIGKILL).expect("the manager can be killed");
     run.wait_for("another manager", SOON, |s| s.is_running() && s.manager_pid() != Some(manager))?;
     let mut again = Conversation::tcp(&line.client, "10.2.0.2:7000", SOON)?;
     again.say(&text, SOON)?;
@@ -219,6 +220,49 @@ fn a_blocked_protocol_is_dropped_in_the_kernel() -> Result<(), Error> {
     run.wait_for("drops in the fast path", SOON, |s| Fast::of(s, &["edpi"]).dropped >= 1)?;
     let mut other = Conversation::tcp(&line.client, "10.2.0.2:7000", SOON)?;
     other.say(b"EHLO something else entirely\r\n", SOON)?;
+    let summary = run.stop()?;
+    assert!(summary.status.dropped("edpi", "blocked-protocol") >= 2, "{:?}", summary.status.drops());
+    Ok(())
+}
+
+#[test]
+fn a_block_that_is_added_reaches_flows_that_are_in_the_kernel() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = Line::new()?;
+    let_packets_leave_directly(&line)?;
+    let scratch = Scratch::new()?;
+    let signatures = scratch.write("protos.txt", "tcp:7009@Ours\n")?;
+    let config = format!("packets: 4, signatures: {}", signatures.display());
+    let run = Runtime::start(&line.middle, &inspecting(&config))?;
+    line.client.wait_for_ping("10.2.0.2", SOON)?;
+    let _servers = [Echo::start(&line.server, "10.2.0.2:7000")?, Echo::start(&line.server, "10.2.0.2:7001")?];
+    let mut large = Conversation::tcp(&line.client, "10.2.0.2:7000", SOON)?;
+    let mut other = Conversation::tcp(&line.client, "10.2.0.2:7001", SOON)?;
+    for _ in 0..6 {
+        large.say(b"what nobody knows\r\n", SOON)?;
+        other.say(b"what nobody knows\r\n", SOON)?;
+    }
+    run.wait_for("the flows in the fast path", SOON, |s| s.counter("edpi", "elephants") >= 2)?;
+
+    // They go on while the function is dead, and the process after it leaves them alone.
+    let before = run.wait_for_rest()?;
+    let pid = before.pid("edpi").expect("the function runs");
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("the function is the test's own");
+    let text: Vec<u8> = (0..=255).cycle().take(500_000).collect();
+    large.say(&text, SOON)?;
+    run.wait_for("another process", SOON, |s| s.is_running() && s.pid("edpi").is_some_and(|new| new != pid))?;
+    large.say(&text, SOON)?;
+    let after = run.wait_for_rest()?;
+    let came = after.hop_count("edpi", "in_pkts") - before.hop_count("edpi", "in_pkts");
+    assert!(came < 20, "{came} packets of a known flow came to the function");
+
+    // By another signature one of them is to be dropped.
+    scratch.write("protos.txt", "tcp:7000@Ours\n")?;
+    let output = run.apply(&inspecting(&format!("{config}, actions: [{{ protocols: [Ours], then: drop }}]")))?;
+    assert!(output.status.success(), "{}", output.stderr);
+    assert!(large.say(b"more", Duration::from_secs(2)).is_err(), "what is blocked came through");
+    run.wait_for("drops in the fast path", SOON, |s| Fast::of(s, &["edpi"]).dropped >= 1)?;
+    other.say(&text, SOON)?;
     let summary = run.stop()?;
     assert!(summary.status.dropped("edpi", "blocked-protocol") >= 2, "{:?}", summary.status.drops());
     Ok(())

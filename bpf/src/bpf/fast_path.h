@@ -66,7 +66,7 @@ struct fast_flow {
 
 struct fast_settings {
 	__u32 generation; /* flows of another one are void */
-	__u32 reserved;
+	__u32 policy;	  /* which one the flows are of: a number of the function's own */
 };
 
 struct fast_prefix {

@@ -3,6 +3,7 @@
 use middlenet_ndpi::{Classification, Detector, Options};
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::{Output, SteerTarget};
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
@@ -95,14 +96,14 @@ pub enum ActThen {
 }
 
 /// Protocols and categories; all where both lists are empty.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Kinds {
     protocols: Vec<u16>,
     categories: Vec<u16>,
 }
 
 /// What becomes of a flow's packets, as the chain knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Decision {
     Pass,
     Drop,
@@ -229,6 +230,17 @@ impl Policy {
     /// What becomes of the packets of a flow.
     pub(super) fn decide(&self, found: &Classification) -> Decision {
         self.actions.iter().find(|(kinds, _)| kinds.has(found)).map_or(Decision::Pass, |(_, decision)| *decision)
+    }
+
+    /// A number that is the same where flows are decided about alike, and their packets counted under the same numbers: for
+    /// [`clear_unless`](middlenet_sdk::fast_path::FastPath::clear_unless).
+    pub(super) fn number(&self, detector: &Detector, signatures: &[u8], blocked: DropReason) -> u32 {
+        let Self { inspect_packets, guess, tcp_idle, idle, steer: _, top: _, elephants, actions } = self;
+        // Without a key: another process comes to the same.
+        let mut hasher = std::hash::DefaultHasher::new();
+        (inspect_packets, guess, tcp_idle, idle, elephants, actions).hash(&mut hasher);
+        (detector.protocols(), signatures, blocked).hash(&mut hasher);
+        (hasher.finish() >> 32) as u32
     }
 
     /// Whether a flow of which nothing more is to be learned goes to the fast path.

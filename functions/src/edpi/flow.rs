@@ -10,12 +10,20 @@ use middlenet_sdk::fast_path::{Action, Ends, FastPath, Flow, FlowRule, Then};
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::{FlowKey, TcpFlags, protocol};
 use middlenet_sdk::{Packet, SteerTarget};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// How long an ended connection is remembered, for its last packets.
 const LINGER_NS: u64 = 5_000_000_000;
 /// Packets may be under way to the function when their flow is installed; only those that come later mean that it is there no more.
 const REINSTALL_NS: u64 = 1_000_000_000;
+/// Flows about which a tick asks the fast path at most: two look-ups each, system calls all of them.
+pub(super) const ASKED_PER_TICK: usize = 128;
+/// Slots that a new flow looks at for one whose time is up, when there is no room.
+const ROOM_SLOTS: usize = 16;
+/// Flows among them about which it asks the fast path.
+const ROOM_ASKED: usize = 2;
+
 /// What is known of a flow.
 pub(super) struct Tracked {
     /// While it is being inspected.
@@ -29,6 +37,8 @@ pub(super) struct Tracked {
     /// When it went to the fast path, or was steered, last; 0 if it has not.
     pub(super) left_ns: u64,
     pub(super) is_fast: bool,
+    /// First met in its middle: an instance before this one may have put it into the fast path.
+    is_from_before: bool,
     /// Whether its first packet went the other way than the key says.
     begun_turned: bool,
     /// FINs seen, by direction, and RST.
@@ -38,7 +48,7 @@ pub(super) struct Tracked {
 const RESET: u8 = 4;
 
 impl Tracked {
-    fn new(turned: bool) -> Self {
+    fn new(turned: bool, is_from_before: bool) -> Self {
         Self {
             inspected: middlenet_ndpi::Flow::new(),
             shown: 0,
@@ -47,6 +57,7 @@ impl Tracked {
             decision: Decision::Pass,
             left_ns: 0,
             is_fast: false,
+            is_from_before,
             begun_turned: turned,
             ends: 0,
         }
@@ -73,6 +84,10 @@ impl Tracked {
     /// For how long it is remembered without a packet.
     fn idle(&self, key: &Key, policy: &Policy) -> Duration {
         if key.protocol() == protocol::TCP { policy.tcp_idle } else { policy.idle }
+    }
+
+    fn idle_ns(&self, key: &Key, policy: &Policy) -> u64 {
+        u64::try_from(self.idle(key, policy).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -120,8 +135,42 @@ impl Edpi {
             }
             self.forget(slot, &key);
         }
-        let slot = self.flows.insert(hash, key, Tracked::new(turned), now_ns, now_ns, true)?;
+        if self.flows.is_full() {
+            self.make_room(now_ns)?;
+        }
+        let is_tcp = key.protocol() == protocol::TCP;
+        let is_from_before = self.fast_path.is_active() && is_tcp && !TcpFlags(probe.tcp_flags).syn();
+        let slot = self.flows.insert(hash, key, Tracked::new(turned, is_from_before), now_ns, now_ns, true)?;
         Some((slot, turned))
+    }
+
+    /// Forgets a flow for another: one whose time is up and which is not in use in the fast path, if there is one among the next slots; else
+    /// the one that has waited longest for an answer.
+    fn make_room(&mut self, now_ns: u64) -> Option<()> {
+        let mut asked = 0;
+        for _ in 0..ROOM_SLOTS.min(self.flows.high_water()) {
+            self.room_at = (self.room_at + 1) % self.flows.high_water() as u32;
+            let Some(entry) = self.flows.get_mut(self.room_at).filter(|entry| entry.expires_ns <= now_ns) else {
+                continue;
+            };
+            let key = *entry.key();
+            if entry.value.is_fast {
+                asked += 1;
+                if asked > ROOM_ASKED {
+                    break;
+                }
+                if is_alive(&self.fast_path, &key) {
+                    entry.expires_ns = now_ns.saturating_add(entry.value.idle_ns(&key, &self.policy));
+                    continue;
+                }
+            }
+            self.forget(self.room_at, &key);
+            return Some(());
+        }
+        let oldest = self.flows.oldest_unanswered()?;
+        let key = *self.flows.get(oldest)?.key();
+        self.forget(oldest, &key);
+        Some(())
     }
 
     fn forget(&mut self, slot: u32, key: &Key) {
@@ -148,7 +197,7 @@ impl Edpi {
             let fin = if flags.fin() { 1 << u8::from(turned) } else { 0 };
             tracked.ends |= fin | if flags.rst() { RESET } else { 0 };
         }
-        let (is_over, idle) = (tracked.has_ended(), tracked.idle(&probe.key, &self.policy));
+        let (is_over, idle_ns) = (tracked.has_ended(), tracked.idle_ns(&probe.key, &self.policy));
         if let Some(flow) = &mut tracked.inspected {
             let l3 = frame.get(probe.l3_offset.into()..probe.end.into()).unwrap_or_default();
             let mut found = self.detector.packet(flow, l3, now_ns / 1_000_000);
@@ -163,8 +212,7 @@ impl Edpi {
                 tracked.conclude(found, &self.policy, &mut self.statistics, &self.counters);
             }
         }
-        entry.expires_ns =
-            now_ns.saturating_add(if is_over { LINGER_NS } else { u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX) });
+        entry.expires_ns = now_ns.saturating_add(if is_over { LINGER_NS } else { idle_ns });
         if entry.value.begun_turned != turned {
             self.flows.answered(slot);
         }
@@ -205,9 +253,9 @@ impl Edpi {
         let (Some(flow), Some(entry)) = (packet.flow_key(), self.flows.get_mut(slot)) else { return };
         let (key, tracked) = (Key::from(&flow).canonical().0, &mut entry.value);
         if tracked.has_ended() {
-            if tracked.is_fast {
+            if tracked.is_fast || tracked.is_from_before {
                 remove(&self.fast_path, &key);
-                tracked.is_fast = false;
+                (tracked.is_fast, tracked.is_from_before) = (false, false);
             }
             return;
         }
@@ -235,22 +283,26 @@ impl Edpi {
         }
     }
 
-    /// Forgets what has been silent for too long, unless it goes by in the fast path.
+    /// Forgets what has been silent for too long, unless it goes by in the fast path. What there is no time to ask about stays until
+    /// the next call.
     pub(super) fn sweep(&mut self, now_ns: u64) {
         let Self { policy, detector, flows, statistics, fast_path, counters, .. } = self;
+        let mut asked = 0;
         flows.sweep_unless(now_ns, |key, tracked| {
-            if tracked.is_fast && is_alive(fast_path, key) {
-                let idle_ns = u64::try_from(tracked.idle(key, policy).as_nanos()).unwrap_or(u64::MAX);
-                return Some(now_ns.saturating_add(idle_ns));
-            }
-            if tracked.is_fast {
-                remove(fast_path, key);
-            }
-            if let Some(flow) = &mut tracked.inspected {
-                let found = detector.give_up(flow, policy.guess);
-                tracked.conclude(found, policy, statistics, counters);
-            }
-            None
+            asked += usize::from(tracked.is_fast);
+            let end = if tracked.is_fast && is_alive(fast_path, key) {
+                Some(now_ns.saturating_add(tracked.idle_ns(key, policy)))
+            } else {
+                if tracked.is_fast {
+                    remove(fast_path, key);
+                }
+                if let Some(flow) = &mut tracked.inspected {
+                    let found = detector.give_up(flow, policy.guess);
+                    tracked.conclude(found, policy, statistics, counters);
+                }
+                None
+            };
+            if asked == ASKED_PER_TICK { ControlFlow::Break(end) } else { ControlFlow::Continue(end) }
         });
     }
 }

@@ -25,7 +25,9 @@
 //!
 //! **Ageing.** FIN and RST of flows in the fast path come to the function, so that a connection is forgotten, here and there, when
 //! it ends: another one between the same ports is inspected anew. UDP and whatever falls silent is forgotten after
-//! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here.
+//! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here, also when a new flow
+//! needs the room. A tick asks about a limited number of them, and no flow that is in use there is forgotten for that: the
+//! others wait for the next one.
 //!
 //! **Statistics** count packets, bytes and flows by protocol, in both paths together; what a flow moved before its protocol was known is
 //! added to its protocol. The report shows the `top` protocols. Replicas share one fast path: each one's report has what went by there of
@@ -37,6 +39,8 @@
 //! answered.
 //!
 //! **Change of configuration.** Flows stay known while the signatures are the same, and are decided about anew; with others, all starts afresh.
+//! While the process is dead, and after it has been started again, flows in the fast path go on as they were decided about; but if the
+//! configuration or the signatures are others by then, all come to the function once more, and are inspected from where they are.
 //!
 //! Counters: `inspected`, `classified`, `unclassified`, `elephants`, `blocked`, `diverted`, `steered`, `fragments`, `not-ip`,
 //! `malformed`, `table-full`; gauge `flows`.
@@ -44,6 +48,8 @@
 //! Limits: fragments are not inspected and pass whatever they belong to; a flow first met in its middle is seldom recognised.
 
 mod config;
+#[cfg(test)]
+mod fast_tests;
 mod flow;
 mod statistics;
 #[cfg(test)]
@@ -75,6 +81,8 @@ pub struct Edpi {
     /// The file of signatures, to tell whether it has changed.
     signatures: Option<Vec<u8>>,
     flows: FlowTable<Tracked>,
+    /// The slot that was looked at last for room.
+    room_at: u32,
     statistics: Statistics,
     fast_path: FastPath,
     blocked: DropReason,
@@ -123,15 +131,25 @@ impl NetworkFunction for Edpi {
 
     fn new(config: Config, init: &mut Init) -> Result<Self, ConfigError> {
         let detector = config.detector()?;
+        let policy = config.policy(&detector, init)?;
+        let blocked = init.drop_reason("blocked-protocol", "an action drops the flow's protocol");
+        // It could be read a moment ago; if not now, it counts as changed.
+        let signatures = config.signatures.as_deref().map_or(Some(Vec::new()), |path| std::fs::read(path).ok());
+        let fast_path = init.fast_path();
+        // What an instance before this one has decided stays if this one would decide the same.
+        match &signatures {
+            Some(signatures) => fast_path.clear_unless(policy.number(&detector, signatures, blocked)),
+            None => fast_path.clear(),
+        }
         Ok(Self {
-            policy: config.policy(&detector, init)?,
+            policy,
             detector,
-            // It could be read a moment ago; if not now, it counts as changed.
-            signatures: config.signatures.as_deref().map_or(Some(Vec::new()), |path| std::fs::read(path).ok()),
+            signatures,
             flows: FlowTable::new(config.flows),
+            room_at: 0,
             statistics: Statistics::new(),
-            fast_path: init.fast_path(),
-            blocked: init.drop_reason("blocked-protocol", "an action drops the flow's protocol"),
+            fast_path,
+            blocked,
             counters: Counters::new(init),
         })
     }

@@ -2,7 +2,6 @@ use super::*;
 use middlenet_ndpi::samples::{
     bittorrent_handshake, dns_query, dns_response, http_request, http_response, tls_client_hello,
 };
-use middlenet_sdk::fast_path::{Action, Then, flow_of};
 use middlenet_sdk::testkit::{Outcome, Testkit};
 use middlenet_sdk::wire::{PacketBuilder, TcpFlags};
 use proptest::prelude::*;
@@ -13,17 +12,17 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Forward,
     Reverse,
 }
 
-use Way::{Forward, Reverse};
+pub(super) use Way::{Forward, Reverse};
 
 /// One packet of a capture, and the port it comes by.
-type Step = (&'static str, Vec<u8>);
+pub(super) type Step = (&'static str, Vec<u8>);
 
-fn tcp(way: Way, ports: (u16, u16), flags: TcpFlags, payload: &[u8]) -> Step {
+pub(super) fn tcp(way: Way, ports: (u16, u16), flags: TcpFlags, payload: &[u8]) -> Step {
     let builder = PacketBuilder::new().tcp_numbers(1, 1);
     match way {
         Forward => ("left", builder.ipv4(CLIENT, SERVER).tcp(ports.0, ports.1, flags).payload(payload).build()),
@@ -31,18 +30,18 @@ fn tcp(way: Way, ports: (u16, u16), flags: TcpFlags, payload: &[u8]) -> Step {
     }
 }
 
-fn udp(way: Way, ports: (u16, u16), payload: &[u8]) -> Step {
+pub(super) fn udp(way: Way, ports: (u16, u16), payload: &[u8]) -> Step {
     match way {
         Forward => ("left", PacketBuilder::new().ipv4(CLIENT, SERVER).udp(ports.0, ports.1).payload(payload).build()),
         Reverse => ("right", PacketBuilder::new().ipv4(SERVER, CLIENT).udp(ports.1, ports.0).payload(payload).build()),
     }
 }
 
-const PUSH: TcpFlags = TcpFlags(0x18);
-const ACK: TcpFlags = TcpFlags(0x10);
-const FIN: TcpFlags = TcpFlags(0x11);
+pub(super) const PUSH: TcpFlags = TcpFlags(0x18);
+pub(super) const ACK: TcpFlags = TcpFlags(0x10);
+pub(super) const FIN: TcpFlags = TcpFlags(0x11);
 
-fn handshake(ports: (u16, u16)) -> Vec<Step> {
+pub(super) fn handshake(ports: (u16, u16)) -> Vec<Step> {
     vec![
         tcp(Forward, ports, TcpFlags::SYN, b""),
         tcp(Reverse, ports, TcpFlags(0x12), b""),
@@ -51,43 +50,43 @@ fn handshake(ports: (u16, u16)) -> Vec<Step> {
 }
 
 /// A page is asked for and comes.
-fn http(ports: (u16, u16)) -> Vec<Step> {
+pub(super) fn http(ports: (u16, u16)) -> Vec<Step> {
     let mut steps = handshake(ports);
     steps.push(tcp(Forward, ports, PUSH, &http_request("www.example.org")));
     steps.push(tcp(Reverse, ports, PUSH, &http_response()));
     steps
 }
 
-fn bittorrent(ports: (u16, u16)) -> Vec<Step> {
+pub(super) fn bittorrent(ports: (u16, u16)) -> Vec<Step> {
     let mut steps = handshake(ports);
     steps.push(tcp(Forward, ports, PUSH, &bittorrent_handshake()));
     steps
 }
 
-fn dns(ports: (u16, u16)) -> Vec<Step> {
+pub(super) fn dns(ports: (u16, u16)) -> Vec<Step> {
     vec![
         udp(Forward, ports, &dns_query("example.org")),
         udp(Reverse, ports, &dns_response("example.org", [192, 0, 2, 1])),
     ]
 }
 
-fn play(kit: &mut Testkit<Edpi>, steps: &[Step]) -> Vec<Outcome> {
+pub(super) fn play(kit: &mut Testkit<Edpi>, steps: &[Step]) -> Vec<Outcome> {
     steps.iter().flat_map(|(port, packet)| kit.run(port, &[packet])).collect()
 }
 
-fn verdicts(kit: &mut Testkit<Edpi>, steps: &[Step]) -> Vec<Verdict> {
+pub(super) fn verdicts(kit: &mut Testkit<Edpi>, steps: &[Step]) -> Vec<Verdict> {
     play(kit, steps).into_iter().map(|outcome| outcome.verdict).collect()
 }
 
 /// Flows, packets and bytes of a protocol.
-fn moved(kit: &Testkit<Edpi>, protocol: &str) -> (u64, u64, u64) {
+pub(super) fn moved(kit: &Testkit<Edpi>, protocol: &str) -> (u64, u64, u64) {
     let report = kit.report();
     let found = report["moved"]["protocols"].as_array().unwrap().iter().find(|shown| shown["protocol"] == protocol);
     let number = |name: &str| found.map_or(0, |shown| shown[name].as_u64().unwrap());
     (number("flows"), number("packets"), number("bytes"))
 }
 
-fn bytes(steps: &[Step]) -> u64 {
+pub(super) fn bytes(steps: &[Step]) -> u64 {
     steps.iter().map(|(_, packet)| packet.len() as u64).sum()
 }
 
@@ -270,142 +269,6 @@ fn a_flood_of_first_packets_ends_no_conversation() {
     assert!(kit.counter("table-full") > 0);
     let sent = 4 + 199 + 1 + 38;
     assert_eq!(kit.report()["moved"]["packets"], sent);
-}
-
-/// The flow of a packet made above.
-fn flow(step: &Step) -> Flow {
-    flow_of(&FlowKey::parse(&step.1).unwrap())
-}
-
-/// A flow's two directions, by ports.
-fn both(make: impl Fn(Way) -> Step) -> [Flow; 2] {
-    [flow(&make(Forward)), flow(&make(Reverse))]
-}
-
-fn tcp_flow(ports: (u16, u16)) -> [Flow; 2] {
-    both(|way| tcp(way, ports, ACK, b""))
-}
-
-fn fast(config: Value) -> Testkit<Edpi> {
-    Testkit::<Edpi>::with_fast_path(config, Mode::Reactive).unwrap()
-}
-
-#[test]
-fn what_is_known_goes_to_the_fast_path_in_both_directions() {
-    let mut kit = fast(json!({}));
-    let page = http((40_000, 9999));
-    play(&mut kit, &page[..4]);
-    assert!(kit.fast_path().flows().is_empty(), "the answer may tell more");
-    play(&mut kit, &page[4..]);
-    let flows = tcp_flow((40_000, 9999));
-    for flow in &flows {
-        let action = kit.fast_path().decide(flow).unwrap();
-        assert_eq!(action, Action { then: Then::Next, class: Some(7), ..Action::default() });
-    }
-    assert_eq!((kit.counter("elephants"), kit.counter("fast_installed")), (1, 2));
-    // Statistics are those of both paths.
-    for flow in &flows {
-        kit.fast_path().pass(flow, 1000).unwrap();
-    }
-    assert_eq!(moved(&kit, "HTTP"), (1, 7, bytes(&page) + 2000));
-    // A packet that was under way does not install it again.
-    play(&mut kit, &[tcp(Forward, (40_000, 9999), ACK, b"")]);
-    assert_eq!(kit.counter("fast_installed"), 2);
-    assert_eq!(kit.report()["moved"]["packets"], 8);
-}
-
-#[test]
-fn elephants_are_what_the_configuration_says() {
-    let elephants = json!([{"protocols": ["dns"]}, {"categories": ["Web"], "packets": 8, "bytes": 500}]);
-    let mut kit = fast(json!({"elephants": elephants}));
-    play(&mut kit, &dns((40_001, 53)));
-    assert_eq!(kit.fast_path().flows().len(), 2);
-    play(&mut kit, &http((40_000, 80)));
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b""), tcp(Reverse, (40_000, 80), PUSH, &[b'x'; 300])]);
-    assert_eq!(kit.fast_path().flows().len(), 2);
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    assert_eq!(kit.fast_path().flows().len(), 4);
-
-    let mut none = fast(json!({"elephants": []}));
-    play(&mut none, &dns((40_001, 53)));
-    assert!(none.fast_path().flows().is_empty());
-}
-
-#[test]
-fn actions_hold_in_the_fast_path_too() {
-    let actions = json!([
-        {"protocols": ["bittorrent"], "then": "drop"},
-        {"protocols": ["HTTP"], "then": {"output": "cache"}},
-    ]);
-    let config = json!({"elephants": [], "actions": actions});
-    let ports = Testkit::<Edpi>::two_ports();
-    let mut kit = Testkit::<Edpi>::with_fast_path_on(config, Mode::Reactive, ports, &["cache"]).unwrap();
-    let seen = verdicts(&mut kit, &bittorrent((40_000, 51_413)));
-    let Some(Verdict::Drop(reason)) = seen.last() else { panic!("{seen:?}") };
-    play(&mut kit, &http((40_001, 80)));
-    for (ports, then) in [((40_000, 51_413), Then::Drop(reason.0)), ((40_001, 80), Then::Output(0))] {
-        for flow in tcp_flow(ports) {
-            assert_eq!(kit.fast_path().decide(&flow).map(|action| action.then), Some(then));
-        }
-    }
-    assert_eq!(kit.counter("elephants"), 0);
-}
-
-#[test]
-fn the_end_of_a_connection_takes_it_out() {
-    for ends in [vec![(Forward, FIN), (Reverse, FIN)], vec![(Reverse, TcpFlags(0x14))]] {
-        let mut kit = fast(json!({}));
-        play(&mut kit, &http((40_000, 80)));
-        for (at, (way, flags)) in ends.iter().enumerate() {
-            assert_eq!(kit.fast_path().flows().len(), 2, "before end {at}");
-            play(&mut kit, &[tcp(*way, (40_000, 80), *flags, b"")]);
-        }
-        assert!(kit.fast_path().flows().is_empty());
-        play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-        assert!(kit.fast_path().flows().is_empty(), "its last packet does not bring it back");
-        // Between the same ports again: inspected, then fast again.
-        play(&mut kit, &http((40_000, 80)));
-        assert_eq!((moved(&kit, "HTTP").0, kit.fast_path().flows().len()), (2, 2));
-    }
-}
-
-#[test]
-fn flows_that_go_by_in_the_fast_path_are_not_forgotten() {
-    let mut kit = fast(json!({"idle_s": 60}));
-    play(&mut kit, &dns((40_000, 53)));
-    let flows = both(|way| udp(way, (40_000, 53), b""));
-    for _ in 0..10 {
-        kit.advance(Duration::from_secs(40));
-        // One direction is enough; the other has been silent for too long by then.
-        kit.fast_path().pass(&flows[0], 100).unwrap();
-        kit.tick();
-        assert_eq!(kit.counter("flows"), 1);
-    }
-    assert_eq!(kit.counter("fast_expired"), 1);
-    assert_eq!(moved(&kit, "DNS").1, 12);
-    // A packet of the direction that has expired brings it back, without another inspection.
-    let inspected = kit.counter("inspected");
-    play(&mut kit, &[udp(Reverse, (40_000, 53), b"more")]);
-    assert!(kit.fast_path().decide(&flows[1]).is_some());
-    assert_eq!(kit.counter("inspected"), inspected);
-    for _ in 0..3 {
-        kit.advance(Duration::from_secs(60));
-        kit.tick();
-    }
-    assert_eq!((kit.counter("flows"), kit.fast_path().flows().len()), (0, 0));
-}
-
-#[test]
-fn a_change_of_configuration_decides_anew() {
-    let mut kit = fast(json!({}));
-    play(&mut kit, &http((40_000, 80)));
-    kit.reconfigure(json!({"actions": [{"protocols": ["http"], "then": "drop"}]})).unwrap();
-    assert!(kit.fast_path().flows().is_empty());
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    for flow in tcp_flow((40_000, 80)) {
-        assert!(matches!(kit.fast_path().decide(&flow).map(|action| action.then), Some(Then::Drop(_))));
-    }
-    assert_eq!(moved(&kit, "HTTP").1, 6);
 }
 
 #[test]

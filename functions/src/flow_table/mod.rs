@@ -24,6 +24,9 @@ pub(crate) use probe::{Class, Probe};
 pub(crate) use progress::Progress;
 pub(crate) use slab::Slab;
 
+#[cfg(feature = "ndpi")]
+use std::ops::ControlFlow;
+
 /// No slot: the end of a list.
 const NONE: u32 = u32::MAX;
 /// Slots that an insertion into a full table looks at for an expired entry.
@@ -233,15 +236,24 @@ impl<V> FlowTable<V> {
         self.reclaim(SWEEP_SLOTS, now_ns, ended);
     }
 
-    /// The same, but a flow for which `keep` names a later end stays until then.
+    /// The same, but a flow for which `keep` names a later end stays until then. After a break the next call goes on behind that flow.
     #[cfg(feature = "ndpi")]
-    pub(crate) fn sweep_unless(&mut self, now_ns: u64, mut keep: impl FnMut(&Key, &mut V) -> Option<u64>) {
+    pub(crate) fn sweep_unless(
+        &mut self,
+        now_ns: u64,
+        mut keep: impl FnMut(&Key, &mut V) -> ControlFlow<Option<u64>, Option<u64>>,
+    ) {
         for _ in 0..SWEEP_SLOTS.min(self.slab.high_water()) {
             let slot = self.slab.next_slot();
             let Some(entry) = self.slab.get_mut(slot).filter(|entry| entry.expires_ns <= now_ns) else { continue };
-            match keep(&entry.key, &mut entry.value) {
+            let fate = keep(&entry.key, &mut entry.value);
+            let (ControlFlow::Break(end) | ControlFlow::Continue(end)) = fate;
+            match end {
                 Some(later_ns) => entry.expires_ns = later_ns,
                 None => drop(self.remove(slot)),
+            }
+            if fate.is_break() {
+                return;
             }
         }
     }

@@ -43,6 +43,29 @@ fn a_full_table_gives_up_unanswered_flows_oldest_first_and_never_answered_ones()
     assert!(insert(&mut table, 6, 200, 100, true).is_some(), "expired flows make room");
 }
 
+#[cfg(feature = "ndpi")]
+#[test]
+fn a_walk_that_was_broken_off_goes_on_behind() {
+    use std::ops::ControlFlow;
+    let mut table = FlowTable::new(8);
+    for n in 0..8 {
+        insert(&mut table, n, 100, 0, false).unwrap();
+    }
+    let mut met = Vec::new();
+    for _ in 0..4 {
+        let mut left = 2;
+        table.sweep_unless(100, |_, n| {
+            met.push(*n);
+            left -= 1;
+            let end = (*n % 2 == 0).then_some(200);
+            if left == 0 { ControlFlow::Break(end) } else { ControlFlow::Continue(end) }
+        });
+    }
+    met.sort_unstable();
+    assert_eq!(met, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((0..8).filter_map(|n| find(&table, n, 199)).collect::<Vec<_>>(), [0, 2, 4, 6]);
+}
+
 #[test]
 fn an_answered_flow_leaves_the_list_from_any_place() {
     for answered in 0..3 {

@@ -6,7 +6,7 @@
 //! address (RFC 4787 REQ-2, "paired").
 
 use super::config::Scheme;
-use super::fast::{Fast, Pace};
+use super::fast::{ASKED_PER_TICK, Fast, Pace};
 use super::ports::Ports;
 use crate::firewall::prefix::is_mapped;
 use crate::flow_table::{Index, Key, Progress, SWEEP_SLOTS, Slab};
@@ -14,6 +14,8 @@ use middlenet_sdk::wire::protocol;
 
 /// Sessions that an insertion into a full table looks at for an expired one.
 const FULL_SCAN: usize = 16;
+/// Those among them about which it asks the fast path.
+const FULL_ASKED: usize = 2;
 
 /// An inside endpoint and its outside one.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,8 @@ pub(super) enum Refusal {
 #[derive(Debug)]
 pub(super) struct Bindings {
     sessions: Slab<Session>,
+    /// The slot that was looked at last for room.
+    room_at: u32,
     by_inside: Index,
     by_outside: Index,
     mappings: Slab<Mapping>,
@@ -114,6 +118,7 @@ impl Bindings {
         let of_version = |v4: bool| (0..scheme.pool.len()).filter(|&i| is_mapped(scheme.pool[i]) == v4).collect();
         let mut bindings = Self {
             sessions: Slab::new(scheme.sessions),
+            room_at: 0,
             by_inside: Index::new(scheme.sessions),
             by_outside: Index::new(scheme.sessions),
             mappings: Slab::new(mappings),
@@ -176,9 +181,16 @@ impl Bindings {
 
     /// The session of a packet.
     #[inline]
-    pub(super) fn find(&self, hash: u32, key: &Key, from_inside: bool, now_ns: u64) -> Option<u32> {
+    pub(super) fn find(
+        &mut self,
+        fast: &Fast,
+        hash: u32,
+        key: &Key,
+        from_inside: bool,
+        now_ns: u64,
+    ) -> Option<&mut Session> {
         let slot = self.seek(hash, key, from_inside);
-        self.sessions.get(slot).filter(|session| session.expires_ns > now_ns).map(|_| slot)
+        self.at_mut(fast, slot, key, from_inside, now_ns)
     }
 
     /// Where the session of a packet seems to be: for passes that bring sessions into the cache.
@@ -195,11 +207,40 @@ impl Bindings {
 
     /// The session that [`Bindings::seek`] found, if it is still there and has not ended.
     #[inline]
-    pub(super) fn at_mut(&mut self, slot: u32, key: &Key, from_inside: bool, now_ns: u64) -> Option<&mut Session> {
-        self.sessions.get_mut(slot).filter(|session| {
-            let own = if from_inside { &session.inside } else { &session.outside };
-            session.expires_ns > now_ns && own == key
-        })
+    pub(super) fn at_mut(
+        &mut self,
+        fast: &Fast,
+        slot: u32,
+        key: &Key,
+        from_inside: bool,
+        now_ns: u64,
+    ) -> Option<&mut Session> {
+        let session = self.sessions.get(slot)?;
+        let own = if from_inside { &session.inside } else { &session.outside };
+        let is_there =
+            own == key && (session.expires_ns > now_ns || session.pace.is_fast && self.outlives(fast, slot, now_ns));
+        if is_there { self.sessions.get_mut(slot) } else { None }
+    }
+
+    /// Asks the fast path about a session whose time is up here, and ends it if it is up there, too. Whether it lives on.
+    #[cold]
+    fn outlives(&mut self, fast: &Fast, slot: u32, now_ns: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(slot) else { return false };
+        if let Some(end_ns) = fast.end_ns(session, now_ns) {
+            session.expires_ns = end_ns;
+            return true;
+        }
+        self.end(slot);
+        // Now: another session between the same ends may come with the same burst.
+        self.tell_ended(fast);
+        false
+    }
+
+    /// The session of a flow in the fast path.
+    pub(super) fn fast_session(&mut self, key: &Key) -> Option<&mut Session> {
+        let find = |from_inside| self.seek(self.hash(key, from_inside), key, from_inside);
+        let slot = [find(true), find(false)].into_iter().find(|&slot| slot != u32::MAX)?;
+        self.sessions.get_mut(slot).filter(|session| session.pace.is_fast)
     }
 
     #[inline]
@@ -237,9 +278,16 @@ impl Bindings {
     }
 
     /// Begins a session for a packet from inside, with a mapping if its endpoint has none. The key must be free.
-    pub(super) fn begin(&mut self, key: Key, mac: [u8; 6], expires_ns: u64, now_ns: u64) -> Result<u32, Refusal> {
+    pub(super) fn begin(
+        &mut self,
+        fast: &Fast,
+        key: Key,
+        mac: [u8; 6],
+        expires_ns: u64,
+        now_ns: u64,
+    ) -> Result<u32, Refusal> {
         if self.sessions.is_full() {
-            self.sweep(FULL_SCAN, now_ns);
+            self.make_room(fast, now_ns);
         }
         if self.sessions.is_full() {
             return Err(Refusal::TableFull);
@@ -295,7 +343,7 @@ impl Bindings {
         Ok(slot)
     }
 
-    /// Ends the session of a packet from inside, whose time is up but which no sweep has met yet.
+    /// Ends the session of a packet from inside that [`Bindings::find`] found no more, but which no sweep has met yet.
     pub(super) fn end_stale(&mut self, key: &Key) {
         let hash = self.by_inside.seed().hash(key);
         let stale = self.by_inside.find(hash, |slot| self.sessions.get(slot).is_some_and(|s| s.inside == *key));
@@ -403,31 +451,42 @@ impl Bindings {
         self.hosts.remove(slot);
     }
 
-    /// Ends sessions whose time is up among the next slots, and renews those that are in use in the fast path.
+    /// Ends sessions whose time is up, here and in the fast path, among the next slots; whom it cannot ask about stays.
     pub(super) fn tick(&mut self, fast: &Fast, now_ns: u64) {
+        let mut asked = 0;
         for _ in 0..SWEEP_SLOTS.min(self.sessions.high_water()) {
             let slot = self.sessions.next_slot();
-            let Some(session) = self.sessions.get_mut(slot) else { continue };
-            if let Some(end_ns) = fast.renewed(session, now_ns) {
-                session.expires_ns = end_ns;
+            let Some(session) = self.sessions.get(slot).filter(|session| session.expires_ns <= now_ns) else {
+                continue;
+            };
+            if !session.pace.is_fast {
+                self.end(slot);
+                continue;
             }
-            self.end_if_over(slot, now_ns);
-        }
-    }
-
-    /// Makes room. Sessions in the fast path are left to [`tick`](Self::tick), which asks there whether they are in use.
-    fn sweep(&mut self, slots: usize, now_ns: u64) {
-        for _ in 0..slots.min(self.sessions.high_water()) {
-            let slot = self.sessions.next_slot();
-            if self.sessions.get(slot).is_some_and(|session| !session.pace.is_fast) {
-                self.end_if_over(slot, now_ns);
+            self.outlives(fast, slot, now_ns);
+            asked += 1;
+            if asked == ASKED_PER_TICK {
+                break;
             }
         }
     }
 
-    fn end_if_over(&mut self, slot: u32, now_ns: u64) {
-        if self.sessions.get(slot).is_some_and(|session| session.expires_ns <= now_ns) {
-            self.end(slot);
+    /// Ends a session whose time is up, if there is one among the next slots. The walk of [`tick`](Self::tick) stays where it is.
+    fn make_room(&mut self, fast: &Fast, now_ns: u64) {
+        let mut asked = 0;
+        for _ in 0..FULL_SCAN.min(self.sessions.high_water()) {
+            self.room_at = (self.room_at + 1) % self.sessions.high_water() as u32;
+            let slot = self.room_at;
+            let Some(session) = self.sessions.get(slot).filter(|session| session.expires_ns <= now_ns) else {
+                continue;
+            };
+            if !session.pace.is_fast {
+                return self.end(slot);
+            }
+            asked += 1;
+            if !self.outlives(fast, slot, now_ns) || asked == FULL_ASKED {
+                return;
+            }
         }
     }
 

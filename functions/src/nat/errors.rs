@@ -39,7 +39,7 @@ impl Nat {
         seen.rest &= !(0xffff << 16);
         let hash = self.bindings.hash(&seen, false);
         // Only about a session there is (RFC 5508 REQ-4), and only to the sender of what it quotes.
-        let session = self.bindings.find(hash, &seen, false, now_ns).and_then(|slot| self.bindings.session_mut(slot));
+        let session = self.bindings.find(&self.fast, hash, &seen, false, now_ns);
         let Some(session) = session.filter(|_| seen.b == probe.key.b) else {
             return self.stray();
         };

@@ -2,16 +2,20 @@
 //!
 //! A session goes there when it is open: TCP after its handshake, UDP with its second packet. Its FIN and RST come here, and when
 //! the connection is closed it leaves the fast path at once. What is left there without packets for half its time-out is void, so
-//! that the next one comes here. A session here is asked for there once half its time-out has passed, and lives on if it is in use. So
-//! it ends no sooner after its last packet than without a fast path, and at most half a time-out later; unless its flow there has made
-//! room for another, or all flows there were voided: what it did there since it was last asked for is not known then, and it may end
-//! as though that had not been.
+//! that the next one comes here.
+//!
+//! **A session in use never ends.** The fast path knows when the last packet of each direction passed. When a session's time is up
+//! here, whoever meets it asks for that first (a packet, a tick, another session that needs room), and it lives on until its
+//! time-out after that packet; when a flow is swept out of the fast path, its last packet is noted here. A tick asks
+//! about [`ASKED_PER_TICK`] sessions at most; the others keep their places until another asks. So a session ends no sooner than without a fast path,
+//! and later only by the ticks that it takes until one comes to it. The exception is a session whose flow has made room for
+//! another's in the fast path: of its packets there since it was last asked about, nothing is known then.
 
 use super::Lifetimes;
-use super::bindings::Session;
+use super::bindings::{Bindings, Session};
 use crate::firewall::prefix::address_of;
 use crate::flow_table::{Key, Probe, SWEEP_SLOTS};
-use middlenet_sdk::fast_path::{Action, Counted, Ends, FastPath, Flow, FlowRule, Rewrite};
+use middlenet_sdk::fast_path::{Action, Counted, Ends, FastPath, Flow, FlowRule, FlowState, Rewrite};
 use middlenet_sdk::wire::{TcpFlags, protocol};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,10 +26,11 @@ const INBOUND: u16 = 1;
 pub(super) const CLASSES: u32 = 2;
 /// Conversations that fit into the fast path, each with two flows. The one that was silent for longest makes room.
 pub(super) const FLOWS: u32 = 131_072;
-/// Shortest time-out with which sessions go to the fast path.
+/// Shortest time-out with which sessions go to the fast path: below it too much time would go into asking. As many as fit there are then
+/// asked about in 16 seconds at most, with ten ticks a second.
 const LEAST_NS: u64 = 20_000_000_000;
-/// Time between two ticks, and more.
-const TICK_NS: u64 = 200_000_000;
+/// Sessions about which a tick asks the fast path at most: two look-ups each, a system call both of them.
+pub(super) const ASKED_PER_TICK: usize = 128;
 /// Where a session's packets still come here after so long, it is in the fast path no more. In units of 2^28 ns, about a quarter of a
 /// second.
 const REINSTALL: u8 = 4;
@@ -44,16 +49,13 @@ pub(super) struct Fast {
     path: FastPath,
     is_active: bool,
     timeouts: Lifetimes,
-    /// Sessions with shorter time-outs could end between two visits of the walk over the table.
-    least_ns: u64,
 }
 
 impl Fast {
-    pub(super) fn new(path: FastPath, timeouts: Lifetimes, sessions: usize) -> Self {
-        let walk_ns = (sessions as u64).div_ceil(SWEEP_SLOTS as u64) * TICK_NS;
+    pub(super) fn new(path: FastPath, timeouts: Lifetimes) -> Self {
         // What an instance before this one left there belongs to sessions that this one does not know.
         path.clear();
-        Self { is_active: path.is_active(), path, timeouts, least_ns: LEAST_NS.max(4 * walk_ns) }
+        Self { is_active: path.is_active(), path, timeouts }
     }
 
     /// A packet of a session in the table came here, and the session knows it.
@@ -79,7 +81,7 @@ impl Fast {
         // FIN comes here although the flow is there; and of VLANs there may be one on each side.
         let is_plain = !is_tcp || session.progress.is_open() && !TcpFlags(probe.tcp_flags).fin();
         let is_untagged = probe.l3_offset == 14;
-        if is_there || !is_plain || !is_untagged || session.hairpin || self.lifetime_ns(session) < self.least_ns {
+        if is_there || !is_plain || !is_untagged || session.hairpin || self.lifetime_ns(session) < LEAST_NS {
             return;
         }
         session.pace = Pace { is_fast: true, since: now };
@@ -103,24 +105,29 @@ impl Fast {
         };
         let src = Rewrite { src: Some(address_of(outside.b)), src_port: Some(outside.b_port()), ..Rewrite::default() };
         let dst = Rewrite { dst: Some(address_of(inside.a)), dst_port: Some(inside.a_port()), ..Rewrite::default() };
-        [(flow(inside), rule(OUTBOUND, src)), (flow(outside), rule(INBOUND, dst))]
+        [(inside.into(), rule(OUTBOUND, src)), (outside.into(), rule(INBOUND, dst))]
     }
 
-    /// Whether a session's packets go by in the fast path.
-    pub(super) fn is_in_use(&self, session: &Session) -> bool {
-        [&session.inside, &session.outside].into_iter().any(|key| self.path.query(&flow(key)).is_some())
+    /// When a session of whose packets the fast path knows ends, if that is later than now.
+    pub(super) fn end_ns(&self, session: &Session, now_ns: u64) -> Option<u64> {
+        if session.progress.is_closed() {
+            return None;
+        }
+        let end_ns = |key| self.path.entry(&Flow::from(key)).map(|entry| self.end_after(session, &entry.state, now_ns));
+        // One direction that was used lately is enough; the exact end is asked for when that is over.
+        [&session.inside, &session.outside].into_iter().filter_map(end_ns).find(|&end_ns| end_ns > now_ns)
     }
 
-    /// The new end of a session that is in use in the fast path, if it is time to ask.
-    pub(super) fn renewed(&self, session: &Session, now_ns: u64) -> Option<u64> {
-        let lifetime_ns = self.lifetime_ns(session);
-        let is_due = session.pace.is_fast && session.expires_ns.saturating_sub(now_ns) < lifetime_ns / 2;
-        (is_due && self.is_in_use(session)).then(|| now_ns.saturating_add(lifetime_ns))
+    /// When a session ends by its last packet in one direction. The fast path has a clock of its own.
+    fn end_after(&self, session: &Session, state: &FlowState, now_ns: u64) -> u64 {
+        let there_ns = u64::try_from(self.path.now().as_nanos()).unwrap_or(u64::MAX);
+        let silent_ns = there_ns.saturating_sub(state.last_ns);
+        now_ns.saturating_add(self.lifetime_ns(session)).saturating_sub(silent_ns)
     }
 
     pub(super) fn remove(&self, inside: &Key, outside: &Key) {
-        self.path.remove(&flow(inside));
-        self.path.remove(&flow(outside));
+        self.path.remove(&inside.into());
+        self.path.remove(&outside.into());
     }
 
     /// Voids all flows.
@@ -128,9 +135,13 @@ impl Fast {
         self.path.clear();
     }
 
-    /// Removes some flows whose time is up.
-    pub(super) fn sweep(&self) {
-        self.path.sweep(SWEEP_SLOTS / 4, &mut |_, _| {});
+    /// Removes some flows whose time is up, and lets their sessions live by the last packets there.
+    pub(super) fn sweep(&self, bindings: &mut Bindings, now_ns: u64) {
+        self.path.sweep(SWEEP_SLOTS / 4, &mut |flow, state| {
+            if let Some(session) = bindings.fast_session(&flow.into()).filter(|session| !session.progress.is_closed()) {
+                session.expires_ns = session.expires_ns.max(self.end_after(session, state, now_ns));
+            }
+        });
     }
 
     pub(super) fn report(&self) -> Value {
@@ -139,17 +150,5 @@ impl Fast {
             "outbound": show(self.path.class_counts(OUTBOUND)),
             "inbound": show(self.path.class_counts(INBOUND)),
         })
-    }
-}
-
-/// An untagged flow.
-fn flow(key: &Key) -> Flow {
-    Flow {
-        vlan: 0,
-        src: address_of(key.a),
-        dst: address_of(key.b),
-        protocol: key.protocol(),
-        src_port: key.a_port(),
-        dst_port: key.b_port(),
     }
 }

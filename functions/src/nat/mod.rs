@@ -28,7 +28,7 @@
 //!
 //! **Fast path** (`mode: reactive`). Open TCP sessions and UDP sessions with a second packet are translated in the kernel, in both
 //! directions, as long as they are in use and their time-out is 20 seconds or more; their FIN and RST come here. ICMP,
-//! fragments, hairpinned and VLAN-tagged packets always come here. Sessions live as long as without it, or up to half a time-out longer.
+//! fragments, hairpinned and VLAN-tagged packets always come here. Sessions live as long as without it (`nat/fast.rs` has the details).
 //! In the kernel a packet is told by addresses and ports, not by the port it came in by: hosts that forge both ends' must be
 //! stopped before.
 //!
@@ -132,7 +132,7 @@ impl NetworkFunction for Nat {
         };
         Ok(Self {
             bindings: Bindings::new(&scheme),
-            fast: Fast::new(init.fast_path(), timeouts, scheme.sessions),
+            fast: Fast::new(init.fast_path(), timeouts),
             is_inside,
             macs: init.ports().to_vec(),
             filtering: config.filtering,
@@ -186,7 +186,7 @@ impl NetworkFunction for Nat {
         let now_ns = nanoseconds(burst);
         self.bindings.tick(&self.fast, now_ns);
         self.bindings.tell_ended(&self.fast);
-        self.fast.sweep();
+        self.fast.sweep(&mut self.bindings, now_ns);
         self.fragments.sweep(now_ns);
         self.counters.sessions.set(self.bindings.sessions() as u64);
         self.counters.mappings.set(self.bindings.mappings() as u64);
@@ -222,13 +222,14 @@ impl Nat {
     /// A TCP or UDP packet of a session in the table; `None` for all others.
     #[inline]
     fn known(&mut self, packet: &mut Packet<'_>, probed: &Probed, now_ns: u64) -> Option<Verdict> {
+        let Self { bindings, fast, timeouts, .. } = self;
         let Probed { probe, from_inside, slot, .. } = probed;
         if probe.class != Class::Flow || probe.first_fragment || !is_transport(&probe.key) {
             return None;
         }
-        let session = self.bindings.at_mut(*slot, &probe.key, *from_inside, now_ns)?;
-        let (side, address, port) = Self::by_session(session, probe, *from_inside, &self.timeouts, now_ns)?;
-        self.fast.seen(session, probe, now_ns);
+        let session = bindings.at_mut(fast, *slot, &probe.key, *from_inside, now_ns)?;
+        let (side, address, port) = Self::by_session(session, probe, *from_inside, timeouts, now_ns)?;
+        fast.seen(session, probe, now_ns);
         if !translate(packet.data_mut(), probe, side, address, port) {
             return Some(self.untranslatable(DropReason::UNSUPPORTED));
         }
@@ -303,8 +304,8 @@ impl Nat {
             Icmp::Other | Icmp::None => return self.untranslatable(DropReason::UNSUPPORTED),
         }
         let hash = self.bindings.hash(&key, true);
-        let slot = match self.bindings.find(hash, &key, true, now_ns) {
-            Some(slot) => slot,
+        let slot = match self.bindings.find(&self.fast, hash, &key, true, now_ns) {
+            Some(_) => self.bindings.seek(hash, &key, true),
             None => match self.begin(packet.data(), probe, now_ns) {
                 Ok(slot) => slot,
                 Err(verdict) => return verdict,
@@ -338,7 +339,7 @@ impl Nat {
             protocol::UDP => self.timeouts.udp_ns,
             _ => self.timeouts.icmp_ns,
         });
-        self.bindings.begin(key, mac, expires_ns, now_ns).map_err(|refusal| {
+        self.bindings.begin(&self.fast, key, mac, expires_ns, now_ns).map_err(|refusal| {
             let (counter, reason) = match refusal {
                 Refusal::HostLimit => (&self.counters.host_limited, self.reasons.host_limit),
                 Refusal::Exhausted => (&self.counters.exhausted, self.reasons.exhausted),
@@ -384,8 +385,7 @@ impl Nat {
     fn wanted(&mut self, key: &Key, probe: &Probe, now_ns: u64) -> Option<(u128, u16)> {
         let timeouts = self.timeouts;
         let hash = self.bindings.hash(key, false);
-        if let Some(slot) = self.bindings.find(hash, key, false, now_ns) {
-            let session = self.bindings.session_mut(slot)?;
+        if let Some(session) = self.bindings.find(&self.fast, hash, key, false, now_ns) {
             refresh(session, probe, false, &timeouts, now_ns);
             return Some((session.inside.a, session.inside.a_port()));
         }

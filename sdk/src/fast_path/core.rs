@@ -140,17 +140,21 @@ impl Core {
         self.owner == 0
     }
 
-    fn read_generation(&mut self) -> Result<u32, FastPathError> {
+    /// `struct fast_settings`: the generation, and which policy the flows are of.
+    fn settings(&mut self) -> Result<(u32, u32), FastPathError> {
         let value = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes());
         let value = value.map_err(FastPathError::map(MapKind::Settings))?.unwrap_or_default();
-        let generation = value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        self.generation = Some((generation, self.clock.now_ns()));
-        Ok(generation)
+        let words = value.as_chunks::<4>().0;
+        let word = |at: usize| words.get(at).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        self.generation = Some((word(0), self.clock.now_ns()));
+        Ok((word(0), word(1)))
     }
 
     /// The generation as it is in the map; as it was, if that cannot be read.
     pub(super) fn generation(&mut self) -> u32 {
-        self.read_generation().unwrap_or_else(|_| self.generation.map_or(0, |(generation, _)| generation))
+        self.settings()
+            .map(|(generation, _)| generation)
+            .unwrap_or_else(|_| self.generation.map_or(0, |(generation, _)| generation))
     }
 
     /// The generation as it was a moment ago.
@@ -210,12 +214,24 @@ impl Core {
 
     fn clear(&mut self) -> Result<(), FastPathError> {
         // Another instance may have cleared: one more than was known would be the number that is there.
-        let next = self.read_generation()?.wrapping_add(1);
-        let mut value = [0; 8];
-        value[..4].copy_from_slice(&next.to_ne_bytes());
+        let (generation, policy) = self.settings()?;
+        self.begin_generation(generation.wrapping_add(1), policy)
+    }
+
+    /// The same, unless flows are of this policy already; later ones are. Whether it did.
+    fn clear_unless(&mut self, policy: u32) -> Result<bool, FastPathError> {
+        let (generation, before) = self.settings()?;
+        if before != policy {
+            self.begin_generation(generation.wrapping_add(1), policy)?;
+        }
+        Ok(before != policy)
+    }
+
+    fn begin_generation(&mut self, generation: u32, policy: u32) -> Result<(), FastPathError> {
+        let value = [generation.to_ne_bytes(), policy.to_ne_bytes()].concat();
         let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;
         written.map_err(FastPathError::map(MapKind::Settings))?;
-        self.generation = Some((next, self.clock.now_ns()));
+        self.generation = Some((generation, self.clock.now_ns()));
         Ok(())
     }
 

@@ -39,4 +39,5 @@ pub(super) enum Op {
     Service(Service, ServiceRule),
     RemoveService(Service),
     Clear,
+    ClearUnless(u32),
 }

@@ -395,3 +395,28 @@ fn maps_that_were_not_passed_are_named() {
     let missing = FastPath::open(Mode::Reactive, SHAPE, Vec::new(), 0).unwrap_err();
     assert_eq!(missing.to_string(), "the fast path has no map for Settings");
 }
+
+#[test]
+fn flows_of_another_policy_are_void() {
+    on_both(|first, again| {
+        first.clear_unless(7);
+        first.install_all(&[(flow(1), lasting(60))]);
+        // As after a restart, and of another instance.
+        for instance in [0, 1] {
+            again(instance).clear_unless(7);
+            assert!(first.query(&flow(1)).is_some());
+        }
+        // Which policy it is stays known when all flows are void.
+        first.clear();
+        first.install_all(&[(flow(1), lasting(60))]);
+        again(0).clear_unless(7);
+        assert!(first.query(&flow(1)).is_some());
+        again(0).clear_unless(8);
+        assert_eq!(first.query(&flow(1)), None);
+        first.install_all(&[(flow(1), lasting(60))]);
+        again(0).clear_unless(8);
+        assert!(first.query(&flow(1)).is_some());
+        again(0).clear_unless(0);
+        assert_eq!(first.query(&flow(1)), None);
+    });
+}

@@ -29,6 +29,7 @@ pub(super) struct Pending {
     /// Flows as they were to be written, so that they end when they would have; nothing: to be taken out.
     flows: HashMap<Key, Option<[u8; FLOW_BYTES]>>,
     clears: bool,
+    policy: Option<u32>,
     rules: Option<RuleTable>,
     /// Rules of that table, or of the one that is there, by slot.
     slots: BTreeMap<u32, u32>,
@@ -46,6 +47,7 @@ impl Pending {
                 self.flows.clear();
                 self.clears = true;
             }
+            Op::ClearUnless(policy) => self.policy = Some(policy),
             // Slots that wait name rules of the table before.
             Op::Rules(table) => {
                 self.slots.clear();
@@ -63,8 +65,8 @@ impl Pending {
     }
 
     fn len(&self) -> usize {
-        let one = usize::from(self.clears) + usize::from(self.rules.is_some());
-        one + self.flows.len() + self.slots.len() + self.services.len()
+        let ones = [self.clears, self.policy.is_some(), self.rules.is_some()].map(usize::from);
+        ones.iter().sum::<usize>() + self.flows.len() + self.slots.len() + self.services.len()
     }
 }
 
@@ -78,7 +80,9 @@ impl Core {
     pub(in super::super) fn want(&mut self, ops: impl IntoIterator<Item = Op>) -> Result<(), FastPathError> {
         let is_first = self.is_first();
         // The first instance does what all have in common.
-        ops.into_iter().filter(|op| is_first || matches!(op, Op::Clear)).for_each(|op| self.pending.add(op));
+        ops.into_iter()
+            .filter(|op| is_first || matches!(op, Op::Clear | Op::ClearUnless(_)))
+            .for_each(|op| self.pending.add(op));
         let result = self.settle();
         self.tally.failed += u64::from(result.is_err());
         self.put_off();
@@ -198,6 +202,16 @@ impl Core {
             let cleared = self.clear();
             self.pending.clears = cleared.is_err();
             result = result.and(cleared);
+        }
+        if let Some(policy) = self.pending.policy.take() {
+            match self.clear_unless(policy) {
+                Ok(true) => self.pending.flows.clear(),
+                Ok(false) => {}
+                Err(error) => {
+                    self.pending.policy = Some(policy);
+                    result = result.and(Err(error));
+                }
+            }
         }
         result = result.and(self.settle_services(false));
         if let Some(table) = self.pending.rules.take() {
