@@ -42,11 +42,12 @@
 //! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP, at its own address or at `agent`, which the kernel
 //! of this host must reach past the chain's ports; its servers' weights become
 //! `w + A * cbrt(0.95 - load)`, within bounds ("Dynamic Feedback Load Balancing Scheduling", Linux Virtual Server project). A host
-//! that does not answer `fails` times in a row gets no new connections. If that leaves a service without a server, all of its
+//! that does not answer `fails` times in a row gets no new connections. A poll for which the runtime makes no socket says nothing, and
+//! is left out. If that leaves a service without a server, all of its
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
 //!
 //! **Counters.** `to-servers`, `to-clients`, `begun` (connections that began here), `icmp-errors`, `fragment-unknown`, `no-server`, `no-room`,
-//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
+//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `polls-refused`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
 //! does by itself is in the report.
 //!
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
@@ -122,6 +123,7 @@ struct Counters {
     evicted: Counter,
     polls: Counter,
     poll_failures: Counter,
+    polls_refused: Counter,
     moved_slots: Counter,
     refused: Counter,
     connections: Counter,
@@ -165,6 +167,7 @@ impl NetworkFunction for Elb {
             evicted: init.counter("evicted", "connections given up to make room"),
             polls: init.counter("polls", "loads that servers told"),
             poll_failures: init.counter("poll-failures", "polls without an answer that tells a load"),
+            polls_refused: init.counter("polls-refused", "polls for which there was no socket"),
             moved_slots: init.counter("moved-slots", "slots that changed from one server to another"),
             refused: init.counter("refused", "changes of slots or servers that the fast path did not take"),
             connections: init.gauge("connections", "connections known here"),
@@ -315,6 +318,7 @@ impl Elb {
                 self.pool.host_silent(host, is_down, is_stale);
                 has_changed |= is_down || is_stale;
             }
+            Outcome::NotAsked => self.counters.polls_refused.inc(),
         });
         if has_changed {
             self.counters.refused.add(u64::from(self.pool.reassign(&self.fast_path).is_err()));
