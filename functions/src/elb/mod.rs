@@ -47,12 +47,13 @@
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
 //!
 //! **Counters.** `to-servers`, `to-clients`, `begun` (connections that began here), `icmp-errors`, `fragment-unknown`, `no-server`, `no-room`,
-//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `polls-refused`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
+//! `not-routed`, `untranslatable`, `evicted`; `polls`, `poll-failures`, `polls-refused`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
 //! does by itself is in the report.
 //!
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
 //! gets another server for the second. Client and server in the same VLAN, or none. In mode `offloading` fragments and ICMP errors
-//! go to the kernel, which does not translate them. Without a fast path, the connections die with the process: those whose slot still
+//! go to the kernel, which does not translate them, and what comes here all the same (for want of room there) is dropped once it is known
+//! which connection it is of: nobody behind would route it. Without a fast path, the connections die with the process: those whose slot still
 //! names their server go on. One instance: several workers or replicas would each know a part of the connections, and ask for loads by
 //! themselves.
 
@@ -119,6 +120,7 @@ struct Counters {
     fragment_unknown: Counter,
     no_server: Counter,
     no_room: Counter,
+    not_routed: Counter,
     untranslatable: Counter,
     evicted: Counter,
     polls: Counter,
@@ -133,6 +135,7 @@ struct Counters {
 struct Reasons {
     no_server: DropReason,
     fragment: DropReason,
+    not_routed: DropReason,
 }
 
 impl NetworkFunction for Elb {
@@ -163,6 +166,7 @@ impl NetworkFunction for Elb {
             fragment_unknown: init.counter("fragment-unknown", "fragments whose first one did not come before"),
             no_server: init.counter("no-server", "packets to a service without a server for new connections"),
             no_room: init.counter("no-room", "packets of connections that could not be remembered"),
+            not_routed: init.counter("not-routed", "packets that came here and not to the kernel, which routes them"),
             untranslatable: init.counter("untranslatable", "packets whose headers could not be rewritten"),
             evicted: init.counter("evicted", "connections given up to make room"),
             polls: init.counter("polls", "loads that servers told"),
@@ -176,6 +180,10 @@ impl NetworkFunction for Elb {
         let reasons = Reasons {
             no_server: init.drop_reason("no-server", "the service has no server for new connections"),
             fragment: init.drop_reason("fragment-unknown", "fragment whose first fragment did not come before it"),
+            not_routed: init.drop_reason(
+                "not-routed",
+                "in mode `offloading`: the kernel routes, and was out of reach for this packet",
+            ),
         };
         Ok(Self {
             connections: Connections::new(if init.is_trial() { 1 } else { config.connections }),
@@ -199,9 +207,15 @@ impl NetworkFunction for Elb {
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
         self.begin_learning(now_ns);
+        let is_offloading = self.fast_path.mode() == Some(Mode::Offloading);
         for mut packet in burst.iter_mut() {
             let probe = Probe::of(packet.data());
-            let verdict = self.translate_packet(&mut packet, &probe, now_ns);
+            let mut verdict = self.translate_packet(&mut packet, &probe, now_ns);
+            if verdict == Verdict::Next && is_offloading {
+                // Its link addresses are those that it came with, and nobody behind would change them.
+                self.counters.not_routed.inc();
+                verdict = Verdict::Drop(self.reasons.not_routed);
+            }
             if verdict != Verdict::Next {
                 packet.set_verdict(verdict);
             }

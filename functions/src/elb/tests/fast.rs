@@ -139,3 +139,23 @@ fn counts_of_both_paths_are_added_up() {
     assert_eq!(reported(&kit, "bytes"), [json!(3 * packet.len())]);
     assert_eq!(reported(&kit, "fast_packets"), [json!(2)]);
 }
+
+#[test]
+fn where_the_kernel_routes_nothing_leaves_by_here() {
+    let mut kit = Testkit::<Elb>::with_fast_path(config(&[(1, 1)]), Mode::Offloading).unwrap();
+    let other = PacketBuilder::new().ipv4([10, 0, 0, 9].into(), [10, 0, 0, 8].into()).udp(1, 2).build();
+    let syn = asked(1, TcpFlags::SYN);
+    let answer = answered(server(1), 1, TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0));
+    let outcomes = kit.run("left", &[other, syn.clone(), answer]);
+    for outcome in &outcomes {
+        let Verdict::Drop(reason) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
+        assert_eq!(kit.reason(reason), "not-routed");
+    }
+    assert_eq!((outcomes.len(), kit.counter("not-routed")), (3, 3));
+    // What begins here goes on there, once the client sends it again.
+    assert_eq!((kit.counter("begun"), passed(&kit, &syn)), (1, Some(server(1))));
+    // Who has a router behind lets all pass.
+    let mut kit = Testkit::<Elb>::with_fast_path(config(&[(1, 1)]), Mode::Proactive).unwrap();
+    assert_eq!(to(&mut kit, &syn), server(1));
+    assert_eq!(kit.counter("not-routed"), 0);
+}
