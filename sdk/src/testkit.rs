@@ -20,7 +20,7 @@
 //! assert_eq!(kit.counter("runts"), 1);
 //! ```
 
-use crate::fast_path::{FastPath, Mode, View};
+use crate::fast_path::{FastPath, Flow, Mode, View};
 use crate::peer::{DialError, PeerAddress};
 use crate::{
     BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo,
@@ -203,6 +203,12 @@ impl<F: NetworkFunction> Testkit<F> {
                 peer.answer(result);
             }
         }
+    }
+
+    /// Takes a flow out of the fast path, as one that makes room for others.
+    pub fn evict(&mut self, flow: &Flow) {
+        self.init.host_fast_path().remove(flow);
+        self.init.flush_fast_path();
     }
 
     /// Moves the clock.

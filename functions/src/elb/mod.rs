@@ -32,9 +32,10 @@
 //!
 //! **Fast path.** The kernel knows services, slots and connections, and begins connections by itself; what it cannot do (fragments, ICMP errors)
 //! comes here, where the kernel is asked about connections that are not known. While this function is restarted, the kernel goes on.
-//! There each direction of a connection has a time-out of its own, and a full table gives up what was not used for longest, answered or not:
-//! a client that was silent for longer than `timeouts` while its server went on sending may meet another server after a change of
-//! weights. An answer to a client that went on sending is translated, however long it took.
+//! There each direction of a connection is an entry of its own; this function removes both when both have been silent for `timeouts`, and neither
+//! before. A full table gives up what was not used for long, answered or not, and maybe one direction alone. An answer of which the kernel
+//! knows the client's direction alone is translated all the same, and so is what a client sends if it comes here; but to a client
+//! whose direction made room, the kernel itself may give another server after a change of weights.
 //!
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported.
@@ -57,6 +58,7 @@
 //! names their server go on. One instance: several workers or replicas would each know a part of the connections, and ask for loads by
 //! themselves.
 
+mod aging;
 mod config;
 mod connections;
 mod errors;
@@ -87,8 +89,6 @@ use std::time::Duration;
 const FAST_FLOWS: u32 = 1 << 18;
 /// Packets that may be under way in fragments at once.
 const FRAGMENTED_PACKETS: usize = 4096;
-/// Flows of the fast path that one tick looks at, for those that are over, and to count those that are not.
-const VISITS: usize = 2048;
 
 /// See the module's documentation.
 pub struct Elb {
@@ -97,6 +97,9 @@ pub struct Elb {
     /// Whether the destination is what changes, and to which address.
     fragments: FragmentTable<(bool, u128)>,
     closing_ns: u64,
+    timeouts: Timeouts,
+    /// Flows that the fast path may still be asked about in this burst, beyond one or two for each packet.
+    asks: usize,
     fast_path: FastPath,
     is_fast: bool,
     survey: Survey,
@@ -189,6 +192,8 @@ impl NetworkFunction for Elb {
             connections: Connections::new(if init.is_trial() { 1 } else { config.connections }),
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             closing_ns: u64::from(config.timeouts.closing_s) * 1_000_000_000,
+            timeouts: config.timeouts,
+            asks: 0,
             is_fast: fast_path.is_active(),
             fast_path,
             survey: Survey::default(),
@@ -207,6 +212,7 @@ impl NetworkFunction for Elb {
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
         self.begin_learning(now_ns);
+        self.asks = MAX_SERVERS;
         let is_offloading = self.fast_path.mode() == Some(Mode::Offloading);
         for mut packet in burst.iter_mut() {
             let probe = Probe::of(packet.data());
@@ -227,7 +233,7 @@ impl NetworkFunction for Elb {
         self.begin_learning(now_ns);
         self.connections.sweep(now_ns);
         self.fragments.sweep(now_ns);
-        self.look_at_fast_path();
+        self.look_at_fast_path(now_ns);
         self.poll(burst.now());
         self.counters.connections.set(self.connections.len() as u64);
         self.counters.evicted.set(self.connections.evicted());
@@ -282,27 +288,6 @@ fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
 }
 
 impl Elb {
-    /// Removes what is over in the fast path, and counts what is not.
-    fn look_at_fast_path(&mut self) {
-        if !self.is_fast {
-            return;
-        }
-        self.fast_path.sweep(VISITS, &mut |_, _| {});
-        let counting = &mut self.counting;
-        let is_done = self.fast_path.survey(&mut self.survey, VISITS, &mut |_, action, state| {
-            // Each connection has two flows; this one is its client's.
-            if let (Some(_), Some(class), false) = (action.rewrite.dst, action.class, state.is_closing)
-                && let Some(count) = counting.get_mut(usize::from(class))
-            {
-                *count += 1;
-            }
-        });
-        if is_done {
-            std::mem::swap(&mut self.counting, &mut self.counted);
-            self.counting.fill(0);
-        }
-    }
-
     /// Connections that a server has and that are not closed. All are in the fast path where there is one.
     fn connections_of(&self, state: &pool::ServiceState, server: &pool::Server) -> u64 {
         if self.is_fast {
