@@ -76,6 +76,39 @@ fn check_prints_the_plan() {
     assert_eq!(json["processes"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn check_prints_whom_a_function_asks() {
+    let servers = |count: u8| -> String {
+        (1..=count).map(|n| format!("{{ address: 10.0.0.{n}, port: 8080 }}")).collect::<Vec<_>>().join(", ")
+    };
+    let source = |feedback: &str, count| {
+        let services = format!("[{{ address: 192.0.2.80, port: 80, servers: [{}] }}]", servers(count));
+        let config = format!("{{ services: {services}, feedback: {feedback} }}");
+        GOOD.replace("- monitor\n", &format!("- monitor\n      - elb: {{ config: {config} }}\n"))
+    };
+    let snmp = "{ snmp: { community: public } }";
+    for (feedback, count, row) in [
+        (snmp, 2, ["transit/elb", "udp", "2", "10.0.0.1:161, 10.0.0.2:161"]),
+        (snmp, 5, ["transit/elb", "udp", "5", "10.0.0.1:161, 10.0.0.2:161, 10.0.0.3:161 and 2 more"]),
+        ("{ http: { port: 9100, path: / } }", 1, ["transit/elb", "tcp", "1", "10.0.0.1:9100"]),
+    ] {
+        let file = File::new(&format!("peers-{count}"), &source(feedback, count));
+        let output = middlenet(&["check", file.path()]);
+        assert!(output.status.success(), "{}", err(&output));
+        let text = out(&output);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert!(text.lines().any(|line| words(line) == words(&row.join(" "))), "{row:?} is missing in\n{text}");
+        let json = middlenet(&["check", "--json", file.path()]).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let peers = json["manager"]["hops"][1]["peers"].as_array().unwrap();
+        assert_eq!(peers.len(), usize::from(count));
+        let port = if row[1] == "udp" { 161 } else { 9100 };
+        assert_eq!(peers[0], serde_json::json!({ "kind": row[1], "address": format!("10.0.0.1:{port}") }));
+    }
+    let file = File::new("no-peers", GOOD);
+    assert!(!out(&middlenet(&["check", file.path()])).contains("PEERS OF"));
+}
+
 const WEB: &str = "name: cli-web
 chains:
   web:

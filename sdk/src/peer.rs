@@ -36,6 +36,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Peers of a function at most.
@@ -89,6 +90,41 @@ impl PeerAddress {
     }
 }
 
+/// Why there is no socket to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "by", content = "why", rename_all = "snake_case")]
+pub enum DialError {
+    /// The runtime or this host made none: the peer was dialled too often, the function holds too many, the configuration names no such peer,
+    /// no descriptor is left. It says nothing about the peer. Later it may be different.
+    #[error("no socket is made: {0}")]
+    Refused(String),
+    /// The peer is not to be had: there is no way to it, or it refused at once.
+    #[error("the peer cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// What the system says of a socket that it was asked for.
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        let is_of_the_peer = matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(
+                Errno::ECONNREFUSED
+                    | Errno::ECONNRESET
+                    | Errno::EHOSTDOWN
+                    | Errno::EHOSTUNREACH
+                    | Errno::ENETDOWN
+                    | Errno::ENETUNREACH
+                    | Errno::ETIMEDOUT
+            )
+        );
+        match is_of_the_peer {
+            true => Self::Unreachable(error.to_string()),
+            false => Self::Refused(error.to_string()),
+        }
+    }
+}
+
 /// A socket to a peer. It does not block.
 #[derive(Debug)]
 pub enum Connected {
@@ -107,7 +143,7 @@ pub struct Peer(Arc<Shared>);
 struct Shared {
     address: PeerAddress,
     /// The function dials by itself.
-    is_direct: bool,
+    is_direct: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -118,12 +154,12 @@ enum State {
     Wanted,
     /// The runtime has been asked.
     Asked,
-    Done(Result<OwnedFd, String>),
+    Done(Result<OwnedFd, DialError>),
 }
 
 impl Peer {
     pub(crate) fn new(address: PeerAddress, is_direct: bool) -> Self {
-        Self(Arc::new(Shared { address, is_direct, state: Mutex::new(State::Idle) }))
+        Self(Arc::new(Shared { address, is_direct: AtomicBool::new(is_direct), state: Mutex::new(State::Idle) }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,16 +177,16 @@ impl Peer {
     pub fn dial(&self) {
         let mut state = self.state();
         if matches!(*state, State::Idle) {
-            *state = match self.0.is_direct {
-                true => State::Done(self.0.address.connect().map_err(|e| e.to_string())),
+            *state = match self.0.is_direct.load(Ordering::Relaxed) {
+                true => State::Done(self.0.address.connect().map_err(DialError::from)),
                 false => State::Wanted,
             };
         }
     }
 
-    /// The socket that was asked for, once it is there, or why there is none: the peer refused, or the runtime did, for it was
-    /// dialled too often.
-    pub fn take(&self) -> Option<Result<Connected, String>> {
+    /// The socket that was asked for, once it is there, or why there is none. A connection that the peer refuses later is none of
+    /// this: reading and writing say so.
+    pub fn take(&self) -> Option<Result<Connected, DialError>> {
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Idle) {
             State::Done(result) => Some(result.map(|fd| match self.0.address.kind {
@@ -174,8 +210,14 @@ impl Peer {
         *self.state() = State::Asked;
     }
 
+    /// For tests: the runtime is asked from now on, whoever dialled before.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn ask_the_runtime(&self) {
+        self.0.is_direct.store(false, Ordering::Relaxed);
+    }
+
     /// For hosts: the answer.
-    pub(crate) fn answer(&self, result: Result<OwnedFd, String>) {
+    pub(crate) fn answer(&self, result: Result<OwnedFd, DialError>) {
         let mut state = self.state();
         if matches!(*state, State::Wanted | State::Asked) {
             *state = State::Done(result);
@@ -226,16 +268,28 @@ mod tests {
     fn a_process_asks_once_and_is_answered_once() {
         let mut init = Init::default();
         let peer = init.peer(PeerKind::Tcp, "192.0.2.1:80".parse().unwrap()).unwrap();
-        peer.answer(Err("unasked".into()));
+        let refused = DialError::Refused("dialled too often".into());
+        peer.answer(Err(refused.clone()));
         assert!(peer.take().is_none() && !peer.is_wanted());
         peer.dial();
         assert!(peer.is_wanted());
         peer.asked();
         peer.dial();
         assert!(!peer.is_wanted());
-        peer.answer(Err("dialled too often".into()));
-        assert_eq!(peer.take().unwrap().unwrap_err(), "dialled too often");
+        peer.answer(Err(refused.clone()));
+        assert_eq!(peer.take().unwrap().unwrap_err(), refused);
         assert!(peer.take().is_none());
+    }
+
+    #[test]
+    fn what_this_host_cannot_do_is_no_failure_of_the_peer() {
+        let error = |errno: Errno| DialError::from(io::Error::from(errno));
+        for errno in [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ENETUNREACH] {
+            assert!(matches!(error(errno), DialError::Unreachable(_)), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EADDRNOTAVAIL, Errno::EPERM] {
+            assert!(matches!(error(errno), DialError::Refused(_)), "{errno}");
+        }
     }
 
     #[test]

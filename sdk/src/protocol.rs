@@ -2,14 +2,14 @@
 //! descriptors beside it. A function process has no other way in or out than this socket and its memory regions.
 
 use crate::middlebox::Interests;
-use crate::peer::PeerAddress;
+use crate::peer::{DialError, PeerAddress};
 use crate::{CounterInfo, DropReasonInfo, PortInfo, SteeredFlow};
 use middlenet_fast_path::{MapKind, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The number both sides must share; raised when a message or the control region changes its form.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Set in the environment of processes the runtime starts. Its value is `0`: the control socket is standard input, which
 /// needs neither a descriptor number to guess nor a close-on-exec flag to clear.
 pub const SOCKET_VARIABLE: &str = "MIDDLENET_SOCKET";
@@ -60,7 +60,7 @@ pub enum ToFunction {
         /// To whom.
         peer: PeerAddress,
         /// Why there is none.
-        error: Option<String>,
+        error: Option<DialError>,
     },
     /// Empty the rings, then exit.
     Stop,

@@ -20,7 +20,8 @@
 //! assert_eq!(kit.counter("runts"), 1);
 //! ```
 
-use crate::fast_path::{FastPath, Mode, View};
+use crate::fast_path::{FastPath, Flow, Mode, View};
+use crate::peer::{DialError, PeerAddress};
 use crate::{
     BURST, Burst, BurstState, ConfigError, DropReason, DynFunction, Init, NetworkFunction, Port, PortInfo,
     Registration, SteeredFlow, Verdict,
@@ -29,6 +30,7 @@ use middlenet_shm::{Buffers, Descriptor, Pages, Region};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -188,6 +190,25 @@ impl<F: NetworkFunction> Testkit<F> {
         self.burst(&mut [], true);
         let made = std::mem::take(&mut self.state.emitted);
         made.into_iter().filter_map(|d| self.outcome(d, true)).collect()
+    }
+
+    /// Plays the runtime for a function that dials [peers](crate::peer): answers what it has dialled since, or leaves it waiting where
+    /// `answer` gives nothing. From the first call on, the function makes no sockets by itself any more, as in a process.
+    pub fn answer_dials(&mut self, mut answer: impl FnMut(&PeerAddress) -> Option<Result<OwnedFd, DialError>>) {
+        for peer in self.init.peers() {
+            peer.ask_the_runtime();
+            if peer.is_wanted()
+                && let Some(result) = answer(peer.address())
+            {
+                peer.answer(result);
+            }
+        }
+    }
+
+    /// Takes a flow out of the fast path, as one that makes room for others.
+    pub fn evict(&mut self, flow: &Flow) {
+        self.init.host_fast_path().remove(flow);
+        self.init.flush_fast_path();
     }
 
     /// Moves the clock.

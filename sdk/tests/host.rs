@@ -1,11 +1,14 @@
 //! A function process against a manager played by the test: the protocol, the rings, and their bad days.
 
+use middlenet_sdk::peer::{Connected, DialError, PeerAddress, PeerKind};
 use middlenet_sdk::prelude::*;
 use middlenet_sdk::protocol::{FromFunction, Start, ToFunction, VERSION, Wait};
 use middlenet_sdk::wire::FlowKey;
 use middlenet_sdk::{Channel, Registration, host};
 use middlenet_shm::{Buffers, Consumer, ControlGeometry, ControlRegion, Descriptor, Pages, Producer, Region};
 use serde_json::{Value, json};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -64,6 +67,56 @@ impl NetworkFunction for Adder {
     }
 }
 
+/// Asks its peer by a datagram, and tells what came of it.
+struct Asker {
+    peer: middlenet_sdk::peer::Peer,
+    dials: bool,
+    socket: Option<UdpSocket>,
+    heard: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct AskerConfig {
+    server: SocketAddr,
+}
+
+impl NetworkFunction for Asker {
+    type Config = AskerConfig;
+
+    fn new(config: AskerConfig, init: &mut Init) -> Result<Self, ConfigError> {
+        let peer = init.peer(PeerKind::Udp, config.server)?;
+        Ok(Self { peer, dials: true, socket: None, heard: Vec::new() })
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {
+        self.dials = true;
+    }
+
+    fn tick(&mut self, _: &mut Burst<'_>) {
+        if std::mem::take(&mut self.dials) {
+            self.peer.dial();
+        }
+        match self.peer.take() {
+            None => {}
+            Some(Ok(Connected::Udp(socket))) => {
+                socket.send(b"how are you?").unwrap();
+                self.socket = Some(socket);
+            }
+            Some(Ok(Connected::Tcp(_))) => self.heard.push("a connection".into()),
+            Some(Err(DialError::Refused(why))) => self.heard.push(format!("refused: {why}")),
+            Some(Err(DialError::Unreachable(why))) => self.heard.push(format!("unreachable: {why}")),
+        }
+        let mut bytes = [0; 64];
+        if let Some(length) = self.socket.as_ref().and_then(|socket| socket.recv(&mut bytes).ok()) {
+            self.heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+        }
+    }
+
+    fn report(&self) -> Value {
+        json!(self.heard)
+    }
+}
+
 struct Peer {
     channel: Channel,
     buffers: Buffers,
@@ -91,8 +144,12 @@ fn start_message(config: Value) -> ToFunction {
 
 impl Peer {
     fn start(config: Value) -> Result<Self, FromFunction> {
+        Self::start_as(Registration::of::<Adder>(), config)
+    }
+
+    fn start_as(registration: Registration, config: Value) -> Result<Self, FromFunction> {
         let (channel, theirs) = Channel::pair().unwrap();
-        let thread = std::thread::spawn(move || host::run(&Registration::of::<Adder>(), theirs.into_fd()));
+        let thread = std::thread::spawn(move || host::run(&registration, theirs.into_fd()));
         channel.send(&start_message(config), &[]).unwrap();
         let (ready, _) = channel.receive_within(PATIENCE).unwrap();
         if !matches!(ready, FromFunction::Ready { .. }) {
@@ -133,6 +190,80 @@ impl Peer {
         self.channel.send(message, &[]).unwrap();
         self.channel.receive_within(PATIENCE).unwrap().0
     }
+}
+
+impl Peer {
+    /// Waits until the function dials, and answers.
+    fn answer_dial(&self, peer: PeerAddress, error: Option<DialError>, socket: &[BorrowedFd<'_>]) {
+        let (message, _) = self.channel.receive_within::<FromFunction>(PATIENCE).unwrap();
+        assert!(matches!(message, FromFunction::Dial { peer: asked } if asked == peer), "{message:?}");
+        self.channel.send(&ToFunction::Dialed { peer, error }, socket).unwrap();
+    }
+
+    /// Waits for a report.
+    fn wait_for_report(&self, wanted: &Value) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let FromFunction::Report { value } = self.ask(&ToFunction::Report) else { panic!("no report") };
+            if value == *wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{value} and not {wanted}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_function_that_dials_gets_a_socket_or_hears_whose_fault_it_is() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = PeerAddress { kind: PeerKind::Udp, address: server.local_addr().unwrap() };
+    let config = json!({ "server": address.address });
+    let mut peer = Peer::start_as(Registration::of::<Asker>(), config).unwrap();
+    peer.answer_dial(address, Some(DialError::Refused("the function dials too often".into())), &[]);
+    peer.wait_for_report(&json!(["refused: the function dials too often"]));
+    // It has not been asked since: a refusal is no reason to dial again.
+    peer.pass(0);
+    peer.answer_dial(address, Some(DialError::Unreachable("no route".into())), &[]);
+    peer.wait_for_report(&json!(["refused: the function dials too often", "unreachable: no route"]));
+    peer.pass(0);
+    // Neither a socket nor a reason.
+    peer.answer_dial(address, None, &[]);
+    let mut heard =
+        vec!["refused: the function dials too often", "unreachable: no route", "refused: the runtime passed no socket"];
+    peer.wait_for_report(&json!(heard));
+    peer.pass(0);
+    let socket = address.connect().unwrap();
+    peer.answer_dial(address, None, &[socket.as_fd()]);
+    drop(socket);
+    let mut bytes = [0; 64];
+    let (length, from) = server.recv_from(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], b"how are you?");
+    server.send_to(b"fine", from).unwrap();
+    heard.push("fine");
+    peer.wait_for_report(&json!(heard));
+}
+
+/// Sockets that nobody asked for, and that of a peer that the function does not have, are closed.
+#[test]
+fn sockets_that_nobody_waits_for_are_closed() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = PeerAddress { kind: PeerKind::Udp, address: server.local_addr().unwrap() };
+    let other = PeerAddress { kind: PeerKind::Tcp, ..address };
+    let peer = Peer::start_as(Registration::of::<Asker>(), json!({ "server": address.address })).unwrap();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.channel.send(&ToFunction::Dialed { peer: other, error: None }, &[theirs.as_fd()]).unwrap();
+    drop(theirs);
+    assert_eq!(std::io::Read::read(&mut &ours, &mut [0; 1]).unwrap(), 0, "the other end is closed");
+    peer.answer_dial(address, Some(DialError::Refused("later".into())), &[]);
+    peer.wait_for_report(&json!(["refused: later"]));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.channel.send(&ToFunction::Dialed { peer: address, error: None }, &[theirs.as_fd()]).unwrap();
+    drop(theirs);
+    assert_eq!(std::io::Read::read(&mut &ours, &mut [0; 1]).unwrap(), 0, "the other end is closed");
 }
 
 #[test]

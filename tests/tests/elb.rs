@@ -1,6 +1,9 @@
 //! The load balancer between a client and three servers: connections outlast what happens to weights, servers and its process.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use middlenet_tests::{Conversation, Echo, End, Error, Line, Process, RunStatus, Runtime, Scratch, Veth, require_root};
 use nix::sys::signal::{Signal, kill};
@@ -61,12 +64,17 @@ impl Way {
         let servers: Vec<String> =
             (11..).zip(servers).map(|(n, more)| format!("{{ address: 10.2.0.{n}, port: 8080, {more} }}")).collect();
         let services = format!("services: [{{ address: 192.0.2.80, port: 80, servers: [{}] }}]", servers.join(", "));
+        self.around(&format!("{services}{more}"))
+    }
+
+    /// A manifest with this configuration of the function.
+    fn around(self, config: &str) -> String {
         let mode = match self {
             Self::Slow => "",
             Self::Proactive => ", mode: proactive",
             Self::Offloading => ", mode: offloading",
         };
-        let elb = format!("elb: {{ config: {{ {services}{more} }}{mode} }}");
+        let elb = format!("elb: {{ config: {{ {config} }}{mode} }}");
         match self {
             Self::Offloading => Line::manifest(&[&elb]),
             _ => Line::manifest(&[&elb, Line::ROUTER]),
@@ -161,6 +169,155 @@ fn connections_outlast_weights_draining_and_deaths_with_a_fast_path() -> Result<
 fn connections_outlast_weights_draining_and_deaths_where_the_kernel_routes() -> Result<(), Error> {
     require_root!(Ok(()));
     connections_outlast_everything(Way::Offloading)
+}
+
+/// How long one side of a datagram's way is silent: more than twice as long as a connection may be without a packet.
+const SILENCE: Duration = Duration::from_secs(7);
+/// While the other side goes on.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Clients and servers that speak by datagrams, each only when it is told to.
+struct Datagrams {
+    clients: Vec<UdpSocket>,
+    servers: Vec<UdpSocket>,
+}
+
+impl Datagrams {
+    fn new(line: &Line) -> Result<Self, Error> {
+        let fail = |source| Error::Socket { what: "use a socket for datagrams".into(), source };
+        let own = |socket: UdpSocket| socket.set_nonblocking(true).map(|()| socket);
+        let server = |n| line.server.enter(|| UdpSocket::bind(format!("10.2.0.{n}:9000")).and_then(own))?.map_err(fail);
+        let connected = |socket: UdpSocket| socket.connect(SERVICE).map(|()| socket).and_then(own);
+        let client = |_| line.client.enter(|| UdpSocket::bind("0.0.0.0:0").and_then(connected))?.map_err(fail);
+        Ok(Self {
+            clients: (0..12).map(client).collect::<Result<_, Error>>()?,
+            servers: (11..14).map(server).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// All clients send this until it has arrived of each: at which server of whom.
+    fn arrive(&self, text: &str) -> HashMap<SocketAddr, usize> {
+        let (mut at, end) = (HashMap::new(), Instant::now() + SOON);
+        while at.len() < self.clients.len() {
+            assert!(Instant::now() < end, "{text}: {} of {} arrived", at.len(), self.clients.len());
+            self.clients.iter().for_each(|client| drop(client.send(text.as_bytes())));
+            let look = Instant::now() + STEP;
+            while Instant::now() < look {
+                for (n, server) in self.servers.iter().enumerate() {
+                    let mut bytes = [0; 64];
+                    while let Ok((length, from)) = server.recv_from(&mut bytes) {
+                        if &bytes[..length] == text.as_bytes() {
+                            assert_eq!(*at.entry(from).or_insert(n), n, "{text}: {from} is at two servers");
+                        }
+                    }
+                }
+                std::thread::yield_now();
+            }
+        }
+        at
+    }
+
+    /// Each server answers its clients.
+    fn answer(&self, at: &HashMap<SocketAddr, usize>, text: &str) {
+        at.iter().for_each(|(client, &server)| drop(self.servers[server].send_to(text.as_bytes(), client)));
+    }
+
+    /// Servers answer until each client has heard it from the service.
+    fn are_answered(&self, at: &HashMap<SocketAddr, usize>, text: &str) {
+        let end = Instant::now() + SOON;
+        let mut waiting: Vec<&UdpSocket> = self.clients.iter().collect();
+        while !waiting.is_empty() {
+            assert!(Instant::now() < end, "{text}: {} clients hear nothing", waiting.len());
+            self.answer(at, text);
+            let look = Instant::now() + STEP;
+            while Instant::now() < look {
+                let mut bytes = [0; 64];
+                waiting.retain(|client| {
+                    !std::iter::from_fn(|| {
+                        client.recv(&mut bytes).ok().map(|length| bytes[..length] == *text.as_bytes())
+                    })
+                    .any(|is_it| is_it)
+                });
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Does something while `speak` is called over and over, and for as long as one side is to be silent.
+fn meanwhile(speak: impl Fn() + Sync, act: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let is_over = AtomicBool::new(false);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let speaker = scope.spawn(|| {
+            while start.elapsed() < SILENCE || !is_over.load(Ordering::Relaxed) && start.elapsed() < 3 * SOON {
+                speak();
+                std::thread::sleep(STEP);
+            }
+        });
+        let result = act();
+        is_over.store(true, Ordering::Relaxed);
+        speaker.join().expect("a thread that sends");
+        result
+    })
+}
+
+/// Datagrams have no handshake that would tell of a server that knows nothing: they have to arrive where they arrived before.
+fn datagrams_stay_with_their_server(way: Way) -> Result<(), Error> {
+    let stage = Stage::new()?;
+    if way == Way::Offloading {
+        stage.route_in_the_kernel()?;
+    }
+    let manifest = |servers: [&str; 3]| {
+        let servers = (11..).zip(servers).map(|(n, more)| format!("{{ address: 10.2.0.{n}, port: 9000, {more} }}"));
+        let servers = servers.collect::<Vec<_>>().join(", ");
+        way.around(&format!(
+            "services: [{{ address: 192.0.2.80, port: 80, protocol: udp, servers: [{servers}] }}], timeouts: {{ udp_s: 3 }}"
+        ))
+    };
+    let run = Runtime::start(&stage.line.middle, &manifest(["weight: 100", "weight: 100", "weight: 100"]))?;
+    let datagrams = Datagrams::new(&stage.line)?;
+    let at = datagrams.arrive("to begin with");
+    assert!((0..3).all(|server| at.values().any(|&n| n == server)), "{at:?}");
+    // Only the servers send, while weights change and one is on its way out.
+    meanwhile(
+        || datagrams.answer(&at, "news"),
+        || {
+            apply(&run, &manifest(["weight: 100, drain: true", "weight: 1", "weight: 200"]))?;
+            if way == Way::Slow { Ok(()) } else { kill_elb(&run) }
+        },
+    )?;
+    assert_eq!(datagrams.arrive("after the clients' silence"), at);
+    // Only the clients send, while weights change again.
+    meanwhile(
+        || datagrams.clients.iter().for_each(|client| drop(client.send(b"anybody there?"))),
+        || apply(&run, &manifest(["weight: 100, drain: true", "weight: 200", "weight: 1"])),
+    )?;
+    datagrams.are_answered(&at, "after the servers' silence");
+    assert_eq!(datagrams.arrive("in the end"), at);
+    // When both are silent, a connection is over; so a server on its way out is left by all.
+    run.wait_for("the end of all connections", SOON, |status| connections(status).iter().sum::<u64>() == 0)?;
+    assert!(datagrams.arrive("anew").values().all(|&server| server != 0));
+    run.stop()?;
+    Ok(())
+}
+
+#[test]
+fn datagrams_stay_with_their_server_without_a_fast_path() -> Result<(), Error> {
+    require_root!(Ok(()));
+    datagrams_stay_with_their_server(Way::Slow)
+}
+
+#[test]
+fn datagrams_stay_with_their_server_with_a_fast_path() -> Result<(), Error> {
+    require_root!(Ok(()));
+    datagrams_stay_with_their_server(Way::Proactive)
+}
+
+#[test]
+fn datagrams_stay_with_their_server_where_the_kernel_routes() -> Result<(), Error> {
+    require_root!(Ok(()));
+    datagrams_stay_with_their_server(Way::Offloading)
 }
 
 /// The agents of the servers, on a network of their own.

@@ -32,9 +32,10 @@
 //!
 //! **Fast path.** The kernel knows services, slots and connections, and begins connections by itself; what it cannot do (fragments, ICMP errors)
 //! comes here, where the kernel is asked about connections that are not known. While this function is restarted, the kernel goes on.
-//! There each direction of a connection has a time-out of its own, and a full table gives up what was not used for longest, answered or not:
-//! a client that was silent for longer than `timeouts` while its server went on sending may meet another server after a change of
-//! weights. An answer to a client that went on sending is translated, however long it took.
+//! There each direction of a connection is an entry of its own; this function removes both when both have been silent for `timeouts`, and neither
+//! before. A full table gives up what was not used for long, answered or not, and maybe one direction alone. An answer of which the kernel
+//! knows the client's direction alone is translated all the same, and so is what a client sends if it comes here; but to a client
+//! whose direction made room, the kernel itself may give another server after a change of weights.
 //!
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported.
@@ -42,19 +43,22 @@
 //! **Feedback.** Each host is asked for its load every `interval_ms`, by SNMP or HTTP, at its own address or at `agent`, which the kernel
 //! of this host must reach past the chain's ports; its servers' weights become
 //! `w + A * cbrt(0.95 - load)`, within bounds ("Dynamic Feedback Load Balancing Scheduling", Linux Virtual Server project). A host
-//! that does not answer `fails` times in a row gets no new connections. If that leaves a service without a server, all of its
+//! that does not answer `fails` times in a row gets no new connections. A poll for which the runtime makes no socket says nothing, and
+//! is left out. If that leaves a service without a server, all of its
 //! servers are taken to be up. A host that is silent for `silent_s` has its configured weights again.
 //!
 //! **Counters.** `to-servers`, `to-clients`, `begun` (connections that began here), `icmp-errors`, `fragment-unknown`, `no-server`, `no-room`,
-//! `untranslatable`, `evicted`; `polls`, `poll-failures`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
+//! `not-routed`, `untranslatable`, `evicted`; `polls`, `poll-failures`, `polls-refused`, `moved-slots`, `refused`; gauges `connections` (known here), `servers-down`. What the fast path
 //! does by itself is in the report.
 //!
 //! **Limits.** 256 services, 1024 servers, 65,536 slots; TCP and UDP. A client that uses one port for two services with a server in common
 //! gets another server for the second. Client and server in the same VLAN, or none. In mode `offloading` fragments and ICMP errors
-//! go to the kernel, which does not translate them. Without a fast path, the connections die with the process: those whose slot still
+//! go to the kernel, which does not translate them, and what comes here all the same (for want of room there) is dropped once it is known
+//! which connection it is of: nobody behind would route it. Without a fast path, the connections die with the process: those whose slot still
 //! names their server go on. One instance: several workers or replicas would each know a part of the connections, and ask for loads by
 //! themselves.
 
+mod aging;
 mod config;
 mod connections;
 mod errors;
@@ -85,8 +89,6 @@ use std::time::Duration;
 const FAST_FLOWS: u32 = 1 << 18;
 /// Packets that may be under way in fragments at once.
 const FRAGMENTED_PACKETS: usize = 4096;
-/// Flows of the fast path that one tick looks at, for those that are over, and to count those that are not.
-const VISITS: usize = 2048;
 
 /// See the module's documentation.
 pub struct Elb {
@@ -95,6 +97,9 @@ pub struct Elb {
     /// Whether the destination is what changes, and to which address.
     fragments: FragmentTable<(bool, u128)>,
     closing_ns: u64,
+    timeouts: Timeouts,
+    /// Flows that the fast path may still be asked about in this burst, beyond one or two for each packet.
+    asks: usize,
     fast_path: FastPath,
     is_fast: bool,
     survey: Survey,
@@ -118,10 +123,12 @@ struct Counters {
     fragment_unknown: Counter,
     no_server: Counter,
     no_room: Counter,
+    not_routed: Counter,
     untranslatable: Counter,
     evicted: Counter,
     polls: Counter,
     poll_failures: Counter,
+    polls_refused: Counter,
     moved_slots: Counter,
     refused: Counter,
     connections: Counter,
@@ -131,6 +138,7 @@ struct Counters {
 struct Reasons {
     no_server: DropReason,
     fragment: DropReason,
+    not_routed: DropReason,
 }
 
 impl NetworkFunction for Elb {
@@ -161,10 +169,12 @@ impl NetworkFunction for Elb {
             fragment_unknown: init.counter("fragment-unknown", "fragments whose first one did not come before"),
             no_server: init.counter("no-server", "packets to a service without a server for new connections"),
             no_room: init.counter("no-room", "packets of connections that could not be remembered"),
+            not_routed: init.counter("not-routed", "packets that came here and not to the kernel, which routes them"),
             untranslatable: init.counter("untranslatable", "packets whose headers could not be rewritten"),
             evicted: init.counter("evicted", "connections given up to make room"),
             polls: init.counter("polls", "loads that servers told"),
             poll_failures: init.counter("poll-failures", "polls without an answer that tells a load"),
+            polls_refused: init.counter("polls-refused", "polls for which there was no socket"),
             moved_slots: init.counter("moved-slots", "slots that changed from one server to another"),
             refused: init.counter("refused", "changes of slots or servers that the fast path did not take"),
             connections: init.gauge("connections", "connections known here"),
@@ -173,11 +183,17 @@ impl NetworkFunction for Elb {
         let reasons = Reasons {
             no_server: init.drop_reason("no-server", "the service has no server for new connections"),
             fragment: init.drop_reason("fragment-unknown", "fragment whose first fragment did not come before it"),
+            not_routed: init.drop_reason(
+                "not-routed",
+                "in mode `offloading`: the kernel routes, and was out of reach for this packet",
+            ),
         };
         Ok(Self {
             connections: Connections::new(if init.is_trial() { 1 } else { config.connections }),
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
             closing_ns: u64::from(config.timeouts.closing_s) * 1_000_000_000,
+            timeouts: config.timeouts,
+            asks: 0,
             is_fast: fast_path.is_active(),
             fast_path,
             survey: Survey::default(),
@@ -196,9 +212,16 @@ impl NetworkFunction for Elb {
     fn process(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst);
         self.begin_learning(now_ns);
+        self.asks = MAX_SERVERS;
+        let is_offloading = self.fast_path.mode() == Some(Mode::Offloading);
         for mut packet in burst.iter_mut() {
             let probe = Probe::of(packet.data());
-            let verdict = self.translate_packet(&mut packet, &probe, now_ns);
+            let mut verdict = self.translate_packet(&mut packet, &probe, now_ns);
+            if verdict == Verdict::Next && is_offloading {
+                // Its link addresses are those that it came with, and nobody behind would change them.
+                self.counters.not_routed.inc();
+                verdict = Verdict::Drop(self.reasons.not_routed);
+            }
             if verdict != Verdict::Next {
                 packet.set_verdict(verdict);
             }
@@ -210,7 +233,7 @@ impl NetworkFunction for Elb {
         self.begin_learning(now_ns);
         self.connections.sweep(now_ns);
         self.fragments.sweep(now_ns);
-        self.look_at_fast_path();
+        self.look_at_fast_path(now_ns);
         self.poll(burst.now());
         self.counters.connections.set(self.connections.len() as u64);
         self.counters.evicted.set(self.connections.evicted());
@@ -265,27 +288,6 @@ fn nanoseconds(burst: &mut Burst<'_>) -> u64 {
 }
 
 impl Elb {
-    /// Removes what is over in the fast path, and counts what is not.
-    fn look_at_fast_path(&mut self) {
-        if !self.is_fast {
-            return;
-        }
-        self.fast_path.sweep(VISITS, &mut |_, _| {});
-        let counting = &mut self.counting;
-        let is_done = self.fast_path.survey(&mut self.survey, VISITS, &mut |_, action, state| {
-            // Each connection has two flows; this one is its client's.
-            if let (Some(_), Some(class), false) = (action.rewrite.dst, action.class, state.is_closing)
-                && let Some(count) = counting.get_mut(usize::from(class))
-            {
-                *count += 1;
-            }
-        });
-        if is_done {
-            std::mem::swap(&mut self.counting, &mut self.counted);
-            self.counting.fill(0);
-        }
-    }
-
     /// Connections that a server has and that are not closed. All are in the fast path where there is one.
     fn connections_of(&self, state: &pool::ServiceState, server: &pool::Server) -> u64 {
         if self.is_fast {
@@ -315,6 +317,7 @@ impl Elb {
                 self.pool.host_silent(host, is_down, is_stale);
                 has_changed |= is_down || is_stale;
             }
+            Outcome::NotAsked => self.counters.polls_refused.inc(),
         });
         if has_changed {
             self.counters.refused.add(u64::from(self.pool.reassign(&self.fast_path).is_err()));

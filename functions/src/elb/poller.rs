@@ -2,7 +2,7 @@
 
 use super::config::Feedback;
 use super::load::{Exchange, HttpLoad, SnmpLoad};
-use middlenet_sdk::peer::{Connected, Peer, PeerKind};
+use middlenet_sdk::peer::{Connected, DialError, Peer, PeerKind};
 use middlenet_sdk::prelude::*;
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -30,6 +30,18 @@ pub(super) enum Outcome {
     Load(IpAddr, f64),
     /// A host that did not tell it: how many times in a row, and since when it has been silent.
     Silent(IpAddr, u32, Duration),
+    /// There was no socket to ask a host by, which says nothing about it.
+    NotAsked,
+}
+
+/// What a host told when it was polled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    Load(f64),
+    /// It did not answer, or nothing that tells a load.
+    Nothing,
+    /// It was not asked.
+    NotAsked,
 }
 
 /// Asks all hosts in turn.
@@ -142,11 +154,16 @@ impl Poller {
             let result = host.drive(now, &self.source, self.interval, self.timeout);
             match result {
                 None => {}
-                Some(Some(load)) => {
+                Some(Told::Load(load)) => {
                     (host.failures, host.answered) = (0, now);
                     outcome(Outcome::Load(host.address, load));
                 }
-                Some(None) => {
+                Some(Told::NotAsked) => {
+                    // Time in which nobody asks is no silence.
+                    host.answered = (host.answered + self.interval).min(now);
+                    outcome(Outcome::NotAsked);
+                }
+                Some(Told::Nothing) => {
                     host.failures = host.failures.saturating_add(1);
                     outcome(Outcome::Silent(host.address, host.failures, now.saturating_sub(host.answered)));
                 }
@@ -156,8 +173,8 @@ impl Poller {
 }
 
 impl Host {
-    /// What a poll came to, if one is over: a load or none.
-    fn drive(&mut self, now: Duration, source: &Source, interval: Duration, timeout: Duration) -> Option<Option<f64>> {
+    /// What a poll came to, if one is over.
+    fn drive(&mut self, now: Duration, source: &Source, interval: Duration, timeout: Duration) -> Option<Told> {
         if matches!(self.state, State::Idle) {
             if now < self.next {
                 return None;
@@ -166,17 +183,19 @@ impl Host {
             self.next = (self.next + interval).max(now);
             self.begin(now, source);
         }
-        let began = match self.state {
-            State::Idle => return Some(None),
-            State::Dialling(began) | State::Asked(began) | State::Talking(began, ..) => began,
-        };
-        let is_late = now.saturating_sub(began) >= timeout;
-        let result = self.go_on(source);
-        if result.is_some() || is_late {
+        let result = self.go_on(now, source).or_else(|| {
+            // The host's time begins when there is a socket.
+            let (since, limit, told) = match self.state {
+                State::Idle => return None,
+                State::Dialling(since) => (since, interval, Told::NotAsked),
+                State::Asked(since) | State::Talking(since, ..) => (since, timeout, Told::Nothing),
+            };
+            (now.saturating_sub(since) >= limit).then_some(told)
+        });
+        if result.is_some() {
             self.state = State::Idle;
-            return Some(result.flatten());
         }
-        None
+        result
     }
 
     fn begin(&mut self, now: Duration, source: &Source) {
@@ -202,25 +221,26 @@ impl Host {
         }
     }
 
-    fn go_on(&mut self, source: &Source) -> Option<Option<f64>> {
-        if let State::Dialling(began) = self.state {
+    fn go_on(&mut self, now: Duration, source: &Source) -> Option<Told> {
+        if let State::Dialling(_) = self.state {
             match self.peer.take()? {
                 Ok(Connected::Udp(socket)) => {
                     self.socket = Some(socket);
-                    self.state = State::Asked(began);
+                    self.state = State::Asked(now);
                     self.ask(source);
                 }
                 Ok(Connected::Tcp(stream)) => {
-                    let Source::Http(http) = source else { return Some(None) };
-                    self.state = State::Talking(began, stream, Exchange::new(http, self.peer.address().address));
+                    let Source::Http(http) = source else { return Some(Told::NotAsked) };
+                    self.state = State::Talking(now, stream, Exchange::new(http, self.peer.address().address));
                 }
-                Err(_) => return Some(None),
+                Err(DialError::Refused(_)) => return Some(Told::NotAsked),
+                Err(DialError::Unreachable(_)) => return Some(Told::Nothing),
             }
         }
         match (&mut self.state, source) {
             (State::Asked(_), Source::Snmp(snmp)) => {
                 let answer = heard(self.socket.as_ref()?, snmp, self.number);
-                if answer == Some(None) {
+                if answer == Some(Told::Nothing) {
                     // The host refuses: the next poll begins with a new socket.
                     self.socket = None;
                 }
@@ -232,33 +252,33 @@ impl Host {
     }
 }
 
-/// The load, if its datagram is there; the inner nothing if there will be none.
-fn heard(socket: &UdpSocket, snmp: &SnmpLoad, number: i32) -> Option<Option<f64>> {
+/// The load, if its datagram is there, or that there will be none.
+fn heard(socket: &UdpSocket, snmp: &SnmpLoad, number: i32) -> Option<Told> {
     let mut bytes = [0; DATAGRAM_BYTES];
     for _ in 0..DATAGRAMS {
         match socket.recv(&mut bytes) {
             // Whoever carries datagrams has given up.
-            Ok(0) => return Some(None),
+            Ok(0) => return Some(Told::Nothing),
             Ok(length) => {
                 // Others are answers that came late.
                 if let Some(load) = snmp.load(&bytes[..length], number) {
-                    return Some(Some(load));
+                    return Some(Told::Load(load));
                 }
             }
             Err(e) if is_wait(&e) => return None,
-            Err(_) => return Some(None),
+            Err(_) => return Some(Told::Nothing),
         }
     }
     None
 }
 
 /// The same by HTTP.
-fn talk(stream: &mut TcpStream, exchange: &mut Exchange, http: &HttpLoad) -> Option<Option<f64>> {
+fn talk(stream: &mut TcpStream, exchange: &mut Exchange, http: &HttpLoad) -> Option<Told> {
     while !exchange.to_send().is_empty() {
         match stream.write(exchange.to_send()) {
             Ok(sent) => exchange.sent(sent),
             Err(e) if is_wait(&e) || e.kind() == ErrorKind::NotConnected => return None,
-            Err(_) => return Some(None),
+            Err(_) => return Some(Told::Nothing),
         }
     }
     let mut bytes = [0; 4096];
@@ -266,11 +286,11 @@ fn talk(stream: &mut TcpStream, exchange: &mut Exchange, http: &HttpLoad) -> Opt
         match stream.read(&mut bytes) {
             Ok(length) => match exchange.received(http, &bytes[..length]) {
                 Ok(None) => {}
-                Ok(Some(load)) => return Some(Some(load)),
-                Err(()) => return Some(None),
+                Ok(Some(load)) => return Some(Told::Load(load)),
+                Err(()) => return Some(Told::Nothing),
             },
             Err(e) if is_wait(&e) => return None,
-            Err(_) => return Some(None),
+            Err(_) => return Some(Told::Nothing),
         }
     }
 }

@@ -186,6 +186,11 @@ impl Pool {
         self.by_service.get(&(key.b, key.b_port(), key.protocol())).copied()
     }
 
+    /// The service at this address and port.
+    pub(super) fn service_at(&self, (address, port): (u128, u16), protocol: u8) -> Option<&ServiceState> {
+        self.by_service.get(&(address, port, protocol)).and_then(|&at| self.services.get(at))
+    }
+
     /// The services whose server a packet with this key comes from.
     #[inline]
     pub(super) fn services_of_server(&self, key: &Key) -> &[usize] {
@@ -342,7 +347,9 @@ impl ServiceState {
     fn publish(&self, fast_path: &FastPath, closing: Duration) -> Result<(), FastPathError> {
         let has_servers = self.chosen.iter().all(Option::is_some);
         let count = if has_servers { self.chosen.len() as u32 } else { 0 };
-        fast_path.set_service(&self.service, &ServiceRule { first: self.first, count, idle: self.idle, closing })
+        // Which connections have been silent for too long is seen in both of their directions: `aging.rs`.
+        let idle = Duration::MAX;
+        fast_path.set_service(&self.service, &ServiceRule { first: self.first, count, idle, closing })
     }
 
     /// How many slots name each server.

@@ -79,18 +79,43 @@ impl Elb {
     /// The server of a connection in the table, for a packet of its client. Nothing if the packet begins another one.
     #[inline]
     fn known(&mut self, slot: u32, probe: &Probe, now_ns: u64) -> Option<(u128, u16)> {
-        let is_fast = self.is_fast;
-        let connection = self.connections.get_mut(slot)?;
-        let again = TcpFlags(probe.tcp_flags).opens() && connection.progress.is_closed();
-        let is_old = is_fast && now_ns.saturating_sub(connection.checked_ns) > RECENT_NS;
-        if again || is_old {
-            // The fast path may have begun another one meanwhile.
+        let connection = *self.connections.get(slot)?;
+        let (server, opens) = (connection.server(), TcpFlags(probe.tcp_flags).opens());
+        if opens && connection.progress.is_closed() {
             self.connections.remove(slot);
             return None;
         }
-        let server = connection.server();
+        if self.is_old(&connection, now_ns) {
+            match self.fast_server(&connection.asked, opens) {
+                Some(same) if same == server => {}
+                // It has made room there.
+                None if !opens => self.restore(&connection, probe),
+                // The fast path has begun another one meanwhile, or is about to.
+                _ => {
+                    self.connections.remove(slot);
+                    return None;
+                }
+            }
+            self.connections.get_mut(slot)?.confirm(now_ns);
+        }
         self.refresh(slot, probe, true, now_ns);
         Some(server)
+    }
+
+    /// Whether the fast path may know better by now.
+    #[inline]
+    fn is_old(&self, connection: &Connection, now_ns: u64) -> bool {
+        self.is_fast && now_ns.saturating_sub(connection.checked_ns) > RECENT_NS
+    }
+
+    /// Puts a connection into the fast path once more, unless it ends with this packet.
+    fn restore(&self, connection: &Connection, probe: &Probe) {
+        let flags = TcpFlags(probe.tcp_flags);
+        if !(flags.fin() || flags.rst() || connection.progress.is_closed())
+            && let Some(service) = self.pool.service_of(&connection.asked)
+        {
+            self.install(service, &connection.asked, connection.server());
+        }
     }
 
     fn refresh(&mut self, slot: u32, probe: &Probe, from_client: bool, now_ns: u64) {
@@ -116,6 +141,14 @@ impl Elb {
             self.remember(&key, server, probe, true, now_ns);
             return Ok(server);
         }
+        if !opens && let Some(server) = self.answering(service, &key) {
+            if let Some(slot) = self.remember(&key, server, probe, true, now_ns)
+                && let Some(&connection) = self.connections.get(slot)
+            {
+                self.restore(&connection, probe);
+            }
+            return Ok(server);
+        }
         let server = self.choose(service, &key, now_ns)?;
         let flags = TcpFlags(probe.tcp_flags);
         // As in the fast path: what ends a connection begins none.
@@ -137,6 +170,30 @@ impl Elb {
         }
         let (action, _) = self.fast_path.query(&Flow::from(asked)).filter(|(_, state)| !(opens && state.is_closing))?;
         Some(endpoint(action.rewrite.dst?, action.rewrite.dst_port?))
+    }
+
+    /// The server whose answers the fast path knows for a connection of which it knows nothing else: the client's side made room.
+    fn answering(&mut self, service: usize, asked: &Key) -> Option<(u128, u16)> {
+        if !self.is_fast {
+            return None;
+        }
+        let state = self.pool.services.get(service)?;
+        let servers = state.servers.iter().take(self.asks);
+        let (mut asks, mut found) = (0, None);
+        for server in servers {
+            let server = endpoint(server.identity.0, server.identity.1);
+            asks += 1;
+            let known = self.fast_path.query(&Flow::from(&answer_key(asked, server)));
+            if let Some((action, _)) = known.filter(|(_, state)| !state.is_closing)
+                && action.rewrite.src == Some(state.service.address)
+                && action.rewrite.src_port == Some(state.service.port)
+            {
+                found = Some(server);
+                break;
+            }
+        }
+        self.asks -= asks;
+        found
     }
 
     /// The server that the client's slot names, or the next one at which the client's port is free.
@@ -192,9 +249,10 @@ impl Elb {
             return;
         }
         let Some(state) = self.pool.services.get(service) else { return };
+        // How long both directions may be silent is for `aging.rs`.
         let Some(to) = state.server(server) else { return };
         let ends = if asked.protocol() == protocol::TCP { Ends::Tracked } else { Ends::Ignored };
-        let rule = |action: Action| FlowRule { action, lifetime: Duration::MAX, idle: Some(state.idle), ends };
+        let rule = |action: Action| FlowRule { action, lifetime: Duration::MAX, idle: None, ends };
         self.fast_path.install(&Flow::from(asked), &rule(to.to_server()));
         self.fast_path.install(&Flow::from(&answer_key(asked, server)), &rule(to.to_client(&state.service)));
     }
@@ -202,27 +260,40 @@ impl Elb {
     /// The service that an answer of a server is in the name of.
     fn answered(&mut self, key: &Key, probe: &Probe, now_ns: u64) -> Option<(u128, u16)> {
         if let Some(slot) = self.connections.answered(key, now_ns) {
-            let service = self.connections.get(slot)?.service();
-            self.refresh(slot, probe, false, now_ns);
-            return Some(service);
+            let connection = *self.connections.get(slot)?;
+            let known = if self.is_old(&connection, now_ns) { self.fast_service(key) } else { None };
+            if known.is_none_or(|service| service == connection.service()) {
+                if self.is_old(&connection, now_ns) {
+                    if known.is_none() {
+                        self.restore(&connection, probe);
+                    }
+                    self.connections.get_mut(slot)?.confirm(now_ns);
+                }
+                self.refresh(slot, probe, false, now_ns);
+                return Some(connection.service());
+            }
+            // The fast path has begun one with another service meanwhile.
+            self.connections.remove(slot);
         }
         if self.pool.services_of_server(key).is_empty() {
             return None;
         }
         if self.is_fast {
-            let known = self.fast_path.query(&Flow::from(key));
-            let service = match known.and_then(|(action, _)| action.rewrite.src.zip(action.rewrite.src_port)) {
-                Some((address, port)) => endpoint(address, port),
-                None => self.half_known(key)?,
-            };
+            let service = self.fast_service(key).or_else(|| self.half_known(key))?;
             self.remember(&asked_key(key, service), (key.a, key.a_port()), probe, false, now_ns);
             return Some(service);
         }
         self.learn(key, probe, now_ns)
     }
 
-    /// The service of an answer of whose connection the fast path has only the client's side: the server was silent for longer than
-    /// a connection may be, or its entry made room for another. From now on it has both.
+    /// The service in whose name the fast path sends an answer.
+    fn fast_service(&self, answered: &Key) -> Option<(u128, u16)> {
+        let (action, _) = self.is_fast.then(|| self.fast_path.query(&Flow::from(answered))).flatten()?;
+        Some(endpoint(action.rewrite.src?, action.rewrite.src_port?))
+    }
+
+    /// The service of an answer of whose connection the fast path has only the client's side, since its entry made room for another.
+    /// From now on it has both.
     fn half_known(&self, answered: &Key) -> Option<(u128, u16)> {
         let server = (answered.a, answered.a_port());
         self.pool.services_of_server(answered).iter().find_map(|&at| {
@@ -334,7 +405,6 @@ impl Elb {
         if let Some(known) = known {
             return Some(known.service());
         }
-        let (action, _) = self.is_fast.then(|| self.fast_path.query(&Flow::from(answered))).flatten()?;
-        Some(endpoint(action.rewrite.src?, action.rewrite.src_port?))
+        self.fast_service(answered)
     }
 }

@@ -1,6 +1,7 @@
 //! A plan, before it is run.
 
 use middlenet_plan::{PortKind, PortPlan, Transport};
+use middlenet_sdk::peer::PeerKind;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -53,7 +54,7 @@ pub fn plan_text(plan: &Plan, machine: &Machine) -> String {
         }
     }
     let of_ports = [super::sriov::of_plan(plan), ports(plan), super::steering::of_plan(plan)];
-    let rest = [listeners(plan), functions(plan), super::fast_path::of_plan(plan), processes_table(plan)];
+    let rest = [listeners(plan), functions(plan), peers(plan), super::fast_path::of_plan(plan), processes_table(plan)];
     for table in of_ports.iter().chain(&rest).filter(|t| !t.is_empty()) {
         let _ = write!(out, "\n{}", table.render());
     }
@@ -137,6 +138,24 @@ fn functions(plan: &Plan) -> Table {
         };
         let down = if hop.inline { "-".to_owned() } else { down };
         table.row([hop.label(), hop.function.to_owned(), placement, replicas.to_string(), down]);
+    }
+    table
+}
+
+/// Hosts that functions ask for something by themselves, past all ports.
+fn peers(plan: &Plan) -> Table {
+    let mut table = Table::new(["PEERS OF", "BY", ">HOSTS", "WHICH"]);
+    for hop in plan.hops().into_iter().filter_map(|id| plan.hop(id)) {
+        for (kind, by) in [(PeerKind::Udp, "udp"), (PeerKind::Tcp, "tcp")] {
+            let of_kind = hop.peers.iter().filter(|peer| peer.kind == kind);
+            let addresses: Vec<String> = of_kind.map(|peer| peer.address.to_string()).collect();
+            let which = match addresses.as_slice() {
+                [] => continue,
+                some if some.len() <= 4 => some.join(", "),
+                many => format!("{} and {} more", many[..3].join(", "), many.len() - 3),
+            };
+            table.row([hop.label(), by.into(), addresses.len().to_string(), which]);
+        }
     }
     table
 }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use middlenet_sdk::peer::{PeerAddress, PeerKind};
+use middlenet_sdk::peer::{DialError, PeerAddress, PeerKind};
 use middlenet_sdk::protocol::ToFunction;
 
 use super::Supervisor;
@@ -53,16 +53,16 @@ impl Supervisor {
         let most = peers.iter().filter(|peer| peer.kind == PeerKind::Udp).count() + SPARE;
         let Some(instance) = slot.instance_mut(id) else { return };
         let connected = if !is_declared {
-            Err("the configuration names no such peer".to_owned())
+            Err(DialError::Refused("the configuration names no such peer".into()))
         } else if !instance.dials.take(Instant::now()) {
-            Err("it was dialled too often".to_owned())
+            Err(DialError::Refused("the function dials too often".into()))
         } else {
             let socket = peer.connect();
             let passed = match peer.kind {
                 PeerKind::Udp => socket.and_then(|socket| self.relay.carry(socket, &instance.dials.held, most)),
                 PeerKind::Tcp => socket,
             };
-            passed.map_err(|e| e.to_string())
+            passed.map_err(DialError::from)
         };
         let (fd, error) = match connected {
             Ok(fd) => (Some(fd), None),

@@ -2,7 +2,7 @@
 
 use crate::fast_path::{FastPath, FastPathError};
 use crate::middlebox::{DynMiddlebox, Interests};
-use crate::peer::PeerAddress;
+use crate::peer::{DialError, PeerAddress};
 use crate::protocol::{FromFunction, Start, StartFastPath, VERSION};
 use crate::{Channel, ChannelError, ConfigError, DynFunction, Init, Registration};
 use middlenet_shm::ControlRegion;
@@ -123,8 +123,9 @@ impl<'r, F: Hosted> Instance<'r, F> {
     }
 
     /// The answer to that. One that the function no longer waits for is closed.
-    pub(super) fn dialed(&self, peer: PeerAddress, fd: Option<OwnedFd>, error: Option<String>) {
-        let result = fd.ok_or_else(|| error.unwrap_or_else(|| "the runtime passed no socket".into()));
+    pub(super) fn dialed(&self, peer: PeerAddress, fd: Option<OwnedFd>, error: Option<DialError>) {
+        let result =
+            fd.ok_or_else(|| error.unwrap_or_else(|| DialError::Refused("the runtime passed no socket".into())));
         if let Some(peer) = self.init.peers().iter().find(|known| *known.address() == peer) {
             peer.answer(result);
         }

@@ -51,22 +51,145 @@ fn connections_of_the_fast_path_are_known_here() {
     assert_eq!(connections, 52);
 }
 
-#[test]
-fn an_answer_after_a_long_silence_is_translated() {
-    let mut servers = config(&[(1, 100)]);
-    servers["timeouts"] = json!({ "tcp_s": 10 });
-    let mut kit = kit(servers);
-    let chosen = passed(&kit, &asked(1, TcpFlags::SYN)).unwrap();
-    // The client goes on, the server says nothing, so that only one of the two directions is still known.
-    for _ in 0..3 {
-        kit.advance(Duration::from_secs(6));
-        passed(&kit, &asked(1, TcpFlags::ACK)).unwrap();
+/// A service with short time-outs.
+fn patient(protocol: &str, servers: &[(u8, u32)]) -> Value {
+    let mut config = config(servers);
+    config["services"][0]["protocol"] = json!(protocol);
+    config["timeouts"] = json!({ "tcp_s": 10, "udp_s": 10 });
+    config
+}
+
+fn asked_by_udp(n: u16) -> Vec<u8> {
+    builder(n).udp(client(n).1, 80).payload(b"?").build()
+}
+
+fn answered_by_udp(from: IpAddr, n: u16) -> Vec<u8> {
+    let IpAddr::V4(from) = from else { panic!("an IPv4 server") };
+    PacketBuilder::new().ipv4(from, client(n).0.into()).udp(8080, client(n).1).payload(b"!").build()
+}
+
+/// Time passes, with ticks, and one side alone sends in the kernel.
+fn one_side_goes_on(kit: &mut Testkit<Elb>, packets: &[Vec<u8>], seconds: u64) {
+    for _ in 0..seconds {
+        kit.advance(Duration::from_secs(1));
+        for packet in packets {
+            kit.fast_path().pass(&flow(packet), packet.len() as u64).expect("a packet that passes in the kernel");
+        }
+        kit.tick();
     }
+}
+
+#[test]
+fn a_silent_server_may_answer_as_long_as_its_client_sends() {
+    for (protocol, client, server_of) in [
+        ("udp", asked_by_udp as fn(u16) -> Vec<u8>, answered_by_udp as fn(IpAddr, u16) -> Vec<u8>),
+        ("tcp", |n| asked(n, TcpFlags::ACK), |from, n| answered(from, n, TcpFlags::ACK)),
+    ] {
+        let mut kit = kit(patient(protocol, &[(1, 1), (2, 1)]));
+        let chosen = passed(&kit, &client(1)).unwrap();
+        one_side_goes_on(&mut kit, &[client(1)], 35);
+        let back = kit.fast_path().pass(&flow(&server_of(chosen, 1)), 60).expect("an answer that passes in the kernel");
+        assert_eq!((back.rewrite.src, back.rewrite.src_port), (Some(SERVICE.into()), Some(80)));
+    }
+}
+
+#[test]
+fn a_silent_client_keeps_its_server_as_long_as_that_sends() {
+    for (protocol, client, server_of) in [
+        ("udp", asked_by_udp as fn(u16) -> Vec<u8>, answered_by_udp as fn(IpAddr, u16) -> Vec<u8>),
+        ("tcp", |n| asked(n, TcpFlags::ACK), |from, n| answered(from, n, TcpFlags::ACK)),
+    ] {
+        let mut kit = kit(patient(protocol, &[(1, 1), (2, 1)]));
+        let chosen: Vec<IpAddr> = (0..20).map(|n| passed(&kit, &client(n)).unwrap()).collect();
+        kit.reconfigure(patient(protocol, &[(1, 0), (2, 0), (3, 1)])).unwrap();
+        let answers: Vec<_> = (0..).zip(&chosen).map(|(n, &from)| server_of(from, n)).collect();
+        one_side_goes_on(&mut kit, &answers, 35);
+        for (n, &chosen) in (0..).zip(&chosen) {
+            assert_eq!(passed(&kit, &client(n)), Some(chosen), "{protocol}");
+        }
+        assert_eq!(passed(&kit, &client(30)), Some(server(3)));
+    }
+}
+
+#[test]
+fn a_connection_on_which_both_are_silent_is_over() {
+    let mut kit = kit(patient("udp", &[(1, 1)]));
+    passed(&kit, &asked_by_udp(1)).unwrap();
+    passed(&kit, &asked_by_udp(2)).unwrap();
+    // Part of its packets come here, which the kernel does not see.
+    to(&mut kit, &asked_by_udp(3));
+    kit.reconfigure(patient("udp", &[(1, 0), (2, 1)])).unwrap();
+    for _ in 0..20 {
+        one_side_goes_on(&mut kit, &[asked_by_udp(2)], 1);
+        to(&mut kit, &asked_by_udp(3));
+    }
+    one_side_goes_on(&mut kit, &[], 1);
+    assert_eq!(reported(&kit, "connections")[0], json!(2));
+    assert_eq!(kit.fast_path().flows().len(), 4);
+    let chosen = [1, 2, 3].map(|n| passed(&kit, &asked_by_udp(n)).unwrap());
+    assert_eq!(chosen, [server(2), server(1), server(1)]);
+}
+
+#[test]
+fn an_answer_whose_entry_made_room_is_translated() {
+    let mut kit = kit(config(&[(1, 1), (2, 1)]));
+    let chosen = passed(&kit, &asked(1, TcpFlags::SYN)).unwrap();
     let answer = answered(chosen, 1, TcpFlags::ACK);
+    kit.evict(&flow(&answer));
     assert!(kit.fast_path().decide(&flow(&answer)).is_none());
     let outcome = &kit.run("right", std::slice::from_ref(&answer))[0];
     assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE));
     assert!(kit.fast_path().decide(&flow(&answer)).is_some(), "both directions are known again");
+}
+
+#[test]
+fn a_client_whose_entry_made_room_keeps_its_server_if_it_comes_here() {
+    let mut kit = kit(config(&[(1, 1), (2, 1)]));
+    let chosen: Vec<IpAddr> = (0..4).map(|n| passed(&kit, &asked(n, TcpFlags::SYN)).unwrap()).collect();
+    kit.reconfigure(config(&[(3, 1), (1, 0), (2, 0)])).unwrap();
+    let is_known = |kit: &Testkit<Elb>, n| {
+        let flow = flow(&asked(n, TcpFlags::ACK));
+        kit.fast_path().flows().iter().any(|(of, ..)| *of == flow)
+    };
+    for n in 0..4 {
+        kit.evict(&flow(&asked(n, TcpFlags::SYN)));
+        assert!(!is_known(&kit, n));
+    }
+    assert_eq!(to(&mut kit, &asked(0, TcpFlags::ACK)), chosen[0]);
+    assert!(is_known(&kit, 0), "both directions are known again");
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    assert_eq!(to(&mut kit, &asked(1, fin)), chosen[1]);
+    assert!(!is_known(&kit, 1), "what ends a connection brings none back");
+    // A connection that begins is another one, from the same port.
+    assert_eq!(to(&mut kit, &asked(2, TcpFlags::SYN)), server(3));
+    // That of another service is not this one's.
+    kit.fast_path().close(&flow(&answered(chosen[3], 3, TcpFlags::ACK)));
+    assert_eq!(to(&mut kit, &asked(3, TcpFlags::ACK)), server(3));
+}
+
+#[test]
+fn what_is_known_here_outlasts_what_made_room_in_the_fast_path() {
+    let mut kit = kit(config(&[(1, 1)]));
+    let answer = answered(server(1), 1, TcpFlags::ACK);
+    to(&mut kit, &asked(1, TcpFlags::SYN));
+    kit.reconfigure(config(&[(2, 1), (1, 0)])).unwrap();
+    for from_client in [true, false] {
+        kit.evict(&flow(&asked(1, TcpFlags::ACK)));
+        kit.evict(&flow(&answer));
+        kit.advance(Duration::from_secs(2));
+        if from_client {
+            assert_eq!(to(&mut kit, &asked(1, TcpFlags::ACK)), server(1));
+        } else {
+            let outcome = &kit.run("right", std::slice::from_ref(&answer))[0];
+            assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE));
+        }
+        assert_eq!(kit.fast_path().flows().len(), 2, "both directions are known again");
+    }
+    // Not so for a connection that begins.
+    kit.evict(&flow(&asked(1, TcpFlags::ACK)));
+    kit.evict(&flow(&answer));
+    kit.advance(Duration::from_secs(2));
+    assert_eq!(to(&mut kit, &asked(1, TcpFlags::SYN)), server(2));
 }
 
 #[test]
@@ -138,4 +261,24 @@ fn counts_of_both_paths_are_added_up() {
     assert_eq!(reported(&kit, "packets"), [json!(3)]);
     assert_eq!(reported(&kit, "bytes"), [json!(3 * packet.len())]);
     assert_eq!(reported(&kit, "fast_packets"), [json!(2)]);
+}
+
+#[test]
+fn where_the_kernel_routes_nothing_leaves_by_here() {
+    let mut kit = Testkit::<Elb>::with_fast_path(config(&[(1, 1)]), Mode::Offloading).unwrap();
+    let other = PacketBuilder::new().ipv4([10, 0, 0, 9].into(), [10, 0, 0, 8].into()).udp(1, 2).build();
+    let syn = asked(1, TcpFlags::SYN);
+    let answer = answered(server(1), 1, TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0));
+    let outcomes = kit.run("left", &[other, syn.clone(), answer]);
+    for outcome in &outcomes {
+        let Verdict::Drop(reason) = outcome.verdict else { panic!("{:?}", outcome.verdict) };
+        assert_eq!(kit.reason(reason), "not-routed");
+    }
+    assert_eq!((outcomes.len(), kit.counter("not-routed")), (3, 3));
+    // What begins here goes on there, once the client sends it again.
+    assert_eq!((kit.counter("begun"), passed(&kit, &syn)), (1, Some(server(1))));
+    // Who has a router behind lets all pass.
+    let mut kit = Testkit::<Elb>::with_fast_path(config(&[(1, 1)]), Mode::Proactive).unwrap();
+    assert_eq!(to(&mut kit, &syn), server(1));
+    assert_eq!(kit.counter("not-routed"), 0);
 }

@@ -172,3 +172,44 @@ fn loads_are_asked_for_by_http_too() {
     pass(&mut kit, 40, || {});
     assert_eq!(reported(&kit, "up"), [json!(false)]);
 }
+
+#[test]
+fn what_the_runtime_refuses_says_nothing_about_a_server() {
+    use middlenet_sdk::peer::DialError;
+    let one = Agent::on("127.0.0.8", 0);
+    let feedback =
+        json!({"snmp": {"port": one.port()}, "interval_ms": 500, "timeout_ms": 100, "fails": 2, "silent_s": 3});
+    let mut kit = Testkit::<Elb>::new(with_feedback(&["127.0.0.8"], feedback));
+    kit.answer_dials(|_| None);
+    // Dialled too often, over and over; then not answered for a while; then a socket, later than the server would have time.
+    for round in 0..120 {
+        kit.advance(Duration::from_millis(100));
+        kit.tick();
+        kit.answer_dials(|peer| match round {
+            0..60 => Some(Err(DialError::Refused("the function dials too often".into()))),
+            60..93 => None,
+            _ => Some(peer.connect().map_err(DialError::from)),
+        });
+        one.answer(90);
+        if round == 92 {
+            assert_eq!((reported(&kit, "up"), weights(&kit)), (vec![json!(true)], vec![100.0]));
+            assert_eq!((kit.counter("poll-failures"), kit.counter("polls")), (0, 0));
+            let refused = kit.counter("polls-refused");
+            assert!((15..=19).contains(&refused), "once an interval: {refused}");
+        }
+    }
+    assert!(kit.counter("polls") >= 3 && kit.counter("poll-failures") == 0, "{:?}", kit.counters());
+    assert!(weights(&kit)[0] > 100.0);
+    // A server that nothing leads to is silent.
+    let mut config = with_feedback(&["127.0.0.9"], json!({"snmp": {}, "interval_ms": 500, "timeout_ms": 100}));
+    config["feedback"]["fails"] = json!(2);
+    kit.reconfigure(config).unwrap();
+    kit.answer_dials(|_| None);
+    for _ in 0..20 {
+        kit.advance(Duration::from_millis(100));
+        kit.tick();
+        kit.answer_dials(|_| Some(Err(DialError::Unreachable("no route to host".into()))));
+    }
+    assert!(kit.counter("poll-failures") >= 2);
+    assert_eq!(reported(&kit, "up"), [json!(false)]);
+}
