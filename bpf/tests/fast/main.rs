@@ -7,3 +7,4 @@ mod ends;
 mod lab;
 mod limits;
 mod model;
+mod offloading;
