@@ -48,15 +48,16 @@ fn packets_leave_directly_by_ports_that_take_them() {
 }
 
 /// A host between two others, which runs the chain.
-struct Middle {
-    left: Netns,
-    middle: Netns,
-    right: Netns,
+#[derive(Debug)]
+pub(crate) struct Middle {
+    pub(crate) left: Netns,
+    pub(crate) middle: Netns,
+    pub(crate) right: Netns,
     _cables: [Veth; 2],
 }
 
 impl Middle {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [left, middle, right] = ["left", "middle", "right"].map(|name| Netns::new(name).expect("a namespace"));
         let cable = |other: &Netns, at: &str, net: u8| {
             Veth::between(
@@ -78,7 +79,7 @@ impl Middle {
         Self { left, middle, right, _cables: cables }
     }
 
-    fn index(&self, name: &str) -> u32 {
+    pub(crate) fn index(&self, name: &str) -> u32 {
         self.middle.enter(|| if_nametoindex(name).expect("it is there")).expect("the namespace can be entered")
     }
 }

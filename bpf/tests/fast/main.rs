@@ -8,3 +8,4 @@ mod lab;
 mod limits;
 mod model;
 mod offloading;
+mod routes;
