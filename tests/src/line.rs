@@ -83,6 +83,31 @@ impl Line {
         )
     }
 
+    /// Lets the hosts take packets straight from programs, so that those that stay in the kernel leave without the manager.
+    ///
+    /// # Errors
+    ///
+    /// If `ethtool` fails.
+    pub fn let_packets_leave_directly(&self) -> Result<(), Error> {
+        for host in [&self.client, &self.server] {
+            host.exec("ethtool", ["-K", "eth0", "gro", "on"])?;
+        }
+        Ok(())
+    }
+
+    /// Gives the addresses with `.1` to the middle's own kernel, which routes between them.
+    ///
+    /// # Errors
+    ///
+    /// If `ip` or `sysctl` fails.
+    pub fn route_in_the_kernel(&self) -> Result<(), Error> {
+        for (device, address) in [("wan", "10.1.0.1/24"), ("lan", "10.2.0.1/24")] {
+            self.middle.exec("ip", ["address", "add", address, "dev", device])?;
+        }
+        self.middle.exec("sysctl", ["-qw", "net.ipv4.ip_forward=1"])?;
+        Ok(())
+    }
+
     /// What the kernel says of the middle's interfaces: everything that a run must leave as it found it.
     ///
     /// # Errors

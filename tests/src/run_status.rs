@@ -88,6 +88,33 @@ impl RunStatus {
         drops.filter(|drop| drop[1] == reason).filter_map(|drop| drop[2].as_u64()).sum()
     }
 
+    /// One of the counts of a function's fast path: `entered`, `hits`, `sent`, ...
+    #[must_use]
+    pub fn fast(&self, function: &str, counter: &str) -> u64 {
+        let hop = self.hop(function);
+        hop["fast_path"][counter].as_u64().unwrap_or_else(|| panic!("no fast path, or no `{counter}`: {hop:#}"))
+    }
+
+    /// Packets that a function's fast path left to the slow path (`slow`) or to the kernel (`kernel`), for a reason. One that has not
+    /// occurred is zero.
+    #[must_use]
+    pub fn left(&self, function: &str, to: &str, reason: &str) -> u64 {
+        let counts = self.hop(function)["fast_path"][to].as_array().into_iter().flatten();
+        counts.filter(|count| count[0] == reason).filter_map(|count| count[1].as_u64()).sum()
+    }
+
+    /// Asserts that packets entered fast paths, and that each of them is accounted for.
+    ///
+    /// # Panics
+    ///
+    /// If not.
+    pub fn assert_fast_paths_conserve(&self) {
+        let all = &self.0["data_plane"]["conservation"]["fast_paths"];
+        let count = |name: &str| all[name].as_u64().unwrap_or_default();
+        let gone: u64 = ["sent_pkts", "dropped_pkts", "slow_pkts", "kernel_pkts"].map(count).iter().sum();
+        assert!(count("entered_pkts") > 0 && count("entered_pkts") == gone, "{all:#}");
+    }
+
     /// All drops at a port and all functions, as `(place, reason, packets)`.
     #[must_use]
     pub fn drops(&self) -> Vec<(String, String, u64)> {

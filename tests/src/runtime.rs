@@ -83,8 +83,18 @@ impl Runtime {
     ///
     /// As [`Runtime::start`].
     pub fn launch(&mut self, netns: &Netns) -> Result<(), Error> {
-        let mut command = netns.command(binary("middlenet")?);
-        let mut process = Process::spawn(command.arg("run").arg(&self.manifest))?;
+        self.launch_under(netns, "env", &[])
+    }
+
+    /// The same, by a program that prepares the process for it, such as `prlimit`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runtime::start`].
+    pub fn launch_under(&mut self, netns: &Netns, program: &str, arguments: &[&str]) -> Result<(), Error> {
+        let mut command = netns.command(program);
+        command.args(arguments).arg(binary("middlenet")?).arg("run").arg(&self.manifest);
+        let mut process = Process::spawn(&mut command)?;
         let result = process.wait_for_output(&format!("`{}` runs:", self.name), START);
         self.process = Some(process);
         result

@@ -120,6 +120,42 @@ fn anybody_can_run_a_chain_over_a_capture_and_the_result_is_the_same_every_time(
     Ok(())
 }
 
+/// No packet of a capture stays in the kernel, where nobody would write it down; whoever expects it to is told.
+#[test]
+fn functions_with_a_mode_deal_with_captures_themselves() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let stage = Stage::new()?;
+    let manifest = |modes: [&str; 2]| {
+        let [efw, stats] = modes;
+        format!(
+            "name: modes
+ports: {{ wan: {{ xdp: nowhere0 }}, lan: {{ xdp: nowhere1 }} }}
+chains:
+  transit:
+    ports: [wan, lan]
+    functions:
+      - efw: {{ config: {{ rules: [{{ dst_port: 54, allow: false }}, {{ dst_port: 53, allow: true }}] }}{efw} }}
+      - flow-stats: {{ config: {{}}{stats} }}
+"
+        )
+    };
+    stage.scratch.write("modes.yaml", manifest([", mode: proactive", ", mode: reactive"]))?;
+    stage.scratch.write("none.yaml", manifest(["", ""]))?;
+    let frames: Vec<_> = (0..300).map(|at| datagram(if at % 3 == 0 { 54 } else { 53 }, 10, 64)).collect();
+    write_capture(&stage.scratch.file("in.pcap"), &frames)?;
+    for (file, is_told) in [("modes.yaml", true), ("none.yaml", false)] {
+        let output = stage.middlenet(&["run", "--pcap", "wan=in.pcap", "--write", "out.pcap", "--json", file])?;
+        let status = parse(&output);
+        assert_accounted(&status);
+        assert_eq!((status.dropped("efw", "denied"), status.counter("flow-stats", "udp")), (100, 200));
+        assert_eq!(read_capture(&stage.scratch.file("out.pcap"))?.len(), 200, "every packet that passed is there");
+        let note = "note: captures do not pass through the kernel: `mode` counts for nothing";
+        assert_eq!(output.stderr.contains(note), is_told, "{}", output.stderr);
+        assert!(!is_told || output.stderr.contains("all packets of `efw`, `flow-stats`"), "{}", output.stderr);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_function_of_ones_own_takes_part() -> Result<(), Error> {
     require_root!(Ok(()));

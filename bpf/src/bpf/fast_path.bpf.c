@@ -32,11 +32,11 @@ static __always_inline int deal_with(struct run *run, void *start, void *end)
 
 	action = look_up(&found, &packet->head, start, end);
 	if (!action)
-		return not_found(run, found.reason);
+		return not_dealt_with(run, found.reason);
 	if (!find_way(packet, action))
-		return slow(run, SLOW_UNFIT);
+		return not_dealt_with(run, SLOW_UNFIT);
 	if (action->mtu && run->bytes > (__u64)packet->head.l3_offset + action->mtu)
-		return slow(run, SLOW_MTU);
+		return not_dealt_with(run, SLOW_MTU);
 
 	/* What it was is asked for where connections begin or end. */
 	if (parts & HAS_FLOWS && (found.service || found.flags))
@@ -44,7 +44,7 @@ static __always_inline int deal_with(struct run *run, void *start, void *end)
 	if (begins(&found, packet)) {
 		if (!learn(&found, &before, action, run->bytes)) {
 			run->seen->no_room += 1;
-			return slow(run, SLOW_ROOM);
+			return not_dealt_with(run, SLOW_ROOM);
 		}
 		run->seen->learned += 1;
 	}
@@ -52,9 +52,9 @@ static __always_inline int deal_with(struct run *run, void *start, void *end)
 	case FITS:
 		break;
 	case FITS_NOT:
-		return slow(run, SLOW_UNFIT);
+		return not_dealt_with(run, SLOW_UNFIT);
 	case FITS_BUT_TTL:
-		return slow(run, SLOW_TTL);
+		return not_dealt_with(run, SLOW_TTL);
 	}
 	if (ends(&found))
 		note_ends(&found, &before, &packet->head.key);

@@ -42,6 +42,10 @@ enum kernel {
 	KERNEL_NO_NEIGHBOUR,
 	KERNEL_NOT_FORWARDED,
 	KERNEL_NO_SOCKET, /* instead of the slow path */
+	KERNEL_TTL,	  /* from here on: of packets that this hop would do with what it cannot, as with the slow path */
+	KERNEL_MTU,
+	KERNEL_UNFIT,
+	KERNEL_ROOM,
 	KERNEL_REASONS,
 };
 
@@ -173,12 +177,24 @@ static __always_inline int to_socket(struct run *run)
 	return XDP_REDIRECT;
 }
 
-/* What becomes of packets that no rule matches, or that go to the slow path for another reason. */
-static __always_inline int not_found(struct run *run, enum slow reason)
+/* What becomes of packets that no rule matches, or whose rule cannot be followed. In mode offloading, the slow path of all that was not
+ * asked for by a rule is the kernel's own stack, which gets the packet as it came here, and answers for it where an answer is due. */
+static __always_inline int not_dealt_with(struct run *run, enum slow reason)
 {
-	if (misses_to_kernel && reason <= SLOW_FRAGMENT)
+	if (!misses_to_kernel || reason == SLOW_ASKED)
+		return slow(run, reason);
+	switch (reason) {
+	case SLOW_TTL:
+		return to_kernel(run, KERNEL_TTL);
+	case SLOW_MTU:
+		return to_kernel(run, KERNEL_MTU);
+	case SLOW_UNFIT:
+		return to_kernel(run, KERNEL_UNFIT);
+	case SLOW_ROOM:
+		return to_kernel(run, KERNEL_ROOM);
+	default:
 		return to_kernel(run, KERNEL_MISS);
-	return slow(run, reason);
+	}
 }
 
 static __always_inline int has_port(__u32 port)

@@ -40,6 +40,14 @@ pub enum KernelReason {
     NotForwarded,
     /// Its queue has no AF_XDP socket, and no fast path had dealt with it.
     NoSocket,
+    /// Its TTL is over, and the mode is `offloading`.
+    Ttl,
+    /// It is larger than the rule lets pass, likewise.
+    Mtu,
+    /// The rule asks for what does not fit the packet, or leads nowhere, likewise.
+    Unfit,
+    /// Its connection could not be remembered, likewise.
+    Room,
 }
 
 impl SlowReason {
@@ -64,7 +72,17 @@ impl SlowReason {
 
 impl KernelReason {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Miss, Self::Asked, Self::NoNeighbour, Self::NotForwarded, Self::NoSocket];
+    pub const ALL: [Self; 9] = [
+        Self::Miss,
+        Self::Asked,
+        Self::NoNeighbour,
+        Self::NotForwarded,
+        Self::NoSocket,
+        Self::Ttl,
+        Self::Mtu,
+        Self::Unfit,
+        Self::Room,
+    ];
 
     /// In one word or two.
     pub const fn name(self) -> &'static str {
@@ -74,6 +92,10 @@ impl KernelReason {
             Self::NoNeighbour => "no-neighbour",
             Self::NotForwarded => "not-forwarded",
             Self::NoSocket => "no-socket",
+            Self::Ttl => "ttl",
+            Self::Mtu => "mtu",
+            Self::Unfit => "unfit",
+            Self::Room => "no-room",
         }
     }
 }

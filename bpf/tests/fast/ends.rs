@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use middlenet_bpf::{DirectPort, Entry, FastPaths, KernelReason, Mode, SlowReason, SteeredPort, Trial, Verdict};
-use middlenet_fast_path::{Action, Mode as Way, Shape, Then};
+use middlenet_fast_path::{Action, Mode as Way, Rewrite, Shape, Then};
 use middlenet_steer::{Flow, Tables};
 use middlenet_tests::{End, Netns, Veth, require_root};
 use middlenet_wire::PacketBuilder;
@@ -48,15 +48,16 @@ fn packets_leave_directly_by_ports_that_take_them() {
 }
 
 /// A host between two others, which runs the chain.
-struct Middle {
-    left: Netns,
-    middle: Netns,
-    right: Netns,
+#[derive(Debug)]
+pub(crate) struct Middle {
+    pub(crate) left: Netns,
+    pub(crate) middle: Netns,
+    pub(crate) right: Netns,
     _cables: [Veth; 2],
 }
 
 impl Middle {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let [left, middle, right] = ["left", "middle", "right"].map(|name| Netns::new(name).expect("a namespace"));
         let cable = |other: &Netns, at: &str, net: u8| {
             Veth::between(
@@ -78,7 +79,7 @@ impl Middle {
         Self { left, middle, right, _cables: cables }
     }
 
-    fn index(&self, name: &str) -> u32 {
+    pub(crate) fn index(&self, name: &str) -> u32 {
         self.middle.enter(|| if_nametoindex(name).expect("it is there")).expect("the namespace can be entered")
     }
 }
@@ -144,6 +145,19 @@ fn packets_on_the_wire_leave_by_the_kernels_tables() {
             let ping = "ping -c 1 -t 1 -W 2 10.79.0.1 || true";
             let said = host.left.exec("sh", ["-c", ping]).expect("a shell").stdout;
             assert!(said.contains("Time to live exceeded"), "{said}");
+            // Also where a rule was to lower it, and what is too large for its rule the kernel forwards.
+            let rewrite = Rewrite { lower_ttl: true, ..Rewrite::default() };
+            maps.set_rule(0, &Action { rewrite, mtu: Some(600), ..Action::default() });
+            let said = host.left.exec("sh", ["-c", ping]).expect("a shell").stdout;
+            assert!(said.contains("Time to live exceeded"), "{said}");
+            let said = host.left.exec("ping", ["-c", "1", "-s", "1000", "-W", "2", "10.79.0.1"]).expect("ping").stdout;
+            assert!(said.contains("1 received"), "{said}");
+            let counters = paths.counters(0).expect("counters");
+            assert_eq!(
+                (counters.kernel(KernelReason::Ttl), counters.kernel(KernelReason::Mtu)),
+                (1, 2),
+                "{counters:?}"
+            );
             drop(attached);
         })
         .expect("the namespace can be entered");

@@ -7,3 +7,5 @@ mod ends;
 mod lab;
 mod limits;
 mod model;
+mod offloading;
+mod routes;

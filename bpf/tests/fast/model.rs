@@ -60,26 +60,27 @@ pub(crate) fn deal_with(
     place: &mut Place,
 ) -> (Fate, Option<Action>) {
     let head = Head::parse(packet).expect("no packet is shorter");
+    // Who cannot do as its rule says leaves that to the kernel, if it leaves anything to it.
+    let cannot = |reason| (if plan.misses_to_kernel { Fate::Kernel } else { Fate::Slow(reason) }, None);
     let action = match find(rules, &head, packet) {
         Found::Action(action) => action,
-        Found::NoRule => return (Fate::Slow(SlowReason::Unfit), None),
+        Found::NoRule => return cannot(SlowReason::Unfit),
         Found::Nothing => {
-            let reason = if head.fragment { SlowReason::Fragment } else { SlowReason::Miss };
-            return (if plan.misses_to_kernel { Fate::Kernel } else { Fate::Slow(reason) }, None);
+            return cannot(if head.fragment { SlowReason::Fragment } else { SlowReason::Miss });
         }
     };
     let before = *place;
     let Some(fate) = way(plan, action, place) else {
         *place = before;
-        return (Fate::Slow(SlowReason::Unfit), None);
+        return cannot(SlowReason::Unfit);
     };
     if action.mtu.is_some_and(|mtu| packet.len() - offset(packet) > usize::from(mtu)) {
         *place = before;
-        return (Fate::Slow(SlowReason::Mtu), None);
+        return cannot(SlowReason::Mtu);
     }
     if let Err(reason) = write(packet, &head, &action.rewrite) {
         *place = before;
-        return (Fate::Slow(reason), None);
+        return cannot(reason);
     }
     // Where it would have gone is nothing to those that stay here.
     if matches!(fate, Fate::Slow(_) | Fate::Drop | Fate::Kernel) {

@@ -73,6 +73,22 @@ impl Checker<'_> {
         (!captures).then_some(FastPathPlan { mode, shape })
     }
 
+    /// What becomes of the modes of functions over captures: packets that the kernel would deal with are not its own there, so functions
+    /// deal with all of them.
+    fn left_out(&self) -> Option<String> {
+        let entries = self.manifest.chains.iter().flat_map(|chain| &chain.functions);
+        let left_out: Vec<_> = entries
+            .filter(|entry| entry.options.mode.is_some() && matches!(self.traffic, Traffic::Captures(_)))
+            .map(|entry| format!("`{}`", entry.name))
+            .collect();
+        (!left_out.is_empty()).then(|| {
+            format!(
+                "captures do not pass through the kernel: `mode` counts for nothing, and the functions' own code deals with all packets of {}",
+                left_out.join(", ")
+            )
+        })
+    }
+
     /// Refuses a chain that leaves packets to the kernel from one function and takes them to user space for another: there, the kernel's
     /// rules and routes would be passed by.
     fn only_offloading(&mut self, plan: &ManagerPlan, id: usize) {
@@ -91,6 +107,7 @@ impl Checker<'_> {
 
     /// Finds what keeps packets from fast paths, and gives ports rules whose packets are to meet some.
     pub(super) fn fast_paths(&mut self, plan: &mut ManagerPlan, notes: &mut Vec<String>) {
+        notes.extend(self.left_out());
         for id in 0..plan.chains.len() {
             let of_chain = |hop: &&HopPlan| usize::from(hop.chain) == id && hop.fast_path.is_some();
             let count = plan.hops.iter().filter(of_chain).count();

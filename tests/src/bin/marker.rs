@@ -102,6 +102,8 @@ enum What {
     Lan,
     /// To the kernel.
     Kernel,
+    /// To the function, also where its fast path knows them, and on from there.
+    SlowPath,
 }
 
 struct Marker {
@@ -137,8 +139,12 @@ impl NetworkFunction for Marker {
                 (Verdict::Port(lan), Then::Port(lan.0))
             }
             What::Kernel => (Verdict::Next, Then::Kernel),
+            What::SlowPath => (Verdict::Next, Then::SlowPath),
         };
-        let rewrite = Rewrite { lower_ttl: true, ..mark(config.field, FAST) };
+        let rewrite = match config.then {
+            What::SlowPath => Rewrite::default(),
+            _ => Rewrite { lower_ttl: true, ..mark(config.field, FAST) },
+        };
         let action = Action { then, rewrite, class: Some(1), mtu: None };
         let lifetime = Duration::from_millis(config.lifetime_ms);
         let rule = FlowRule { action, lifetime, idle: None, ends: Ends::Ignored };

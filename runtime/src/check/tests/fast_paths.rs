@@ -145,10 +145,18 @@ fn nobody_else_stands_in_a_chain_that_leaves_packets_to_the_kernel() {
 
 #[test]
 fn captures_meet_no_fast_path() {
-    let source = chain_of("      - a: { use: hybrid, mode: offloading }\n");
-    let captures = Captures { read: vec![(None, "in.pcap".into())], write: Vec::new() };
-    let plan = plan_on(&source, &host(2), &Traffic::Captures(captures)).unwrap();
-    assert!(packets(&plan).hops[0].fast_path.is_none());
+    let source =
+        chain_of("      - a: { use: hybrid, mode: offloading }\n      - b: { use: hybrid, mode: offloading }\n");
+    let captures = || Traffic::Captures(Captures { read: vec![(None, "in.pcap".into())], write: Vec::new() });
+    let plan = plan_on(&source, &host(2), &captures()).unwrap();
+    assert!(packets(&plan).hops.iter().all(|hop| hop.fast_path.is_none()));
+    let [note] = plan.runtime.notes.as_slice() else { panic!("{:?}", plan.runtime.notes) };
+    assert!(note.contains("`mode` counts for nothing") && note.ends_with("all packets of `a`, `b`"), "{note}");
+    // Who has no mode is told nothing, and nobody is of ports.
+    let plan = plan_on(&chain_of("      - a: { use: hybrid }\n"), &host(2), &captures()).unwrap();
+    assert_eq!(plan.runtime.notes, Vec::<String>::new());
+    let plan = plan_on(&source, &host(2), &Traffic::Ports).unwrap();
+    assert!(!plan.runtime.notes.iter().any(|note| note.contains("captures")), "{:?}", plan.runtime.notes);
 }
 
 #[test]
