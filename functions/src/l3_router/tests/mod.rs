@@ -9,7 +9,7 @@ mod neighbours;
 
 use super::*;
 use middlenet_sdk::testkit::{Outcome, Testkit};
-use middlenet_sdk::wire::{Layers, MacAddr, PacketBuilder};
+use middlenet_sdk::wire::{Ipv4, Ipv6, Layers, MacAddr, PacketBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const LEFT: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
