@@ -34,8 +34,10 @@ pub(super) struct Tracked {
     moved: Moved,
     pub(super) found: Classification,
     pub(super) decision: Decision,
-    /// When it went to the fast path, or was steered, last; 0 if it has not.
+    /// When it went to the fast path, or was steered, last; 0 if it has not, or not since the configuration changed.
     pub(super) left_ns: u64,
+    /// Until when it is steered, to where the decision says; 0 if it is not.
+    pub(super) steered_ns: u64,
     pub(super) is_fast: bool,
     /// First met in its middle: an instance before this one may have put it into the fast path.
     is_from_before: bool,
@@ -56,6 +58,7 @@ impl Tracked {
             found: Classification::default(),
             decision: Decision::Pass,
             left_ns: 0,
+            steered_ns: 0,
             is_fast: false,
             is_from_before,
             begun_turned: turned,
@@ -178,6 +181,9 @@ impl Edpi {
         if tracked.is_fast {
             remove(&self.fast_path, key);
         }
+        if tracked.steered_ns != 0 {
+            self.unwanted.push_back((*key, tracked.steered_ns));
+        }
         if let Some(mut flow) = tracked.inspected.take() {
             let found = self.detector.give_up(&mut flow, self.policy.guess);
             tracked.conclude(found, &self.policy, &mut self.statistics, &self.counters);
@@ -212,7 +218,9 @@ impl Edpi {
                 tracked.conclude(found, &self.policy, &mut self.statistics, &self.counters);
             }
         }
-        entry.expires_ns = now_ns.saturating_add(if is_over { LINGER_NS } else { idle_ns });
+        // Who is steered is remembered until that ends, though no packet comes.
+        let end_ns = now_ns.saturating_add(if is_over { LINGER_NS } else { idle_ns });
+        entry.expires_ns = end_ns.max(entry.value.steered_ns);
         if entry.value.begun_turned != turned {
             self.flows.answered(slot);
         }
@@ -220,7 +228,8 @@ impl Edpi {
 
     /// Sets a packet's verdict, and sees to it that those after it take the fast path; the flow to steer, if it is to be.
     pub(super) fn judge(&mut self, slot: u32, packet: &mut Packet<'_>, now_ns: u64) -> Option<(FlowKey, SteerTarget)> {
-        let tracked = &mut self.flows.get_mut(slot)?.value;
+        let entry = self.flows.get_mut(slot)?;
+        let tracked = &mut entry.value;
         if tracked.inspected.is_some() {
             return None;
         }
@@ -229,10 +238,12 @@ impl Edpi {
             Decision::Drop => (Then::Drop(self.blocked.0), Verdict::Drop(self.blocked)),
             Decision::Output(output) => (Then::Output(output.0), Verdict::Output(output)),
             Decision::Steer(to) => {
-                let half_ns = u64::try_from(self.policy.steer.as_nanos()).unwrap_or(u64::MAX) / 2;
-                let is_due = tracked.left_ns == 0 || now_ns >= tracked.left_ns.saturating_add(half_ns);
+                let steer_ns = u64::try_from(self.policy.steer.as_nanos()).unwrap_or(u64::MAX);
+                let is_due = tracked.left_ns == 0 || now_ns >= tracked.left_ns.saturating_add(steer_ns / 2);
                 let flow = packet.flow_key().filter(|_| is_due && !tracked.has_ended())?;
-                tracked.left_ns = now_ns.max(1);
+                (tracked.left_ns, tracked.steered_ns) = (now_ns.max(1), now_ns.saturating_add(steer_ns));
+                entry.expires_ns = entry.expires_ns.max(tracked.steered_ns);
+                self.flows.answered(slot);
                 return Some((flow, to));
             }
         };

@@ -153,27 +153,6 @@ fn chosen_categories_are_diverted() {
 }
 
 #[test]
-fn chosen_protocols_are_steered_again_and_again() {
-    let act = json!({"protocols": ["HTTP"], "then": {"steer": "web"}});
-    let mut kit = Testkit::<Edpi>::with_steering(json!({"actions": [act], "steer_s": 10}), &["video", "web"]).unwrap();
-    play(&mut kit, &http((40_000, 80)));
-    let steered = kit.steered();
-    let ends: Vec<_> =
-        steered.iter().map(|flow| (flow.src.to_string(), flow.src_port, flow.to, flow.lifetime_ms)).collect();
-    assert_eq!(ends.len(), 2);
-    assert!(
-        ends.contains(&("10.1.0.2".into(), 40_000, Some(1), 10_000))
-            && ends.contains(&("10.2.0.2".into(), 80, Some(1), 10_000))
-    );
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    assert!(kit.steered().is_empty());
-    kit.advance(Duration::from_secs(10));
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    assert_eq!(kit.steered().len(), 2);
-    assert_eq!(kit.counter("steered"), 2);
-}
-
-#[test]
 fn silent_flows_and_ended_connections_are_forgotten() {
     let mut kit = Testkit::<Edpi>::new(json!({"idle_s": 60, "tcp_idle_s": 300}));
     let sweep = |kit: &mut Testkit<Edpi>, seconds| {
