@@ -71,9 +71,20 @@ impl Tracked {
         self.found.protocol().min(PROTOCOLS as u16 - 1)
     }
 
-    /// Whether both sides closed the connection, or one reset it.
+    /// Whether both sides closed the connection.
+    fn is_closed(&self) -> bool {
+        self.ends & 3 == 3
+    }
+
+    /// Whether they did, or one seems to have reset it. Anybody can send an RST that the other side takes no notice of, so no decision
+    /// depends on one.
     fn has_ended(&self) -> bool {
-        self.ends & RESET != 0 || self.ends & 3 == 3
+        self.ends & RESET != 0 || self.is_closed()
+    }
+
+    /// Whether it will be forgotten soon. What is blocked and reset stays blocked.
+    fn lingers(&self) -> bool {
+        self.is_closed() || self.has_ended() && self.decision != Decision::Drop
     }
 
     /// Nothing more is to be learned.
@@ -130,7 +141,7 @@ impl Edpi {
             let tracked = &entry.value;
             let opens = key.protocol() == protocol::TCP && TcpFlags(probe.tcp_flags).opens();
             // The same ports once more: another connection.
-            let is_another = opens && tracked.inspected.is_none();
+            let is_another = opens && (tracked.inspected.is_none() || tracked.has_ended());
             // Its packets go by in the fast path, which this clock knows nothing of.
             let lives = entry.expires_ns > now_ns || tracked.is_fast && is_alive(&self.fast_path, &key);
             if lives && !is_another {
@@ -203,7 +214,7 @@ impl Edpi {
             let fin = if flags.fin() { 1 << u8::from(turned) } else { 0 };
             tracked.ends |= fin | if flags.rst() { RESET } else { 0 };
         }
-        let (is_over, idle_ns) = (tracked.has_ended(), tracked.idle_ns(&probe.key, &self.policy));
+        let is_closed = tracked.is_closed();
         if let Some(flow) = &mut tracked.inspected {
             let l3 = frame.get(probe.l3_offset.into()..probe.end.into()).unwrap_or_default();
             let mut found = self.detector.packet(flow, l3, now_ns / 1_000_000);
@@ -211,7 +222,7 @@ impl Edpi {
             self.counters.inspected.inc();
             // What is not to pass is not waited for.
             let is_clear = found.is_known() && (!found.may_refine || self.policy.decide(&found) != Decision::Pass);
-            if is_clear || is_over || tracked.shown >= self.policy.inspect_packets {
+            if is_clear || is_closed || tracked.shown >= self.policy.inspect_packets {
                 if !found.is_known() {
                     found = self.detector.give_up(flow, self.policy.guess);
                 }
@@ -219,7 +230,8 @@ impl Edpi {
             }
         }
         // Who is steered is remembered until that ends, though no packet comes.
-        let end_ns = now_ns.saturating_add(if is_over { LINGER_NS } else { idle_ns });
+        let idle_ns = if tracked.lingers() { LINGER_NS } else { tracked.idle_ns(&probe.key, &self.policy) };
+        let end_ns = now_ns.saturating_add(idle_ns);
         entry.expires_ns = end_ns.max(entry.value.steered_ns);
         if entry.value.begun_turned != turned {
             self.flows.answered(slot);

@@ -24,7 +24,8 @@
 //! `elephants` says; steered ones no longer come here at all. The packets by which a flow is recognised have passed by then.
 //!
 //! **Ageing.** FIN and RST of flows in the fast path come to the function, so that a connection is forgotten, here and there, when
-//! it ends: another one between the same ports is inspected anew. UDP and whatever falls silent is forgotten after
+//! it ends: another one between the same ports is inspected anew. An RST alone decides nothing, since its receiver may ignore it: what
+//! follows one is inspected, and blocked, as before. UDP and whatever falls silent is forgotten after
 //! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here, also when a new flow
 //! needs the room. A tick asks about a limited number of them, and no flow that is in use there is forgotten for that: the
 //! others wait for the next one.

@@ -114,6 +114,31 @@ fn protocols_are_recognised_and_counted_with_what_came_before() {
 }
 
 #[test]
+fn a_reset_that_its_peer_may_ignore_hides_nothing() {
+    let actions = json!([{"protocols": ["bittorrent"], "then": "drop"}]);
+    for has_fast_path in [false, true] {
+        let mut kit = match has_fast_path {
+            false => Testkit::<Edpi>::new(json!({"actions": actions})),
+            true => Testkit::<Edpi>::with_fast_path(json!({"actions": actions}), Mode::Reactive).unwrap(),
+        };
+        let ports = (40_000, 51_413);
+        let (steps, reset) = (bittorrent(ports), tcp(Forward, ports, TcpFlags(0x14), b""));
+        play(&mut kit, &steps[..3]);
+        assert_eq!(verdicts(&mut kit, &[reset.clone(), steps[3].clone()])[0], Verdict::Next);
+        assert_eq!((kit.counter("classified"), kit.counter("blocked")), (1, 1), "inspected all the same");
+        // What is blocked stays so, through a silence after another one.
+        play(&mut kit, &[reset]);
+        kit.advance(Duration::from_secs(20));
+        kit.tick();
+        play(&mut kit, &steps[3..]);
+        assert_eq!(kit.counter("blocked"), 3);
+        // Another connection between the same ports is inspected anew.
+        assert!(verdicts(&mut kit, &steps[..3]).iter().all(|verdict| *verdict == Verdict::Next));
+        assert_eq!(kit.report()["inspecting"], 1);
+    }
+}
+
+#[test]
 fn a_flow_is_given_up_after_its_packets() {
     for (guess, name) in [(true, "SSH"), (false, "Unknown")] {
         let mut kit = Testkit::<Edpi>::new(json!({"packets": 4, "guess": guess}));
