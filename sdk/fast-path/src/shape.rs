@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{SETTINGS, SETTINGS_BYTES};
 use crate::{Action, COUNT_BYTES, FLOW_BYTES, KEY_BYTES, PREFIX_BYTES, SERVICE_BYTES, SERVICE_KEY_BYTES};
 
 /// Ports of TCP and of UDP.
@@ -62,7 +63,7 @@ impl Shape {
     /// How many entries a map has, or can have.
     pub const fn entries(&self, kind: MapKind) -> u32 {
         match kind {
-            MapKind::Settings => 1,
+            MapKind::Settings => SETTINGS,
             MapKind::Flows => self.flows,
             MapKind::SrcPrefixes => self.src_prefixes,
             MapKind::DstPrefixes => self.dst_prefixes,
@@ -192,7 +193,7 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapKind {
-    /// One value: the generation (u32) that flows must be of to count, and 4 bytes of zeros.
+    /// [`Settings`](crate::Settings), by who writes them.
     Settings,
     /// [`flow_key`](crate::flow_key) to [`FlowRule`](crate::FlowRule) and [`FlowState`](crate::FlowState).
     Flows,
@@ -230,7 +231,7 @@ impl MapKind {
     /// Bytes of a value, of one processor where each has its own.
     pub const fn value_bytes(self) -> usize {
         match self {
-            Self::Settings => 8,
+            Self::Settings => SETTINGS_BYTES,
             Self::Flows => FLOW_BYTES,
             Self::Rules => Action::BYTES,
             Self::Services => SERVICE_BYTES,

@@ -11,11 +11,12 @@ use std::sync::{
 };
 
 use middlenet_fast_path::{
-    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Shape, flow_key, read_flow_key,
+    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Settings, SettingsOf, Shape,
+    flow_key, read_flow_key,
 };
 use middlenet_steer::Flow;
 
-use super::rules::{RuleTable, Rules};
+use super::rules::{RuleTable, Rules, settings};
 use pending::Pending;
 
 use super::store::{LEAST, MOST, Page, Store, read_all};
@@ -140,14 +141,11 @@ impl Core {
         self.owner == 0
     }
 
-    /// `struct fast_settings`: the generation, and which policy the flows are of.
+    /// The generation, and which policy the flows are of.
     fn settings(&mut self) -> Result<(u32, u32), FastPathError> {
-        let value = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes());
-        let value = value.map_err(FastPathError::map(MapKind::Settings))?.unwrap_or_default();
-        let words = value.as_chunks::<4>().0;
-        let word = |at: usize| words.get(at).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        self.generation = Some((word(0), self.clock.now_ns()));
-        Ok((word(0), word(1)))
+        let Settings { generation, policy, .. } = settings(&mut *self.store, SettingsOf::Flows)?;
+        self.generation = Some((generation, self.clock.now_ns()));
+        Ok((generation, policy))
     }
 
     /// The generation as it is in the map; as it was, if that cannot be read.
@@ -228,8 +226,8 @@ impl Core {
     }
 
     fn begin_generation(&mut self, generation: u32, policy: u32) -> Result<(), FastPathError> {
-        let value = [generation.to_ne_bytes(), policy.to_ne_bytes()].concat();
-        let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;
+        let value = Settings { generation, policy, ..Settings::default() }.encode();
+        let written = self.store.put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1;
         written.map_err(FastPathError::map(MapKind::Settings))?;
         self.generation = Some((generation, self.clock.now_ns()));
         Ok(())

@@ -1,6 +1,7 @@
 //! What becomes of rules when maps refuse, and when the kernel is at work between two calls.
 
 use super::*;
+use middlenet_fast_path::{Settings, SettingsOf};
 use std::sync::atomic::AtomicU64;
 use store::{Page, Store};
 
@@ -274,8 +275,8 @@ fn the_generation_is_known_at_once_here_and_soon_elsewhere() {
     assert!(bench.path.query(&flow(1)).is_some());
     // Another instance clears.
     let set = |generation: u32| {
-        let value = [generation.to_ne_bytes(), [0; 4]].concat();
-        lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+        let value = Settings { generation, ..Settings::default() }.encode();
+        lock(&bench.memory).put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1.unwrap();
     };
     set(2);
     assert!(bench.path.query(&flow(1)).is_some());

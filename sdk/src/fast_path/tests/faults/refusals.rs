@@ -215,8 +215,8 @@ fn all_are_void_in_the_end() {
     bench.tick();
     assert!(bench.pending() == 0 && bench.path.query(&flow(1)).is_none());
     // Another instance was faster, and this one cannot see it: it waits until it can.
-    let value = [2_u32.to_ne_bytes(), [0; 4]].concat();
-    lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+    let value = Settings { generation: 2, ..Settings::default() }.encode();
+    lock(&bench.memory).put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1.unwrap();
     begin_anew(2, lasting(100), 100 * SECOND, 2)(&mut lock(&bench.memory));
     bench.refuse(Call::Get, MapKind::Settings);
     bench.path.clear();
