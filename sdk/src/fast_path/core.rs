@@ -87,6 +87,8 @@ pub(super) struct Core {
     /// The generation, and when it was read.
     generation: Option<(u32, u64)>,
     pending: Pending,
+    /// The program knows that what this instance has is written.
+    is_ready: bool,
     rules: Option<Rules>,
     /// Once the function looks for ended flows: those it has installed, by hash, and the last pass that knew of each.
     known: Option<HashMap<u64, u32>>,
@@ -107,6 +109,7 @@ impl Core {
             tally: Tally::default(),
             generation: None,
             pending: Pending::default(),
+            is_ready: false,
             rules: None,
             known: None,
             hasher: RandomState::new(),

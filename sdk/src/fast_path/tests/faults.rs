@@ -118,13 +118,18 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let bench = Self::draft(0);
+        bench.path.begin();
+        bench
+    }
+
+    /// Of an instance that has not begun.
+    fn draft(instance: u16) -> Self {
         let (plan, now_ns) = (Arc::<Mutex<Plan>>::default(), Arc::new(AtomicU64::new(100 * SECOND)));
         let memory = Arc::new(Mutex::new(Memory::new(SHAPE)));
         let store = Faulty { memory: memory.clone(), plan: plan.clone() };
-        let core = Core::new(Mode::Reactive, SHAPE, 0, Box::new(store), Clock::Fake(now_ns.clone()));
-        let path = FastPath::from_core(core);
-        path.begin();
-        Self { path, memory, plan, now_ns }
+        let core = Core::new(Mode::Reactive, SHAPE, instance, Box::new(store), Clock::Fake(now_ns.clone()));
+        Self { path: FastPath::from_core(core), memory, plan, now_ns }
     }
 
     fn advance(&self, ns: u64) {

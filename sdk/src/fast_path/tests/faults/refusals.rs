@@ -227,6 +227,41 @@ fn all_are_void_in_the_end() {
 }
 
 #[test]
+fn the_program_is_told_when_all_is_there() {
+    let is_ready = |bench: &Bench| rules::settings(&mut *lock(&bench.memory), SettingsOf::Rules).unwrap().ready == 1;
+    for kind in [MapKind::Rules, MapKind::DstPorts, MapKind::Slots, MapKind::Services] {
+        let bench = Bench::draft(0);
+        bench.path.set_rules(&table(3)).unwrap();
+        bench.path.set_slots(0, &[1, 2]).unwrap();
+        let times = (Duration::from_secs(9), Duration::from_secs(1));
+        let rule = ServiceRule { first: 0, count: 2, idle: times.0, closing: times.1 };
+        bench.path.set_service(&service(80), &rule).unwrap();
+        bench.refuse(Call::Put, kind);
+        bench.path.begin();
+        assert!(!is_ready(&bench) && bench.pending() > 1, "{kind:?}");
+        bench.wait_long();
+        assert!(!is_ready(&bench), "{kind:?}");
+        bench.allow();
+        bench.wait_long();
+        assert!(is_ready(&bench) && bench.pending() == 0, "{kind:?}");
+        // It stays so, whatever is refused later.
+        bench.refuse(Call::Put, kind);
+        bench.path.set_rules(&table(5)).unwrap();
+        assert!(is_ready(&bench), "{kind:?}");
+    }
+    // Who has nothing to write has written it, and the first instance speaks for all.
+    for (instance, is_first) in [(0, true), (1, false)] {
+        let bench = Bench::draft(instance);
+        bench.refuse(Call::Put, MapKind::Settings);
+        bench.path.begin();
+        assert_eq!((is_ready(&bench), bench.pending()), (false, usize::from(is_first)));
+        bench.allow();
+        bench.wait_long();
+        assert_eq!((is_ready(&bench), bench.pending()), (is_first, 0));
+    }
+}
+
+#[test]
 fn tries_become_rare() {
     let bench = Bench::new();
     bench.refuse(Call::Put, MapKind::Flows);
