@@ -437,15 +437,17 @@ fn flows_of_another_policy_are_void() {
         first.install_all(&[(flow(1), lasting(60))]);
         // As after a restart, and of another instance.
         for instance in [0, 1] {
-            again(instance).clear_unless(7);
-            assert!(first.query(&flow(1)).is_some());
+            let next = again(instance);
+            next.clear_unless(7);
+            assert!(next.query(&flow(1)).is_some());
         }
         // Which policy it is stays known when all flows are void.
-        first.clear();
-        first.install_all(&[(flow(1), lasting(60))]);
-        again(0).clear_unless(7);
-        assert!(first.query(&flow(1)).is_some());
-        // The one before would see it a moment later.
+        let next = again(0);
+        next.clear();
+        next.install_all(&[(flow(1), lasting(60))]);
+        let next = again(0);
+        next.clear_unless(7);
+        assert!(next.query(&flow(1)).is_some());
         let next = again(0);
         next.clear_unless(8);
         assert_eq!(next.query(&flow(1)), None);

@@ -86,6 +86,9 @@ impl Core {
 
     /// Does what was asked for, or keeps it. Later things prevail over earlier ones.
     pub(in super::super) fn want(&mut self, ops: impl IntoIterator<Item = Op>) -> Result<(), FastPathError> {
+        if self.look_for_successor() {
+            return Ok(());
+        }
         let is_first = self.is_first();
         // The first instance does what all have in common.
         ops.into_iter()
@@ -104,6 +107,10 @@ impl Core {
             return self.put_off();
         }
         if self.clock.now_ns() < self.pending.due_ns {
+            return;
+        }
+        if self.look_for_successor() {
+            self.pending = Pending::default();
             return;
         }
         let flows = std::mem::take(&mut self.pending.flows);

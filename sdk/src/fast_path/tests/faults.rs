@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use store::{Page, Store};
 
 mod refusals;
+mod successors;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
@@ -125,11 +126,24 @@ impl Bench {
 
     /// Of an instance that has not begun.
     fn draft(instance: u16) -> Self {
-        let (plan, now_ns) = (Arc::<Mutex<Plan>>::default(), Arc::new(AtomicU64::new(100 * SECOND)));
-        let memory = Arc::new(Mutex::new(Memory::new(SHAPE)));
+        let (memory, now_ns) = (Arc::new(Mutex::new(Memory::new(SHAPE))), Arc::new(AtomicU64::new(100 * SECOND)));
+        Self::on(memory, Arc::default(), now_ns, instance)
+    }
+
+    fn on(memory: Arc<Mutex<Memory>>, plan: Arc<Mutex<Plan>>, now_ns: Arc<AtomicU64>, instance: u16) -> Self {
         let store = Faulty { memory: memory.clone(), plan: plan.clone() };
         let core = Core::new(Mode::Reactive, SHAPE, instance, Box::new(store), Clock::Fake(now_ns.clone()));
         Self { path: FastPath::from_core(core), memory, plan, now_ns }
+    }
+
+    /// Another process with the same maps, as the same instance or another one. It has not begun.
+    fn beside(&self, instance: u16) -> Self {
+        Self::on(self.memory.clone(), self.plan.clone(), self.now_ns.clone(), instance)
+    }
+
+    fn install(&self, number: u32) {
+        self.path.install(&flow(number), &lasting(1000));
+        self.path.flush();
     }
 
     fn advance(&self, ns: u64) {
@@ -264,10 +278,10 @@ fn a_look_up_is_one_call_and_so_is_a_burst_of_rules() {
     assert!(bench.path.query(&flow(5)).is_some());
     assert!(!bench.path.entry(&flow(6)).unwrap().is_over);
     assert_eq!(bench.calls(), [(Call::Get, MapKind::Flows); 2]);
-    // What another instance may have done is asked for once in a while.
+    // What another instance may have done, and whether this one was replaced, is asked for once in a while.
     bench.advance(10_000_000);
     assert!(bench.path.query(&flow(5)).is_some() && bench.path.query(&flow(6)).is_some());
-    assert_eq!(bench.calls().iter().filter(|call| **call == (Call::Get, MapKind::Settings)).count(), 1);
+    assert_eq!(bench.calls().iter().filter(|call| **call == (Call::Get, MapKind::Settings)).count(), 2);
 }
 
 #[test]
