@@ -14,6 +14,8 @@ use serde_json::Value;
 pub struct Machine {
     /// Cores this process may use, ascending; at least one.
     pub cores: Vec<usize>,
+    /// Processors that the host can have, for each of which the kernel keeps counts.
+    pub processors: u64,
     /// Memory that can be had without swapping, in bytes.
     pub memory_bytes: u64,
     /// Free 2 MiB pages.
@@ -23,7 +25,12 @@ pub struct Machine {
 impl Machine {
     /// This host, now.
     pub fn here() -> Self {
-        Self { cores: allowed_cores(), memory_bytes: available_memory_bytes(), huge_pages: free_huge_pages() }
+        Self {
+            cores: allowed_cores(),
+            processors: possible_processors(),
+            memory_bytes: available_memory_bytes(),
+            huge_pages: free_huge_pages(),
+        }
     }
 }
 
@@ -34,6 +41,13 @@ fn allowed_cores() -> Vec<usize> {
         Err(_) => Vec::new(),
     };
     if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// The kernel's list has them from 0 on: `0-63`.
+fn possible_processors() -> u64 {
+    let list = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = list.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u64>().ok());
+    last.map_or(1, |last| last + 1)
 }
 
 fn available_memory_bytes() -> u64 {

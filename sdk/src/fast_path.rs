@@ -227,10 +227,13 @@ impl FastPath {
         }
     }
 
-    /// For hosts: the instance works from now on, and what it asked for in `new` is done.
+    /// For hosts: the instance works from now on, and what it asked for in `new` is done. The one that had the same maps and number in another
+    /// process has no say any more, unless this is called for it again.
     pub fn begin(&self) {
         let Some(handle) = &self.0 else { return };
-        if handle.stage.swap(LIVE, Ordering::Relaxed) == DRAFT {
+        let before = handle.stage.swap(LIVE, Ordering::Relaxed);
+        lock(&handle.core).take_turn(before != DRAFT);
+        if before == DRAFT {
             let ops = std::mem::take(&mut lock(&handle.queue).ops);
             // Nobody who asked waits for an answer: the configuration has been taken.
             if let Err(e) = handle.want(ops) {
@@ -244,6 +247,16 @@ impl FastPath {
     pub fn end(&self) {
         if let Some(handle) = &self.0 {
             handle.stage.store(REPLACED, Ordering::Relaxed);
+        }
+    }
+
+    /// For hosts, before the instance is dropped: looks whether another process has taken its place. Then its calls do nothing from here on, so
+    /// that what the fast path has counted is told of by one of them.
+    pub fn look_for_successor(&self) {
+        if let Some(handle) = self.usable() {
+            let mut core = lock(&handle.core);
+            core.look_for_successor();
+            handle.show(&core);
         }
     }
 

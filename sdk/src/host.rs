@@ -221,7 +221,10 @@ impl Host<'_> {
                 self.channel.send(&FromFunction::Report { value: self.instance.report() }, &[])?;
             }
             ToFunction::Dialed { peer, error } => self.instance.dialed(peer, fds.into_iter().next(), error),
-            ToFunction::Stop => self.stopping = true,
+            ToFunction::Stop => {
+                self.instance.stop();
+                self.stopping = true;
+            }
         }
         Ok(())
     }

@@ -230,6 +230,9 @@ fn a_mode_that_cannot_be_is_refused_at_its_place() -> Result<(), Error> {
     let greedy = format!("greedy: {{ run: {}, mode: reactive }}", env!("CARGO_BIN_EXE_middlenet-test-greedy"));
     let text = refused(&Line::manifest(&[&greedy]))?;
     assert!(text.contains("`greedy` wants room for 4294967295 flows, more than 4194304"), "{text}");
+    let odd = format!("odd: {{ run: {}, mode: reactive }}", env!("CARGO_BIN_EXE_middlenet-test-unloadable"));
+    let text = refused(&Line::manifest(&[&odd]))?;
+    assert!(text.contains("the fast path of `odd` has services, but no room for flows"), "{text}");
     let run = Runtime::prepare(&manifest("", ""))?;
     let text = run.command(&["check", &run.manifest().display().to_string()])?.stdout;
     assert!(text.contains("FAST PATH") && text.contains("transit/a  reactive"), "{text}");

@@ -4,7 +4,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use middlenet_tests::{By, Error, Line, Marked, RunStatus, Runtime, Scratch, Sent, require_root};
+use middlenet_sdk::wire::Ipv4Mut;
+use middlenet_tests::{By, Error, Line, Marked, RawSocket, RunStatus, Runtime, Scratch, Sent, require_root};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -88,6 +89,54 @@ fn efw_decides_alike_by_both_paths_and_leaves_the_rest_to_the_firewall() -> Resu
             let counts = ["entered", "hits", "sent", "dropped"].map(|count| status.fast("efw", count));
             assert_eq!(counts, [30, 20, 13, 7], "{:#}", status.hop("efw"));
             assert_eq!(status.left("efw", "slow", "miss"), 10);
+            status.assert_fast_paths_conserve();
+        }
+        run.stop()?;
+    }
+    Ok(())
+}
+
+/// A datagram to this port in two fragments, and one whose header lies behind nine of options.
+fn hiding_their_port(dst_port: u16) -> [Vec<u8>; 3] {
+    let whole = Sent::to_port(dst_port).frame(1);
+    let fragment = |flags: u16, offset: u16, payload: std::ops::Range<usize>| {
+        let mut frame = [&whole[..34], &whole[34..][payload]].concat();
+        let length = frame.len() as u16 - 14;
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        frame[20..22].copy_from_slice(&(flags | offset).to_be_bytes());
+        Ipv4Mut::parse(&mut frame[14..]).expect("it has a header").fill_checksum();
+        frame
+    };
+    let mut six = Sent::to_port(dst_port).six().frame(1);
+    for at in 0..9 {
+        six.splice(54..54, [if at == 0 { 17 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    six[20] = 60;
+    let length = six.len() as u16 - 54;
+    six[18..20].copy_from_slice(&length.to_be_bytes());
+    [fragment(0x2000, 0, 0..16), fragment(0, 2, 16..24), six]
+}
+
+/// A rule of a port is not evaded by what does not show its port: whatever rule of an address comes after it, the firewall sees the packet.
+#[test]
+fn the_firewall_behind_efw_judges_what_hides_its_ports() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let telnet = "{ dst_port: 23, allow: false }, { src: [10.0.0.0/8, \"fd00::/8\"], allow: true }";
+    for mode in ["", ", mode: proactive"] {
+        let line = quiet_line()?;
+        let mut packets = Marked::on(&line)?;
+        let run = Runtime::start(&line.middle, &filters(telnet, mode))?;
+        let client = RawSocket::open(&line.client, "eth0")?;
+        for frame in hiding_their_port(23) {
+            assert!(client.send(&frame), "the kernel takes the frame");
+        }
+        assert!(packets.send_in_vain(&Sent::to_port(23)).is_none(), "the port is denied");
+        assert!(packets.send(&Sent::to_port(24), false).is_some(), "others are not");
+        let status = run.wait_for("all packets", SOON, |status| status.dropped("firewall", "denied") == 3)?;
+        assert_eq!((status.dropped("efw", "denied"), status.counter("efw", "unmatched")), (1, 3));
+        if !mode.is_empty() {
+            let left = ["fragment", "miss"].map(|reason| status.left("efw", "slow", reason));
+            assert_eq!(left, [2, 1], "{:#}", status.hop("efw"));
             status.assert_fast_paths_conserve();
         }
         run.stop()?;

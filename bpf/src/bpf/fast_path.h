@@ -64,9 +64,15 @@ struct fast_flow {
 	__u16 reserved;
 };
 
+/* Places of `settings`, one for each that writes there; those that follow are of instances, and nothing here. */
+#define FAST_OF_FLOWS 0 /* generation and policy: any instance */
+#define FAST_OF_RULES 1 /* the rest: the first instance */
+
 struct fast_settings {
-	__u32 generation; /* flows of another one are void */
-	__u32 policy;	  /* which one the flows are of: a number of the function's own */
+	__u32 generation;      /* flows of another one are void */
+	__u32 policy;	       /* which one the flows are of: a number of the function's own */
+	__u32 first_port_rule; /* the lowest number that a port names, and one; 0: none */
+	__u32 ready;	       /* the function has written what it has */
 };
 
 struct fast_prefix {

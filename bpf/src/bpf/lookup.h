@@ -204,6 +204,40 @@ static __always_inline void lower(__u32 *number, __u32 other)
 		*number = other;
 }
 
+static __always_inline struct fast_settings *settings_of(__u32 place)
+{
+	return bpf_map_lookup_elem(&settings, &place);
+}
+
+/* Whether a packet without ports may have some of TCP or UDP all the same: a fragment, the first included, a packet that ends before
+ * them, or one with more headers than were read. */
+static __always_inline int hides_ports(const struct steer_head *head)
+{
+	switch (head->key.protocol) {
+	case PROTOCOL_TCP:
+	case PROTOCOL_UDP:
+	case 0:
+	case 43:
+	case 44:
+	case 60:
+		return 1;
+	}
+	return 0;
+}
+
+/* The rule of a packet that hides its ports. One for which that of a port might have come first decides only if it drops. */
+static __always_inline struct fast_action *by_address(struct found *found, const struct steer_head *head, __u32 rule)
+{
+	struct fast_settings *current = settings_of(FAST_OF_RULES);
+	struct fast_action *action = the_rule(found, rule);
+	__u32 first = current ? current->first_port_rule : 1;
+
+	if (!action || !first || first > rule || action->then == FAST_DROP)
+		return action;
+	found->reason = head->has & STEER_IS_FRAGMENT ? SLOW_FRAGMENT : SLOW_MISS;
+	return 0;
+}
+
 static __always_inline struct fast_action *by_rules(struct found *found, const struct steer_head *head)
 {
 	const struct steer_key *key = &head->key;
@@ -213,10 +247,14 @@ static __always_inline struct fast_action *by_rules(struct found *found, const s
 		lower(&rule, by_prefix(&src_prefixes, key->src, key->is_ipv6));
 	if (parts & HAS_DST_PREFIXES)
 		lower(&rule, by_prefix(&dst_prefixes, key->dst, key->is_ipv6));
-	if (parts & HAS_SRC_PORTS && has_ports(head))
-		lower(&rule, by_port(&src_ports, key->protocol, key->src_port));
-	if (parts & HAS_DST_PORTS && has_ports(head))
-		lower(&rule, by_port(&dst_ports, key->protocol, key->dst_port));
+	if (parts & (HAS_SRC_PORTS | HAS_DST_PORTS) && has_ports(head)) {
+		if (parts & HAS_SRC_PORTS)
+			lower(&rule, by_port(&src_ports, key->protocol, key->src_port));
+		if (parts & HAS_DST_PORTS)
+			lower(&rule, by_port(&dst_ports, key->protocol, key->dst_port));
+	} else if (parts & (HAS_SRC_PORTS | HAS_DST_PORTS) && rule != NO_RULE && hides_ports(head)) {
+		return by_address(found, head, rule);
+	}
 	return rule == NO_RULE ? 0 : the_rule(found, rule);
 }
 

@@ -177,8 +177,17 @@ static __always_inline int to_socket(struct run *run)
 	return XDP_REDIRECT;
 }
 
+/* Whether the function has written what it has: until then, that no rule matches says nothing. */
+static __always_inline int is_ready(void)
+{
+	struct fast_settings *current = settings_of(FAST_OF_RULES);
+
+	return current && current->ready;
+}
+
 /* What becomes of packets that no rule matches, or whose rule cannot be followed. In mode offloading, the slow path of all that was not
- * asked for by a rule is the kernel's own stack, which gets the packet as it came here, and answers for it where an answer is due. */
+ * asked for by a rule is the kernel's own stack, which gets the packet as it came here, and answers for it where an answer is due. Before
+ * there are rules, it gets nothing that they could be about. */
 static __always_inline int not_dealt_with(struct run *run, enum slow reason)
 {
 	if (!misses_to_kernel || reason == SLOW_ASKED)
@@ -193,6 +202,8 @@ static __always_inline int not_dealt_with(struct run *run, enum slow reason)
 	case SLOW_ROOM:
 		return to_kernel(run, KERNEL_ROOM);
 	default:
+		if (run->packet->head.has & STEER_HAS_IP && !is_ready())
+			return slow(run, reason);
 		return to_kernel(run, KERNEL_MISS);
 	}
 }

@@ -161,7 +161,7 @@ fn set_constants(open: &mut OpenFastPathSkel<'_>, hop: u16, plan: &StagePlan) ->
 fn set_sizes(open: &mut OpenFastPathSkel<'_>, shape: &Shape) -> libbpf_rs::Result<()> {
     let maps = &mut open.maps;
     let sized = [
-        (&mut maps.settings, 1),
+        (&mut maps.settings, shape.entries(MapKind::Settings)),
         (&mut maps.flows, shape.flows),
         (&mut maps.src_prefixes, shape.src_prefixes),
         (&mut maps.dst_prefixes, shape.dst_prefixes),

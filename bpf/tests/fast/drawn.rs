@@ -10,7 +10,7 @@ use middlenet_tests::require_root;
 use middlenet_wire::{Layers, PacketBuilder};
 
 use super::lab::{Chain, LEFT, RIGHT, flow, full_shape};
-use super::model::{Fate, Place, Rules, checksum, compare, deal_with, offset, tag};
+use super::model::{Fate, Place, Rules, checksum, compare, deal_with, first_port_rule, offset, tag};
 
 const FRAMES: usize = 2000;
 const RULES: u32 = 12;
@@ -141,6 +141,7 @@ fn install(chain: &Chain, hop: usize, rules: &Rules) {
     rules.dst.iter().for_each(|(prefix, rule)| maps.set_dst(prefix, *rule));
     rules.src_ports.iter().for_each(|(protocol, port, rule)| maps.set_src_port(*protocol, *port, *rule));
     rules.dst_ports.iter().for_each(|(protocol, port, rule)| maps.set_dst_port(*protocol, *port, *rule));
+    maps.set_ready(first_port_rule(rules), true);
     if maps.0.iter().any(|(kind, _)| kind == middlenet_fast_path::MapKind::Rules) {
         (0..).zip(&rules.rules).for_each(|(number, action)| maps.set_rule(number, action));
     }

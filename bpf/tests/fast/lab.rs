@@ -6,7 +6,7 @@ use std::time::Duration;
 use middlenet_bpf::{Entry, FastPaths, HopMaps, Outcome, StageCounters, StagePlan, Target, Trial};
 use middlenet_fast_path::{
     Action, Counted, Ends, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Rewrite, Service, ServiceRule,
-    Shape, Then, flow_key, port_slot, prefix_key,
+    Settings, SettingsOf, Shape, Then, flow_key, port_slot, prefix_key,
 };
 use middlenet_steer::{Flow, Prefix, Tables};
 use middlenet_wire::FlowKey;
@@ -90,12 +90,20 @@ impl Maps {
     }
 
     pub(crate) fn generation(&self) -> u32 {
-        let [a, b, c, d, ..]: [u8; 8] = self.get(MapKind::Settings, &[0; 4]).expect("settings");
-        u32::from_ne_bytes([a, b, c, d])
+        let bytes = self.get(MapKind::Settings, &SettingsOf::Flows.key()).expect("settings");
+        Settings::decode(&bytes).generation
     }
 
     pub(crate) fn set_generation(&self, generation: u32) {
-        self.put(MapKind::Settings, &[0; 4], &u64::from(generation).to_le_bytes());
+        let settings = Settings { generation, ..Settings::default() };
+        self.put(MapKind::Settings, &SettingsOf::Flows.key(), &settings.encode());
+    }
+
+    /// The lowest number of a rule that a port names, if one does, and whether the function has written what it has.
+    pub(crate) fn set_ready(&self, first_port_rule: Option<u32>, ready: bool) {
+        let first_port_rule = first_port_rule.map_or(0, |rule| rule + 1);
+        let settings = Settings { first_port_rule, ready: ready.into(), ..Settings::default() };
+        self.put(MapKind::Settings, &SettingsOf::Rules.key(), &settings.encode());
     }
 
     pub(crate) fn set_rule(&self, rule: u32, action: &Action) {
@@ -216,7 +224,9 @@ impl Chain {
                 right: vec![RIGHT],
             };
             change(hop, &mut plan);
-            Maps(paths.load_stage(hop, &plan).unwrap_or_else(|error| panic!("{error}")))
+            let maps = Maps(paths.load_stage(hop, &plan).unwrap_or_else(|error| panic!("{error}")));
+            maps.set_ready(None, true);
+            maps
         });
         let maps = maps.collect();
         let tables = Tables::compile(&[], middlenet_steer::Action::Tag(0)).expect("no rule");

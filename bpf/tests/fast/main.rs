@@ -4,6 +4,7 @@ mod chain;
 mod connections;
 mod drawn;
 mod ends;
+mod hidden;
 mod lab;
 mod limits;
 mod model;

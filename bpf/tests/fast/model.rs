@@ -121,9 +121,26 @@ fn find(rules: &Rules, head: &Head, packet: &[u8]) -> Found {
         port(&rules.src_ports, head.src_port),
         port(&rules.dst_ports, head.dst_port),
     ];
-    match found.into_iter().flatten().min() {
-        Some(rule) => rules.rules.get(rule as usize).map_or(Found::NoRule, |action| Found::Action(*action)),
-        None => Found::Nothing,
+    let Some(rule) = found.into_iter().flatten().min() else { return Found::Nothing };
+    let Some(action) = rules.rules.get(rule as usize) else { return Found::NoRule };
+    let before = first_port_rule(rules).is_some_and(|first| first < rule);
+    match before && hides_ports(head) && !matches!(action.then, Then::Drop(_)) {
+        true => Found::Nothing,
+        false => Found::Action(*action),
+    }
+}
+
+/// The lowest number that a port names.
+pub(crate) fn first_port_rule(rules: &Rules) -> Option<u32> {
+    rules.src_ports.iter().chain(&rules.dst_ports).map(|(.., rule)| *rule).min()
+}
+
+/// Whether there may be ports of TCP or UDP that are not to be seen.
+fn hides_ports(head: &Head) -> bool {
+    match head.protocol {
+        Some(6 | 17) => head.fragment || head.dst_port.is_none(),
+        Some(0 | 43 | 44 | 60) => true,
+        _ => false,
     }
 }
 

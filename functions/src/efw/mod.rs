@@ -21,8 +21,14 @@
 //!
 //! **Rules.** One asks for a source, a destination, a source port or a destination port; the order counts across all of them, and
 //! for a prefix within another. What needs two is for the filter behind. Prefixes match every IP packet; ports those of TCP and UDP
-//! that are whole, since a fragment after the first has none: fragments are the filter's behind. ARP, other protocols and
-//! packets without a whole IP header match nothing. Prefixes of IPv4 match packets of IPv4 alone: an address in an IPv6 packet is one of IPv6, IPv4-mapped or not.
+//! that show them. ARP, other protocols and packets without a whole IP header match nothing.
+//!
+//! A fragment of TCP or UDP, the first included, does not show its ports; nor does a packet that ends before them, or of which more than eight
+//! headers of IPv6 hide what it carries. A rule of ports that comes first might have matched it. So behind such a rule, an address
+//! that is denied is denied, but one that is allowed does not let the packet pass: it is the filter's behind. Put what is allowed
+//! in any case, by address, before the first rule of ports.
+//!
+//! Prefixes of IPv4 match packets of IPv4 alone: an address in an IPv6 packet is one of IPv6, IPv4-mapped or not.
 //! VLAN tags are not looked at.
 //!
 //! **Fast path.** The same rules, in the kernel's maps: what no rule matches comes here, where it is decided once more, to the
@@ -131,7 +137,8 @@ impl NetworkFunction for Efw {
         let (mut allowed, mut denied, mut unmatched) = (0, 0, 0);
         let is_offloading = self.fast_path.mode() == Some(Mode::Offloading);
         for packet in burst.iter_mut() {
-            let number = Head::parse(packet.data()).and_then(|head| self.table.decide(&head));
+            let drops = |rule: u32| self.rules.get(rule as usize).is_some_and(|rule| !rule.allow);
+            let number = Head::parse(packet.data()).and_then(|head| self.table.decide(&head, drops));
             let Some(rule) = number.and_then(|number| self.rules.get_mut(number as usize)) else {
                 unmatched += 1;
                 if is_offloading {

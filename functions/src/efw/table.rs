@@ -26,6 +26,8 @@ pub(super) struct Table {
     dst: ByVersion,
     src_ports: Ports,
     dst_ports: Ports,
+    /// The first rule that asks for a port.
+    first_port_rule: Option<u32>,
     /// Prefixes as the fast path looks them up: the longest match names the rule that decides.
     pub(super) src_prefixes: Vec<Nested>,
     /// The same of destinations.
@@ -67,18 +69,23 @@ impl Table {
             }
         }
         let ((src_prefixes, src), (dst_prefixes, dst)) = (ByVersion::nest(src), ByVersion::nest(dst));
-        Self { src, dst, src_ports, dst_ports, src_prefixes, dst_prefixes }
+        let is_of_ports = |matcher: &Matcher| matches!(matcher, Matcher::SrcPorts(..) | Matcher::DstPorts(..));
+        let first_port_rule = (0..).zip(matchers).find(|(_, matcher)| is_of_ports(matcher)).map(|(rule, _)| rule);
+        Self { src, dst, src_ports, dst_ports, first_port_rule, src_prefixes, dst_prefixes }
     }
 
-    /// The rule that decides about a packet with this head. Fragments have no ports here, the first included: so it is in the
-    /// fast path.
+    /// The rule that decides about a packet with this head, if `drops` tells which rules do. Fragments have no ports here, the first
+    /// included: so it is in the fast path. Where a rule of ports might have come first, one that allows a packet without them
+    /// does not decide.
     #[inline]
-    pub(super) fn decide(&self, head: &Head) -> Option<u32> {
+    pub(super) fn decide(&self, head: &Head, drops: impl Fn(u32) -> bool) -> Option<u32> {
         let (Some(src), Some(dst), Some(protocol)) = (head.src, head.dst, head.protocol) else { return None };
         let mut rule = lowest(self.src.find(src), self.dst.find(dst));
         if let (Some(src_port), Some(dst_port), false) = (head.src_port, head.dst_port, head.fragment) {
             rule = lowest(rule, self.src_ports.find(protocol, src_port));
             rule = lowest(rule, self.dst_ports.find(protocol, dst_port));
+        } else if head.hides_ports() {
+            rule = rule.filter(|&rule| self.first_port_rule.is_none_or(|first| first > rule) || drops(rule));
         }
         rule
     }

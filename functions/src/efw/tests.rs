@@ -71,6 +71,38 @@ fn fragments_have_addresses_and_no_ports() {
     assert_eq!(verdicts(&outcomes), [Verdict::Next, DENIED, Verdict::Next, Verdict::Next]);
 }
 
+/// A first fragment, a later one, one that ends before its ports, and, of IPv6, one of them behind nine headers of options.
+fn hidden() -> [Vec<u8>; 4] {
+    let fragment = |flags: u8, offset: u8| {
+        let mut packet = tcp("10.0.0.1", "10.0.0.2", 23);
+        packet[20..22].copy_from_slice(&[flags, offset]);
+        packet
+    };
+    let mut short = tcp("10.0.0.1", "10.0.0.2", 23);
+    short.truncate(36);
+    let (src, dst) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+    let mut long = PacketBuilder::new().ipv6(src, dst).tcp(1, 23, TcpFlags::SYN).build();
+    (0..9).for_each(|at| drop(long.splice(54..54, [if at == 0 { 6 } else { 60 }, 0, 0, 0, 0, 0, 0, 0])));
+    long[20] = 60;
+    [fragment(0x20, 0), fragment(0, 3), short, long]
+}
+
+#[test]
+fn what_hides_its_ports_is_left_to_the_filter_behind_where_a_rule_of_ports_comes_first() {
+    let telnet = json!({"dst_port": 23, "allow": false});
+    let sources = |allow| json!({"src": ["10.0.0.0/8", "2001:db8::/32"], "allow": allow});
+    for (rules, verdict) in [
+        ([telnet.clone(), sources(true)], Verdict::Next),
+        ([telnet.clone(), sources(false)], DENIED),
+        ([sources(true), telnet.clone()], Verdict::Output(Output(0))),
+        ([json!({"src_port": 7, "allow": true}), sources(true)], Verdict::Next),
+    ] {
+        let ports = Testkit::<Efw>::two_ports();
+        let mut kit = Testkit::<Efw>::with_outputs(json!({"rules": rules}), &ports, &["allowed"]).unwrap();
+        assert_eq!(verdicts(&kit.run("left", &hidden())), [verdict; 4], "{rules:?}");
+    }
+}
+
 #[test]
 fn prefixes_of_ipv6_say_nothing_about_ipv4() {
     let mut kit = Testkit::<Efw>::new(json!({"rules": [{"src": "::/0", "allow": false}]}));
@@ -141,6 +173,19 @@ fn matches(matcher: &Matcher, head: &Head) -> bool {
     }
 }
 
+/// The first rule that matches. But one that allows addresses says nothing about a packet for which one of ports might have come first: of
+/// TCP or UDP, or with headers beyond those that are read, and without ports that count.
+fn expected(matchers: &[Matcher], allows: &[bool], head: &Head) -> Option<usize> {
+    let rule = matchers.iter().position(|matcher| matches(matcher, head))?;
+    let is_of_ports = |matcher: &Matcher| matches!(matcher, Matcher::SrcPorts(..) | Matcher::DstPorts(..));
+    let hides = match head.protocol? {
+        6 | 17 => head.fragment || head.src_port.is_none(),
+        protocol => [0, 43, 44, 60].contains(&protocol),
+    };
+    let is_left = allows[rule] && hides && matchers[..rule].iter().any(is_of_ports);
+    (!is_left).then_some(rule)
+}
+
 /// What the fast path does with a rule table: the longest prefixes and the ports each name a rule, the lowest of them decides.
 fn fast(table: &RuleTable, head: &Head) -> Option<Then> {
     let (Some(src), Some(dst), Some(protocol)) = (head.src, head.dst, head.protocol) else { return None };
@@ -166,7 +211,32 @@ fn fast(table: &RuleTable, head: &Head) -> Option<Then> {
         named(&table.dst_ports, head.dst_port),
     ];
     let rule = rules.into_iter().flatten().min()?;
-    Some(table.rules[rule as usize].then)
+    let then = table.rules[rule as usize].then;
+    let first = table.src_ports.iter().chain(&table.dst_ports).map(|&(.., rule)| rule).min();
+    let is_left = head.hides_ports() && first.is_some_and(|first| first < rule) && !matches!(then, Then::Drop(_));
+    (!is_left).then_some(then)
+}
+
+/// A frame; one in four is made a fragment, or gets headers of options before what it carries.
+fn frame(seed: u64) -> Vec<u8> {
+    let mut draw = Draw::from_seed(seed);
+    let mut frame = draw.frame();
+    let (is_ipv4, is_ipv6) = (frame[12..14] == [0x08, 0x00], frame[12..14] == [0x86, 0xdd]);
+    if !(is_ipv4 && frame.len() >= 34 || is_ipv6 && frame.len() >= 54) || draw.below(4) > 0 {
+        return frame;
+    }
+    let ip = 14;
+    if is_ipv4 {
+        let flags = [[0x20, 0], [0x20, 9], [0, 9]][draw.below(3)];
+        frame[ip + 6..ip + 8].copy_from_slice(&flags);
+    } else {
+        let header = [60, 60, 0, 44][draw.below(4)];
+        for _ in 0..[1, 8, 9][draw.below(3)] {
+            let next = std::mem::replace(&mut frame[ip + 6], header);
+            frame.splice(ip + 40..ip + 40, [next, 0, 0, [0, 9][draw.below(2)], 0, 0, 0, 0]);
+        }
+    }
+    frame
 }
 
 proptest! {
@@ -183,10 +253,10 @@ proptest! {
         }).collect();
         let for_kernel = rule_table(&rules, &table, Some(Output(3)));
         for seed in seeds {
-            let frame = Draw::from_seed(seed).frame();
-            let Some(head) = Head::parse(&frame) else { continue };
-            let expected = matchers.iter().position(|matcher| matches(matcher, &head));
-            prop_assert_eq!(table.decide(&head), expected.map(|rule| rule as u32));
+            let Some(head) = Head::parse(&frame(seed)) else { continue };
+            let expected = expected(&matchers, &allows, &head);
+            let decided = table.decide(&head, |rule| !allows[rule as usize]);
+            prop_assert_eq!(decided, expected.map(|rule| rule as u32));
             let then = match expected {
                 Some(rule) if allows[rule] => Some(Then::Output(3)),
                 Some(_) => Some(Then::Drop(DropReason::DENIED.0)),

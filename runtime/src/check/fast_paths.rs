@@ -3,6 +3,7 @@
 use middlenet_fast_path::{Mode, Shape};
 use middlenet_plan::{ChainPlan, FastPathPlan, HopPlan, ManagerPlan, PortKind, PortPlan, Target};
 
+use super::resources::mib;
 use super::steering::implicit_steering;
 use super::{Checker, Traffic};
 use crate::diagnostic::one_of;
@@ -12,6 +13,8 @@ use crate::manifest::FunctionEntry;
 /// What maps have room for at most, in entries: the kernel allocates most of them at once. 4 Mi flows are some 900 MiB.
 const MOST_FLOWS: u32 = 1 << 22;
 const MOST_OTHERS: u32 = 1 << 20;
+/// And what all maps of a function may take together, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Fast paths of a chain: the kernel takes a packet from program to program 33 times, and the first is the port's own.
 const CHAIN_LIMIT: usize = 32;
@@ -55,6 +58,26 @@ impl Checker<'_> {
                 message,
                 Some("its author has to ask for less: the host's memory is taken at once".into()),
             );
+            return None;
+        }
+        if let Some((what, missing)) = shape.lacks() {
+            let message = format!("the fast path of `{}` has {what}, but no room for {missing}", entry.name);
+            let hint = format!("its author has to ask for both in the function's `FAST_PATH`: {what} need {missing}");
+            self.problem(span, message, Some(hint));
+            return None;
+        }
+        let (bytes, processors) = (shape.memory_bytes(self.machine.processors), self.machine.processors);
+        if bytes > MOST_BYTES {
+            let message = format!(
+                "the fast path of `{}` would take {} of the kernel's memory, more than {}",
+                entry.name,
+                mib(bytes),
+                mib(MOST_BYTES)
+            );
+            let hint = format!(
+                "its author has to ask for less; each of the host's {processors} processors has counts of its own of all rules and classes"
+            );
+            self.problem(span, message, Some(hint));
             return None;
         }
         if mode == Mode::Offloading {

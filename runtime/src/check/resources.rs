@@ -135,6 +135,6 @@ impl Checker<'_> {
     }
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }

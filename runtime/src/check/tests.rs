@@ -134,13 +134,15 @@ fn registry() -> Vec<Registration> {
         Registration::named::<Plain>("monitor", "counts"),
         Registration::named::<Apart>("apart", "has a process of its own"),
         Registration::named::<fast_paths::Hybrid>("hybrid", "has a fast path"),
+        Registration::named::<fast_paths::Odd>("odd", "has services and no flows"),
+        Registration::named::<fast_paths::Counting>("counting", "counts in many classes"),
         Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
         Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
     ]
 }
 
 fn host(cores: usize) -> Machine {
-    Machine { cores: (0..cores).collect(), memory_bytes: 8 << 30, huge_pages: 0 }
+    Machine { cores: (0..cores).collect(), processors: 64, memory_bytes: 8 << 30, huge_pages: 0 }
 }
 
 fn plan_on(source: &str, machine: &Machine, traffic: &Traffic) -> Result<Plan, Vec<Diagnostic>> {

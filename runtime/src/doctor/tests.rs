@@ -3,7 +3,7 @@ use crate::machine::Machine;
 
 fn host() -> Host {
     Host {
-        machine: Machine { cores: vec![0, 1], memory_bytes: 1 << 33, huge_pages: 512 },
+        machine: Machine { cores: vec![0, 1], processors: 2, memory_bytes: 1 << 33, huge_pages: 512 },
         is_root: true,
         huge_pages_total: Some(512),
         has_bpffs: true,
@@ -33,7 +33,7 @@ fn a_well_equipped_host_has_no_complaints() {
 #[test]
 fn every_complaint_has_its_cost_and_remedy() {
     let poor = Host {
-        machine: Machine { cores: vec![0], memory_bytes: 1 << 30, huge_pages: 0 },
+        machine: Machine { cores: vec![0], processors: 1, memory_bytes: 1 << 30, huge_pages: 0 },
         is_root: false,
         huge_pages_total: Some(0),
         has_bpffs: false,

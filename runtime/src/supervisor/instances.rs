@@ -285,7 +285,10 @@ impl Supervisor {
         }
         if slot.successor.as_ref().is_some_and(|i| i.id == id) {
             let successor = slot.successor.take();
-            let joining = successor.as_ref().is_some_and(|s| s.stage == Stage::Joining);
+            let stage = successor.as_ref().map(|s| s.stage);
+            // One that was told to attach has taken over the fast path.
+            let has_fast_path = self.plan.fast_path(slot.plan.hop).is_some();
+            let joining = stage == Some(Stage::Joining) || (has_fast_path && stage == Some(Stage::Attaching));
             let reason = successor.and_then(|i| i.end).unwrap_or_else(|| describe_exit(status));
             log(format_args!("the successor of {} {reason}: the old instance stays", slot.plan.label));
             if joining {
@@ -341,7 +344,8 @@ impl Supervisor {
         self.change_taken(taker, Err((format!("the function {reason}"), None)));
     }
 
-    /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones.
+    /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones; and with
+    /// them its fast path.
     fn rejoin(&mut self, at: usize) {
         let slot = &mut self.slots[at];
         let hop = slot.plan.hop;

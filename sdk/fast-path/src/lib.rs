@@ -21,6 +21,7 @@ mod action;
 mod flow;
 mod rule;
 mod select;
+mod settings;
 mod shape;
 
 pub use action::{Action, Rewrite, Then};
@@ -30,6 +31,7 @@ pub use rule::{
     prefix_key,
 };
 pub use select::slot_of;
+pub use settings::{MOST_INSTANCES, Settings, SettingsOf};
 pub use shape::{MapKind, Mode, Shape};
 
 /// An address as it lies in the maps.

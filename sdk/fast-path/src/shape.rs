@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::{SETTINGS, SETTINGS_BYTES};
 use crate::{Action, COUNT_BYTES, FLOW_BYTES, KEY_BYTES, PREFIX_BYTES, SERVICE_BYTES, SERVICE_KEY_BYTES};
 
 /// Ports of TCP and of UDP.
@@ -62,7 +63,7 @@ impl Shape {
     /// How many entries a map has, or can have.
     pub const fn entries(&self, kind: MapKind) -> u32 {
         match kind {
-            MapKind::Settings => 1,
+            MapKind::Settings => SETTINGS,
             MapKind::Flows => self.flows,
             MapKind::SrcPrefixes => self.src_prefixes,
             MapKind::DstPrefixes => self.dst_prefixes,
@@ -154,6 +155,29 @@ impl Shape {
         self
     }
 
+    /// A part of which there is none, though another part cannot do without: what asks for it, and what is missing.
+    pub fn lacks(&self) -> Option<(&'static str, &'static str)> {
+        let prefixes = self.src_prefixes > 0 || self.dst_prefixes > 0;
+        let ports = self.src_ports || self.dst_ports;
+        let parts = [
+            ("prefixes", prefixes, "rules", self.rules),
+            ("ports", ports, "rules", self.rules),
+            ("services", self.services > 0, "rules", self.rules),
+            ("services", self.services > 0, "slots", self.slots),
+            ("services", self.services > 0, "flows", self.flows),
+            ("slots", self.slots > 0, "services", self.services),
+        ];
+        parts.into_iter().find(|&(_, asks, _, most)| asks && most == 0).map(|(what, _, missing, _)| (what, missing))
+    }
+
+    /// How much memory the kernel takes for its maps at most, about, on a host that can have this many processors, in bytes. All of it is taken at
+    /// once, but for prefixes.
+    pub fn memory_bytes(&self, processors: u64) -> u64 {
+        self.maps().fold(0, |sum, kind| {
+            sum.saturating_add(kind.entry_bytes(processors).saturating_mul(self.entries(kind).into()))
+        })
+    }
+
     /// Whether there is a fast path.
     pub const fn exists(&self) -> bool {
         self.modes != 0
@@ -192,7 +216,7 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapKind {
-    /// One value: the generation (u32) that flows must be of to count, and 4 bytes of zeros.
+    /// [`Settings`](crate::Settings), by who writes them.
     Settings,
     /// [`flow_key`](crate::flow_key) to [`FlowRule`](crate::FlowRule) and [`FlowState`](crate::FlowState).
     Flows,
@@ -230,7 +254,7 @@ impl MapKind {
     /// Bytes of a value, of one processor where each has its own.
     pub const fn value_bytes(self) -> usize {
         match self {
-            Self::Settings => 8,
+            Self::Settings => SETTINGS_BYTES,
             Self::Flows => FLOW_BYTES,
             Self::Rules => Action::BYTES,
             Self::Services => SERVICE_BYTES,
@@ -242,6 +266,17 @@ impl MapKind {
     /// Whether each processor has a value of its own.
     pub const fn is_per_processor(self) -> bool {
         matches!(self, Self::RuleCounts | Self::Classes)
+    }
+
+    /// What an entry takes of the kernel's memory, about: a hash table has a head and a bucket for each, a tree up to another node.
+    fn entry_bytes(self, processors: u64) -> u64 {
+        let (key, value) = (self.key_bytes() as u64, self.value_bytes() as u64);
+        match self {
+            Self::SrcPrefixes | Self::DstPrefixes => 192,
+            Self::Flows | Self::Services => 64 + key + value,
+            Self::RuleCounts | Self::Classes => 8_u64.saturating_add(value.saturating_mul(processors)),
+            _ => value.next_multiple_of(8),
+        }
     }
 
     /// Whether its keys are the numbers from 0 on, which are all there always.
@@ -275,5 +310,29 @@ mod tests {
         assert_eq!((shape.most_rules(), shape.most_prefixes()), (100, (1000, 0)));
         assert_eq!((shape.entries(MapKind::Rules), shape.entries(MapKind::SrcPrefixes)), (201, 2000));
         assert_eq!(Shape::of(&[Mode::Reactive]).rules(0).maps().count(), 1);
+    }
+
+    #[test]
+    fn memory_grows_with_processors_where_each_has_its_own() {
+        let shape = Shape::of(&[Mode::Reactive]);
+        let mib = |shape: Shape, processors| shape.memory_bytes(processors) >> 20;
+        assert_eq!([1, 64].map(|processors| mib(shape.flows(1 << 22), processors)), [864, 864]);
+        assert_eq!([1, 64].map(|processors| mib(shape.classes(1 << 20), processors)), [24, 1032]);
+        assert!(mib(shape.rules(1 << 19), 64) > 1024 + 64);
+        assert_eq!(shape.classes(u32::MAX).memory_bytes(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_part_that_another_cannot_do_without_is_named() {
+        let shape = Shape::of(&[Mode::Proactive]);
+        assert_eq!(shape.lacks(), None);
+        assert_eq!(shape.prefixes(0, 1).lacks(), Some(("prefixes", "rules")));
+        assert_eq!(shape.ports(true, false).lacks(), Some(("ports", "rules")));
+        let services = shape.services(1, 1);
+        assert_eq!(services.lacks(), Some(("services", "rules")));
+        assert_eq!(services.rules(1).lacks(), Some(("services", "flows")));
+        assert_eq!(shape.services(1, 0).rules(1).flows(1).lacks(), Some(("services", "slots")));
+        assert_eq!(shape.services(0, 1).lacks(), Some(("slots", "services")));
+        assert_eq!(services.rules(1).flows(1).prefixes(1, 1).ports(true, true).classes(1).lacks(), None);
     }
 }

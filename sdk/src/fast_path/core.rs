@@ -11,11 +11,12 @@ use std::sync::{
 };
 
 use middlenet_fast_path::{
-    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Shape, flow_key, read_flow_key,
+    Action, Counted, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Service, Settings, SettingsOf, Shape,
+    flow_key, read_flow_key,
 };
 use middlenet_steer::Flow;
 
-use super::rules::{RuleTable, Rules};
+use super::rules::{RuleTable, Rules, settings};
 use pending::Pending;
 
 use super::store::{LEAST, MOST, Page, Store, read_all};
@@ -83,9 +84,15 @@ pub(super) struct Core {
     pub(super) store: Box<dyn Store>,
     pub(super) clock: Clock,
     pub(super) tally: Tally,
+    /// Which one of the processes this is that have followed each other as this instance, once it works.
+    turn: Option<u32>,
+    /// Another one has followed.
+    is_superseded: bool,
     /// The generation, and when it was read.
     generation: Option<(u32, u64)>,
     pending: Pending,
+    /// The program knows that what this instance has is written.
+    is_ready: bool,
     rules: Option<Rules>,
     /// Once the function looks for ended flows: those it has installed, by hash, and the last pass that knew of each.
     known: Option<HashMap<u64, u32>>,
@@ -104,8 +111,11 @@ impl Core {
             store,
             clock,
             tally: Tally::default(),
+            turn: None,
+            is_superseded: false,
             generation: None,
             pending: Pending::default(),
+            is_ready: false,
             rules: None,
             known: None,
             hasher: RandomState::new(),
@@ -123,6 +133,38 @@ impl Core {
     #[cfg(test)]
     pub(super) fn forget(&mut self, owner: u16) {
         (self.owner, self.generation, self.rules, self.known, self.page) = (owner, None, None, None, Page::default());
+        (self.turn, self.is_superseded) = (None, false);
+    }
+
+    /// This process works as its instance from now on, and no other. One that comes back because its successor has failed knows
+    /// nothing of what that has written.
+    pub(super) fn take_turn(&mut self, comes_back: bool) {
+        if self.turn.is_some() {
+            if !comes_back || !self.look_for_successor() {
+                return;
+            }
+            (self.generation, self.rules, self.is_superseded) = (None, None, false);
+        }
+        let of = SettingsOf::Instance(self.owner);
+        let turn = settings(&mut *self.store, of).map_or(0, |last| last.generation).wrapping_add(1);
+        let value = Settings { generation: turn, ..Settings::default() }.encode();
+        // Where it cannot be written, nobody can follow unseen either: the successor's cannot.
+        self.turn = self.store.put(MapKind::Settings, &of.key(), &value).1.ok().map(|()| turn);
+    }
+
+    /// Whether another process has taken this one's place. Asked for after the generation is read: as long as there is no successor, it
+    /// cannot be one that the successor has begun.
+    pub(super) fn look_for_successor(&mut self) -> bool {
+        if let Some(turn) = self.turn
+            && let Ok(last) = settings(&mut *self.store, SettingsOf::Instance(self.owner))
+        {
+            self.is_superseded |= last.generation != turn;
+        }
+        self.is_superseded
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.is_superseded
     }
 
     #[cfg(test)]
@@ -140,14 +182,12 @@ impl Core {
         self.owner == 0
     }
 
-    /// `struct fast_settings`: the generation, and which policy the flows are of.
+    /// The generation, and which policy the flows are of.
     fn settings(&mut self) -> Result<(u32, u32), FastPathError> {
-        let value = self.store.get(MapKind::Settings, &0_u32.to_ne_bytes());
-        let value = value.map_err(FastPathError::map(MapKind::Settings))?.unwrap_or_default();
-        let words = value.as_chunks::<4>().0;
-        let word = |at: usize| words.get(at).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        self.generation = Some((word(0), self.clock.now_ns()));
-        Ok((word(0), word(1)))
+        let Settings { generation, policy, .. } = settings(&mut *self.store, SettingsOf::Flows)?;
+        self.generation = Some((generation, self.clock.now_ns()));
+        self.look_for_successor();
+        Ok((generation, policy))
     }
 
     /// The generation as it is in the map; as it was, if that cannot be read.
@@ -177,6 +217,9 @@ impl Core {
         let now_ns = self.clock.now_ns();
         // One that is late has the flows go with those that another instance has just cleared.
         let generation = self.recent_generation(now_ns);
+        if self.is_superseded {
+            return 0;
+        }
         let owner = self.owner.to_ne_bytes();
         let (mut keys, mut values, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for (key, rule) in flows {
@@ -205,6 +248,9 @@ impl Core {
             // The flow or what is known is of yesterday.
             generation = self.generation();
         }
+        if self.is_superseded {
+            return None;
+        }
         Some(Entry { action, state, is_over: state.is_over(now_ns, generation) })
     }
 
@@ -228,8 +274,8 @@ impl Core {
     }
 
     fn begin_generation(&mut self, generation: u32, policy: u32) -> Result<(), FastPathError> {
-        let value = [generation.to_ne_bytes(), policy.to_ne_bytes()].concat();
-        let written = self.store.put(MapKind::Settings, &0_u32.to_ne_bytes(), &value).1;
+        let value = Settings { generation, policy, ..Settings::default() }.encode();
+        let written = self.store.put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1;
         written.map_err(FastPathError::map(MapKind::Settings))?;
         self.generation = Some((generation, self.clock.now_ns()));
         Ok(())
@@ -253,6 +299,9 @@ impl Core {
         let page = std::mem::take(&mut self.page);
         // Read after the page: no flow in it is of a later generation.
         let generation = self.generation();
+        if self.is_superseded {
+            return;
+        }
         let settled_ns = self.clock.now_ns().saturating_sub(SETTLED_NS);
         for (key, value) in page.keys.as_chunks::<KEY_BYTES>().0.iter().zip(page.values.as_chunks::<FLOW_BYTES>().0) {
             if value[OWNER] != self.owner.to_ne_bytes() {

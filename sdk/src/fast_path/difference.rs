@@ -10,6 +10,10 @@
 //! numbers. If c was there before, the keys written so far had higher numbers before, so c is the lowest of the old ones.
 //! Then all keys whose number becomes higher, the highest old number first: that is the same read backwards.
 //!
+//! The lowest number that a port names is written as well: it is one more key of packets that may have ports and do not show them, which have
+//! no other keys of ports. Of keys with the same number it comes last where numbers become lower, and first where they become
+//! higher, since a prefix that names this number decides.
+//!
 //! Prefixes hide shorter ones. A prefix that is in one table alone has in the other the number of the next shorter one
 //! there. It is written with that number before anything else where the shorter one is about to change, and deleted at the
 //! end; so every packet has the same keys all the time.
@@ -29,10 +33,12 @@ pub(super) enum MatcherKind {
     DstPrefix,
     SrcPort,
     DstPort,
+    /// The lowest number that a port names, among the settings: the one key of it is where.
+    FirstPort,
 }
 
 impl MatcherKind {
-    pub(super) const ALL: [Self; 4] = [Self::SrcPrefix, Self::DstPrefix, Self::SrcPort, Self::DstPort];
+    pub(super) const ALL: [Self; 5] = [Self::SrcPrefix, Self::DstPrefix, Self::SrcPort, Self::DstPort, Self::FirstPort];
 
     pub(super) fn map(self) -> MapKind {
         match self {
@@ -40,10 +46,11 @@ impl MatcherKind {
             Self::DstPrefix => MapKind::DstPrefixes,
             Self::SrcPort => MapKind::SrcPorts,
             Self::DstPort => MapKind::DstPorts,
+            Self::FirstPort => MapKind::Settings,
         }
     }
 
-    fn is_prefix(self) -> bool {
+    pub(super) fn is_prefix(self) -> bool {
         matches!(self, Self::SrcPrefix | Self::DstPrefix)
     }
 }
@@ -53,6 +60,14 @@ impl MatcherKind {
 pub(super) enum Step {
     Put(MatcherKind, Vec<u8>, u32),
     Delete(MatcherKind, Vec<u8>),
+}
+
+impl Step {
+    pub(super) fn kind(&self) -> MatcherKind {
+        match self {
+            Self::Put(kind, ..) | Self::Delete(kind, _) => *kind,
+        }
+    }
 }
 
 /// The writes that make one table of another, in order.
@@ -102,8 +117,8 @@ pub(super) fn steps(old: &Table, new: &Table) -> Vec<Step> {
         moves.push((before, after, step));
     }
     let (mut lower, mut higher): (Vec<_>, Vec<_>) = moves.into_iter().partition(|(before, after, _)| after < before);
-    lower.sort_by_key(|&(_, after, _)| after);
-    higher.sort_by_key(|&(before, ..)| std::cmp::Reverse(before));
+    lower.sort_by_key(|&(_, after, ref step)| (after, step.kind()));
+    higher.sort_by_key(|&(before, _, ref step)| std::cmp::Reverse((before, step.kind())));
     steps.extend(lower.into_iter().chain(higher).map(|(.., step)| step));
     steps.extend(deletes);
     steps

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use super::queue::Op;
-use super::{DRAFT, FastPathError, Handle, lock};
+use super::{DRAFT, FastPathError, Handle, REPLACED, lock};
 use crate::Kind;
 
 impl Handle {
@@ -58,8 +58,12 @@ impl Handle {
         self.show(&core);
     }
 
-    /// Copies what was counted to where it is published, and sees to it that what failed is tried again.
+    /// Copies what was counted to where it is published, and sees to it that what failed is tried again. Who was replaced by another process
+    /// has no say any more.
     pub(super) fn show(&self, core: &Core) {
+        if core.is_superseded() {
+            self.stage.store(REPLACED, Ordering::Relaxed);
+        }
         let (tally, pending) = (core.tally, core.pending() as u64);
         if pending > 0 {
             self.is_queued.store(true, Ordering::Relaxed);

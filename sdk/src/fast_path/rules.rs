@@ -4,7 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
-use middlenet_fast_path::{Action, Counted, MapKind, NO_RULE, Shape, port_slot, prefix_key};
+use middlenet_fast_path::{Action, Counted, MapKind, NO_RULE, Settings, SettingsOf, Shape, port_slot, prefix_key};
 use middlenet_steer::Prefix;
 
 use super::FastPathError;
@@ -69,6 +69,7 @@ impl RuleTable {
             for &(protocol, port, rule) in ports {
                 if let Some(slot) = port_slot(protocol, port) {
                     add(kind, slot.to_ne_bytes().to_vec(), rule);
+                    add(MatcherKind::FirstPort, SettingsOf::Rules.key().to_vec(), rule);
                 }
             }
         }
@@ -112,6 +113,11 @@ impl Rules {
     pub(super) fn read(store: &mut dyn Store, shape: &Shape) -> Result<Self, FastPathError> {
         let mut table = Table::new();
         for kind in MatcherKind::ALL.into_iter().filter(|kind| shape.entries(kind.map()) > 0 && has(shape, *kind)) {
+            if kind == MatcherKind::FirstPort {
+                let first = settings(store, SettingsOf::Rules)?.first_port_rule;
+                table.extend(first.checked_sub(1).map(|number| ((kind, SettingsOf::Rules.key().to_vec()), number)));
+                continue;
+            }
             let page = read_all(store, kind.map()).map_err(FastPathError::map(kind.map()))?;
             for (key, value) in page.keys.chunks_exact(kind.map().key_bytes()).zip(numbers(&page.values)) {
                 if let Some(number) = from_map(kind, value) {
@@ -216,10 +222,7 @@ impl Rules {
     /// Does the writes in order, as many at once as are of one map. What is noted of the maps is what is in them, however far it
     /// came.
     fn walk(&mut self, store: &mut dyn Store, steps: Vec<Step>) -> Result<(), FastPathError> {
-        let of = |step: &Step| match step {
-            Step::Put(kind, ..) => (*kind, true),
-            Step::Delete(kind, _) => (*kind, false),
-        };
+        let of = |step: &Step| (step.kind(), matches!(step, Step::Put(..)));
         for run in steps.chunk_by(|a, b| of(a) == of(b)) {
             let Some((kind, puts)) = run.first().map(of) else { continue };
             let keys: Vec<u8> = run.iter().flat_map(|step| step.key()).copied().collect();
@@ -231,11 +234,18 @@ impl Rules {
                 });
                 continue;
             }
-            let values: Vec<u8> = run.iter().flat_map(|step| to_map(kind, step.number()).to_ne_bytes()).collect();
+            let values: Vec<u8> = match kind {
+                // One key: there is one step.
+                MatcherKind::FirstPort => {
+                    let there = settings(store, SettingsOf::Rules)?;
+                    Settings { first_port_rule: to_map(kind, run[0].number()), ..there }.encode().into()
+                }
+                _ => run.iter().flat_map(|step| to_map(kind, step.number()).to_ne_bytes()).collect(),
+            };
             let (written, result) = store.put(kind.map(), &keys, &values);
             for step in &run[..written] {
                 match step.number() {
-                    NO_RULE if !matches!(kind, MatcherKind::SrcPrefix | MatcherKind::DstPrefix) => {
+                    NO_RULE if !kind.is_prefix() => {
                         self.table.remove(&(kind, step.key().to_vec()));
                     }
                     number => {
@@ -305,7 +315,8 @@ struct Names(HashMap<u32, DefaultHasher>);
 impl Names {
     fn new(table: &Table) -> Self {
         let mut hashers: HashMap<u32, DefaultHasher> = HashMap::new();
-        table.iter().for_each(|(key, rule)| key.hash(hashers.entry(*rule).or_default()));
+        let named = table.iter().filter(|((kind, _), _)| *kind != MatcherKind::FirstPort);
+        named.for_each(|(key, rule)| key.hash(hashers.entry(*rule).or_default()));
         Self(hashers)
     }
 
@@ -328,17 +339,17 @@ fn numbers(values: &[u8]) -> impl Iterator<Item = u32> {
     values.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// How a number lies in a map: in those of ports, 0 is for none.
+/// Settings as they are in the map.
+pub(super) fn settings(store: &mut dyn Store, of: SettingsOf) -> Result<Settings, FastPathError> {
+    let value = store.get(MapKind::Settings, &of.key()).map_err(FastPathError::map(MapKind::Settings))?;
+    Ok(value.and_then(|value| Some(Settings::decode(value.first_chunk()?))).unwrap_or_default())
+}
+
+/// How a number lies in a map: for ports, 0 is for none.
 fn to_map(kind: MatcherKind, number: u32) -> u32 {
-    match kind {
-        MatcherKind::SrcPrefix | MatcherKind::DstPrefix => number,
-        MatcherKind::SrcPort | MatcherKind::DstPort => number.wrapping_add(1),
-    }
+    if kind.is_prefix() { number } else { number.wrapping_add(1) }
 }
 
 fn from_map(kind: MatcherKind, value: u32) -> Option<u32> {
-    match kind {
-        MatcherKind::SrcPrefix | MatcherKind::DstPrefix => Some(value),
-        MatcherKind::SrcPort | MatcherKind::DstPort => value.checked_sub(1),
-    }
+    if kind.is_prefix() { Some(value) } else { value.checked_sub(1) }
 }

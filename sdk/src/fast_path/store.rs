@@ -122,11 +122,8 @@ impl Store for Memory {
             Map::Array(values) => index(key)
                 .filter(|&at| at < most)
                 .map(|at| values.get(&at).cloned().unwrap_or_else(|| vec![0; kind.value_bytes()])),
-            Map::Tree(entries, clock) => entries.get_mut(key).map(|(value, used)| {
-                *clock += 1;
-                *used = *clock;
-                value.clone()
-            }),
+            // Look-ups by system calls do not count as use; packets do, and those write.
+            Map::Tree(entries, _) => entries.get(key).map(|(value, _)| value.clone()),
         })
     }
 

@@ -29,7 +29,12 @@ impl FastPath {
                 *page = Page::default();
                 return true;
             }
-            (core.clock.now_ns(), core.generation())
+            let generation = core.generation();
+            handle.show(&core);
+            if core.is_superseded() {
+                return true;
+            }
+            (core.clock.now_ns(), generation)
         };
         for (key, value) in page.keys.as_chunks::<KEY_BYTES>().0.iter().zip(page.values.as_chunks::<FLOW_BYTES>().0) {
             let state = FlowState::decode(value);

@@ -264,6 +264,40 @@ fn tables_are_replaced_by_difference() {
     });
 }
 
+/// The lowest number that a port names in the maps, and one, and what the settings say of it.
+fn first_port_rule(fast_path: &FastPath) -> (u32, u32) {
+    let mut core = lock(&fast_path.0.as_ref().unwrap().core);
+    let mut values = |kind| store::read_all(&mut *core.store, kind).unwrap().values;
+    let ports = [MapKind::SrcPorts, MapKind::DstPorts].map(&mut values).concat();
+    let named = ports.as_chunks().0.iter().map(|value| u32::from_ne_bytes(*value)).filter(|value| *value > 0);
+    let settings = rules::settings(&mut *core.store, middlenet_fast_path::SettingsOf::Rules).unwrap();
+    (named.min().unwrap_or(0), settings.first_port_rule)
+}
+
+#[test]
+fn which_rule_of_a_port_comes_first_is_told() {
+    on_both(|fast_path, again| {
+        let check = |fast_path: &FastPath, table: &RuleTable, is_there| {
+            fast_path.set_rules(table).unwrap();
+            let (first, told) = first_port_rule(fast_path);
+            assert_eq!((first, first > 0), (told, is_there));
+        };
+        check(&fast_path, &table(1), false);
+        check(&fast_path, &table(9), true);
+        let mut later = table(9);
+        later.dst_ports.retain(|(.., rule)| *rule > 5);
+        check(&fast_path, &later, true);
+        later.src_ports = vec![(17, 53, 4)];
+        // Another instance finds it.
+        let next = again(0);
+        check(&next, &later, true);
+        // All flows are void, but the rules are what they were.
+        next.clear();
+        assert_eq!(first_port_rule(&next).0, first_port_rule(&next).1);
+        check(&next, &table(1), false);
+    });
+}
+
 #[cfg(feature = "testkit")]
 #[test]
 fn rules_that_stay_keep_their_counts() {
@@ -403,15 +437,17 @@ fn flows_of_another_policy_are_void() {
         first.install_all(&[(flow(1), lasting(60))]);
         // As after a restart, and of another instance.
         for instance in [0, 1] {
-            again(instance).clear_unless(7);
-            assert!(first.query(&flow(1)).is_some());
+            let next = again(instance);
+            next.clear_unless(7);
+            assert!(next.query(&flow(1)).is_some());
         }
         // Which policy it is stays known when all flows are void.
-        first.clear();
-        first.install_all(&[(flow(1), lasting(60))]);
-        again(0).clear_unless(7);
-        assert!(first.query(&flow(1)).is_some());
-        // The one before would see it a moment later.
+        let next = again(0);
+        next.clear();
+        next.install_all(&[(flow(1), lasting(60))]);
+        let next = again(0);
+        next.clear_unless(7);
+        assert!(next.query(&flow(1)).is_some());
         let next = again(0);
         next.clear_unless(8);
         assert_eq!(next.query(&flow(1)), None);

@@ -1,22 +1,52 @@
-//! What a test sees of a fast path in memory, and how packets meet it there.
+//! What a test sees of a fast path in memory, and how packets meet it there: as in `lookup.h` and `connections.h` in the kernel.
+
+mod connections;
 
 use std::sync::{Arc, Mutex};
 
 use middlenet_fast_path::{
-    Action, COUNT_BYTES, Counted, Ends, FLOW_BYTES, FlowRule, FlowState, MapKind, NO_RULE, Service, ServiceRule, Shape,
-    Then, flow_key, port_slot, prefix_key, read_flow_key, slot_of,
+    Action, COUNT_BYTES, Counted, Ends, FlowState, MapKind, NO_RULE, Service, ServiceRule, SettingsOf, Shape, Then,
+    flow_key, port_slot, prefix_key, read_flow_key, slot_of,
 };
 use middlenet_steer::{Flow, Prefix};
-use std::time::Duration;
 
 use super::core::Core;
 use super::difference::{MOST_BITS, shortened};
 use super::lock;
+use super::rules::settings;
 use super::store::{Page, read_all};
+use crate::wire::TcpFlags;
+
+/// Bytes of an Ethernet header, and of a VLAN tag.
+const ETHERNET_BYTES: u64 = 14;
+const VLAN_BYTES: u64 = 4;
 
 /// The fast path of a [`Testkit`](crate::testkit::Testkit): what is installed, and what it does with packets.
+///
+/// It looks packets up, remembers connections and notes their ends as the program in the kernel does. What is in packets it does
+/// not know: TTLs, checksums, and whether a rule fits. Nor does it know the chain: any port and output is there.
 #[derive(Debug)]
 pub struct View(pub(super) Arc<Mutex<Core>>);
+
+/// What a packet shows, beside its flow.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    /// None: as many as fit.
+    bytes: Option<u64>,
+    flags: TcpFlags,
+    /// Its flow, and ports of TCP and UDP.
+    flow: bool,
+}
+
+/// What it is when nothing is said of it.
+const PLAIN: Shown = Shown { bytes: None, flags: TcpFlags(0), flow: true };
+
+/// What a packet was found by.
+enum By {
+    Flow,
+    Service(ServiceRule, u32),
+    Rule(u32),
+}
 
 impl View {
     /// The flows that count now, with what is done and how they stand, in no particular order.
@@ -27,52 +57,138 @@ impl View {
         flows.into_iter().filter_map(|flow| core.query(&flow).map(|(action, state)| (flow, action, state))).collect()
     }
 
-    /// What happens to packets of a flow; nothing: they go to the slow path, or to the kernel when offloading. Changes nothing.
+    /// What happens to packets of a flow that begin and end no connection; nothing: they go to the slow path, or to the kernel when
+    /// offloading. Changes nothing.
     pub fn decide(&self, flow: &Flow) -> Option<Action> {
         let mut core = lock(&self.0);
-        if let Some((action, _)) = core.query(flow) {
-            return Some(action);
-        }
-        match service(&mut core, flow) {
-            Some(server) => server.map(|(_, _, action)| action),
-            None => rule(&mut core, flow).map(|(_, action)| action),
-        }
+        let (by, action) = find(&mut core, flow, PLAIN)?;
+        let is_known = !matches!(by, By::Service(..)) || connections::has_place(&mut core, flow, &action);
+        is_known.then_some(action)
+    }
+
+    /// The same of packets of a flow of TCP or UDP that do not show their ports, as fragments.
+    pub fn decide_hidden(&self, flow: &Flow) -> Option<Action> {
+        find(&mut lock(&self.0), flow, Shown { flow: false, ..PLAIN }).map(|(_, action)| action)
     }
 
     /// Lets a packet of a flow through, as [`decide`](Self::decide) says: it is counted, and a connection to a service is
-    /// remembered.
+    /// remembered. One of TCP has no flags that begin or end a connection.
     pub fn pass(&self, flow: &Flow, packet_bytes: u64) -> Option<Action> {
+        self.pass_tcp(flow, packet_bytes, TcpFlags::ACK)
+    }
+
+    /// The same with these flags of TCP: the end of a connection that is tracked is noted in both directions. Of other protocols, they
+    /// are nothing.
+    pub fn pass_tcp(&self, flow: &Flow, packet_bytes: u64, flags: TcpFlags) -> Option<Action> {
         let mut core = lock(&self.0);
+        let flags = if flow.protocol == 6 { flags } else { TcpFlags(0) };
+        let (by, action) = find(&mut core, flow, Shown { bytes: Some(packet_bytes), flags, flow: true })?;
         let one = Counted { packets: 1, bytes: packet_bytes };
-        if let Some((action, _)) = core.query(flow) {
-            let now_ns = core.clock.now_ns();
-            edit(&mut core, flow, |value| {
-                add(&mut value[88..88 + COUNT_BYTES], one);
-                value[80..88].copy_from_slice(&now_ns.to_ne_bytes());
-            });
-            count(&mut core, MapKind::Classes, action.class.map(u32::from), one);
-            return Some(action);
-        }
-        let action = match service(&mut core, flow) {
-            Some(server) => {
-                let (service, idle, action) = server?;
-                remember(&mut core, flow, &service, idle, action);
-                action
+        match by {
+            By::Flow => {
+                connections::note_ends(&mut core, flow, &action, flags);
+                let now_ns = core.clock.now_ns();
+                edit(&mut core, flow, |value| {
+                    add(&mut value[88..88 + COUNT_BYTES], one);
+                    value[80..88].copy_from_slice(&now_ns.to_ne_bytes());
+                });
             }
-            None => {
-                let (number, action) = rule(&mut core, flow)?;
+            By::Service(service, number) => {
+                let ends = flags.0 & (TcpFlags::FIN.0 | TcpFlags::RST.0) != 0;
+                let goes_on = !matches!(action.then, Then::Drop(_) | Then::SlowPath | Then::Kernel);
+                if !ends && goes_on && !connections::learn(&mut core, flow, &service, &action, packet_bytes) {
+                    return None;
+                }
                 count(&mut core, MapKind::RuleCounts, Some(number), one);
-                action
             }
-        };
+            By::Rule(number) => count(&mut core, MapKind::RuleCounts, Some(number), one),
+        }
         count(&mut core, MapKind::Classes, action.class.map(u32::from), one);
         Some(action)
     }
+}
 
-    /// Closes the connection of a flow, as FIN in both directions or RST do to one that is tracked.
-    pub fn close(&self, flow: &Flow) {
-        edit(&mut lock(&self.0), flow, |value| value[109] |= 4);
+/// What became of a look-up.
+enum Found {
+    /// It is known what is done.
+    Action(By, Action),
+    /// It goes to the slow path, whatever the next matchers say.
+    Slow,
+    /// The next matcher has its turn.
+    Nothing,
+}
+
+/// What a packet is found by, and what is done with it.
+fn find(core: &mut Core, flow: &Flow, shown: Shown) -> Option<(By, Action)> {
+    let mut found = if shown.flow { by_flow(core, flow, shown.flags) } else { Found::Nothing };
+    if shown.flow && matches!(found, Found::Nothing) {
+        found = by_service(core, flow);
     }
+    let (by, action) = match found {
+        Found::Action(by, action) => (by, action),
+        Found::Slow => return None,
+        Found::Nothing => by_rules(core, flow, shown.flow).map(|(number, action)| (By::Rule(number), action))?,
+    };
+    let headers = ETHERNET_BYTES + if flow.vlan == 0 { 0 } else { VLAN_BYTES };
+    let is_larger = action.mtu.zip(shown.bytes).is_some_and(|(mtu, bytes)| bytes > headers + u64::from(mtu));
+    let leads_nowhere = matches!(action.then, Then::Drop(64..));
+    (!is_larger && !leads_nowhere).then_some((by, action))
+}
+
+fn by_flow(core: &mut Core, flow: &Flow, flags: TcpFlags) -> Found {
+    let Some(value) = connections::counting(core, flow) else { return Found::Nothing };
+    let begins = flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK);
+    let ends = flags.contains(TcpFlags::FIN) || flags.contains(TcpFlags::RST);
+    match connections::ends_of(&value) {
+        Ends::ToSlowPath if begins || ends => return Found::Slow,
+        // Another connection from the same port.
+        Ends::Tracked if begins && FlowState::decode(&value).is_closing => return Found::Nothing,
+        _ => {}
+    }
+    FlowState::action(&value).map_or(Found::Slow, |action| Found::Action(By::Flow, action))
+}
+
+fn by_service(core: &mut Core, flow: &Flow) -> Found {
+    let service = Service { address: flow.dst, port: flow.dst_port, protocol: flow.protocol };
+    // A mapped address in a packet of IPv6 is none of IPv4.
+    let is_mapped = flow.dst.is_ipv6() && flow.dst.to_canonical().is_ipv4();
+    if !has(&core.shape, MapKind::Services) || port_slot(flow.protocol, flow.dst_port).is_none() || is_mapped {
+        return Found::Nothing;
+    }
+    let value = get(core, MapKind::Services, &service.encode());
+    let Some(rule) = value.and_then(|value| Some(ServiceRule::decode(value.first_chunk()?))) else {
+        return Found::Nothing;
+    };
+    if rule.count == 0 {
+        return Found::Slow;
+    }
+    let slot = rule.first + slot_of(flow.src, flow.src_port, rule.count);
+    let number = get(core, MapKind::Slots, &slot.to_ne_bytes()).map(|value| word(&value));
+    let found = number.and_then(|number| Some((number, action(core, number)?)));
+    found.map_or(Found::Slow, |(number, action)| Found::Action(By::Service(rule, number), action))
+}
+
+/// The lowest rule that matches, with its number in the map.
+fn by_rules(core: &mut Core, flow: &Flow, shows_ports: bool) -> Option<(u32, Action)> {
+    let shape = core.shape;
+    let mut lowest = NO_RULE;
+    for (kind, address) in [(MapKind::SrcPrefixes, flow.src), (MapKind::DstPrefixes, flow.dst)] {
+        if has(&shape, kind) {
+            let key = prefix_key(&Prefix::from(address));
+            let found = (0..=MOST_BITS).rev().find_map(|bits| get(core, kind, &shortened(&key, bits)));
+            lowest = found.map_or(lowest, |value| lowest.min(word(&value)));
+        }
+    }
+    for (kind, port) in [(MapKind::SrcPorts, flow.src_port), (MapKind::DstPorts, flow.dst_port)] {
+        let slot = port_slot(flow.protocol, port).filter(|_| shows_ports && has(&shape, kind));
+        let found = slot.and_then(|slot| get(core, kind, &slot.to_ne_bytes()));
+        let number = found.and_then(|value| word(&value).checked_sub(1));
+        lowest = number.map_or(lowest, |number| lowest.min(number));
+    }
+    let found = if has(&shape, MapKind::Rules) { action(core, lowest) } else { None };
+    let first = settings(&mut *core.store, SettingsOf::Rules).expect("settings in memory").first_port_rule;
+    let might = |action: &Action| shows_ports || first == 0 || first > lowest || matches!(action.then, Then::Drop(_));
+    found.filter(might).map(|action| (lowest, action))
 }
 
 fn all(core: &mut Core, kind: MapKind) -> Page {
@@ -114,66 +230,9 @@ fn action(core: &mut Core, number: u32) -> Option<Action> {
     Action::decode(&value)
 }
 
-/// The service that a packet is for, how long a connection to it may be idle, and what is done. Inside: nothing if it has no slots.
-type Served = (Service, Duration, Action);
-
-fn service(core: &mut Core, flow: &Flow) -> Option<Option<Served>> {
-    let service = Service { address: flow.dst, port: flow.dst_port, protocol: flow.protocol };
-    if !has(&core.shape, MapKind::Services) || port_slot(flow.protocol, flow.dst_port).is_none() {
-        return None;
-    }
-    let value = get(core, MapKind::Services, &service.encode())?;
-    let rule = ServiceRule::decode(value[..].try_into().ok()?);
-    if rule.count == 0 {
-        return Some(None);
-    }
-    let slot = rule.first + slot_of(flow.src, flow.src_port, rule.count);
-    let number = get(core, MapKind::Slots, &slot.to_ne_bytes()).map(|value| word(&value));
-    Some(number.and_then(|number| action(core, number)).map(|action| (service, rule.idle, action)))
-}
-
-/// Installs a connection to a service in both directions.
-fn remember(core: &mut Core, flow: &Flow, service: &Service, idle: Duration, there: Action) {
-    let rule = |action| FlowRule { action, lifetime: Duration::MAX, idle: Some(idle), ends: Ends::Tracked };
-    let mut back = Action { then: Then::Next, ..Action::default() };
-    (back.rewrite.src, back.rewrite.src_port) = (Some(service.address), Some(service.port));
-    let reply = Flow {
-        src: there.rewrite.dst.unwrap_or(flow.dst),
-        src_port: there.rewrite.dst_port.unwrap_or(flow.dst_port),
-        dst: flow.src,
-        dst_port: flow.src_port,
-        ..*flow
-    };
-    let now_ns = core.clock.now_ns();
-    for (flow, action) in [(flow, there), (&reply, back)] {
-        let value: [u8; FLOW_BYTES] = rule(action).encode(now_ns, 0);
-        if let Some(key) = flow_key(flow) {
-            core.store.put(MapKind::Flows, &key, &value).1.expect("a flow in memory");
-        }
-    }
-}
-
-/// The lowest rule that matches, with its number in the map.
-fn rule(core: &mut Core, flow: &Flow) -> Option<(u32, Action)> {
-    let shape = core.shape;
-    let mut lowest = NO_RULE;
-    for (kind, address) in [(MapKind::SrcPrefixes, flow.src), (MapKind::DstPrefixes, flow.dst)] {
-        if has(&shape, kind) {
-            let key = prefix_key(&Prefix::from(address));
-            let found = (0..=MOST_BITS).rev().find_map(|bits| get(core, kind, &shortened(&key, bits)));
-            lowest = found.map_or(lowest, |value| lowest.min(word(&value)));
-        }
-    }
-    for (kind, port) in [(MapKind::SrcPorts, flow.src_port), (MapKind::DstPorts, flow.dst_port)] {
-        let slot = port_slot(flow.protocol, port).filter(|_| has(&shape, kind));
-        let found = slot.and_then(|slot| get(core, kind, &slot.to_ne_bytes()));
-        let number = found.and_then(|value| word(&value).checked_sub(1));
-        lowest = number.map_or(lowest, |number| lowest.min(number));
-    }
-    let found = if has(&shape, MapKind::Rules) { action(core, lowest) } else { None };
-    found.map(|action| (lowest, action))
-}
-
 fn word(value: &[u8]) -> u32 {
     value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,11 @@ impl<'r, F: Hosted> Instance<'r, F> {
         self.init.begin();
     }
 
+    /// It is to end, and says its last words to its fast path, unless another process has taken that over.
+    pub(super) fn stop(&self) {
+        self.init.host_fast_path().look_for_successor();
+    }
+
     /// Writes what the function has queued for its fast path.
     #[inline]
     pub(super) fn flush_fast_path(&self) {

@@ -10,6 +10,13 @@ const TAGS: usize = 2;
 /// IPv6 extension headers that are walked over; the protocol is then that of the next one.
 const EXTENSIONS: usize = 8;
 
+/// Protocol numbers: extension headers of IPv6 that are walked over (RFC 8200), and those that end a walk.
+const HOP_OPTIONS: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const OPTIONS: u8 = 60;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 /// Protocol numbers, and their messages with an identifier: echo and timestamp, and the replies (RFC 792, RFC 4443).
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -79,6 +86,16 @@ impl Head {
         Some(head)
     }
 
+    /// Whether the packet may have ports of TCP or UDP that are not to be seen, or not to be relied on: it is a fragment, the first
+    /// included, it ends before them, or it has more headers than are read.
+    pub fn hides_ports(&self) -> bool {
+        match self.protocol {
+            Some(TCP | UDP) => self.fragment || self.dst_port.is_none(),
+            Some(HOP_OPTIONS | ROUTING | FRAGMENT | OPTIONS) => true,
+            _ => false,
+        }
+    }
+
     fn read_ipv4(&mut self, packet: &[u8]) -> Option<()> {
         let first = *packet.first()?;
         let length = usize::from(first & 0xf) * 4;
@@ -104,10 +121,10 @@ impl Head {
         let (mut at, mut is_first) = (fixed.len(), true);
         for _ in 0..EXTENSIONS {
             let header: [u8; 8] = match self.protocol {
-                Some(0 | 43 | 44 | 60) if is_first => array(packet, at)?,
+                Some(HOP_OPTIONS | ROUTING | FRAGMENT | OPTIONS) if is_first => array(packet, at)?,
                 _ => break,
             };
-            if self.protocol == Some(44) {
+            if self.protocol == Some(FRAGMENT) {
                 let fragment = u16::from_be_bytes([header[2], header[3]]);
                 self.fragment = true;
                 is_first = fragment & 0xfff8 == 0;

@@ -1,4 +1,4 @@
-//! A function whose fast path no kernel takes: connections to its services are remembered among flows, and it has none.
+//! A function whose fast path cannot be: connections to its services are remembered among flows, and it has none.
 
 #![forbid(unsafe_code)]
 

@@ -163,7 +163,7 @@ fn a_client_whose_entry_made_room_keeps_its_server_if_it_comes_here() {
     // A connection that begins is another one, from the same port.
     assert_eq!(to(&mut kit, &asked(2, TcpFlags::SYN)), server(3));
     // That of another service is not this one's.
-    kit.fast_path().close(&flow(&answered(chosen[3], 3, TcpFlags::ACK)));
+    kit.fast_path().pass_tcp(&flow(&answered(chosen[3], 3, TcpFlags::ACK)), 60, TcpFlags::RST);
     assert_eq!(to(&mut kit, &asked(3, TcpFlags::ACK)), server(3));
 }
 
@@ -207,7 +207,7 @@ fn a_draining_server_has_fewer_and_fewer_connections() {
         reported(kit, "connections")[0].as_u64().unwrap()
     };
     assert_eq!(left(&mut kit), 3);
-    kit.fast_path().close(&flow(&asked(0, TcpFlags::FIN)));
+    kit.fast_path().pass_tcp(&flow(&asked(0, TcpFlags::FIN)), 60, TcpFlags::RST);
     assert_eq!(left(&mut kit), 2);
     kit.advance(Duration::from_secs(901));
     assert_eq!((left(&mut kit), kit.fast_path().flows().len()), (0, 0));
@@ -219,7 +219,7 @@ fn what_the_fast_path_began_anew_is_not_mistaken_for_the_old() {
     let mut kit = kit(config(&[(1, 1)]));
     assert_eq!(to(&mut kit, &asked(1, TcpFlags::SYN)), server(1));
     kit.reconfigure(config(&[(1, 0), (2, 1)])).unwrap();
-    kit.fast_path().close(&flow(&asked(1, TcpFlags::FIN)));
+    kit.fast_path().pass_tcp(&flow(&asked(1, TcpFlags::FIN)), 60, TcpFlags::RST);
     kit.advance(Duration::from_secs(901));
     kit.tick();
     assert_eq!(passed(&kit, &asked(1, TcpFlags::SYN)), Some(server(2)));

@@ -29,6 +29,34 @@ impl NetworkFunction for Hybrid {
     fn process(&mut self, _: &mut Burst<'_>) {}
 }
 
+/// One whose fast path cannot be.
+pub(super) struct Odd;
+
+impl NetworkFunction for Odd {
+    type Config = Rules;
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).services(1, 1).rules(1);
+
+    fn new(_: Rules, _: &mut Init) -> Result<Self, ConfigError> {
+        Ok(Self)
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {}
+}
+
+/// One with many counts.
+pub(super) struct Counting;
+
+impl NetworkFunction for Counting {
+    type Config = Rules;
+    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(1 << 20).classes(1 << 20);
+
+    fn new(_: Rules, _: &mut Init) -> Result<Self, ConfigError> {
+        Ok(Self)
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {}
+}
+
 const FAST: &str = "{ use: hybrid, mode: reactive }";
 
 fn notes(functions: &str) -> Vec<String> {
@@ -164,6 +192,19 @@ fn another_mode_needs_a_restart() {
     let plan = |mode: &str| planned(&chain_of(&format!("      - a: {{ use: hybrid, mode: {mode} }}\n")));
     let difference = Difference::between(&plan("reactive"), &plan("offloading"));
     assert_eq!(difference.structural, ["function `transit/a` would be made differently"]);
+}
+
+#[test]
+fn a_fast_path_that_the_kernel_could_not_have_is_refused() {
+    let with = |function: &str| errors(&chain_of(&format!("      - a: {{ use: {function}, mode: reactive }}\n")));
+    let odd = with("odd");
+    assert!(odd[0].contains("the fast path of `a` has services, but no room for flows"), "{odd:?}");
+    assert!(odd[0].contains("services need flows"), "{odd:?}");
+    // On the 64 processors of this host.
+    let counting = with("counting");
+    assert!(counting[0].contains("would take 1248 MiB of the kernel's memory, more than 1024 MiB"), "{counting:?}");
+    assert!(counting[0].contains("64 processors"), "{counting:?}");
+    assert_eq!(with("hybrid"), Vec::<String>::new());
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::io;
 
-use middlenet_fast_path::{FLOW_BYTES, FlowState, KEY_BYTES, MapKind, Service, ServiceRule};
+use middlenet_fast_path::{FLOW_BYTES, FlowState, KEY_BYTES, MapKind, Service, ServiceRule, Settings, SettingsOf};
 
 use super::super::queue::Op;
+use super::super::rules::settings;
 use super::super::store::MOST;
 use super::{Core, FastPathError, RuleTable};
 
@@ -35,6 +36,8 @@ pub(super) struct Pending {
     slots: BTreeMap<u32, u32>,
     /// Nothing: to be removed.
     services: Vec<(Service, Option<ServiceRule>)>,
+    /// The program is to be told that all of this is there, once it is.
+    tells_ready: bool,
     /// How long the last wait was, and when it is over.
     wait_ns: u64,
     due_ns: u64,
@@ -65,8 +68,13 @@ impl Pending {
     }
 
     fn len(&self) -> usize {
+        self.flows.len() + self.common() + usize::from(self.tells_ready)
+    }
+
+    /// The same of what all instances have in common.
+    fn common(&self) -> usize {
         let ones = [self.clears, self.policy.is_some(), self.rules.is_some()].map(usize::from);
-        ones.iter().sum::<usize>() + self.flows.len() + self.slots.len() + self.services.len()
+        ones.iter().sum::<usize>() + self.slots.len() + self.services.len()
     }
 }
 
@@ -78,11 +86,15 @@ impl Core {
 
     /// Does what was asked for, or keeps it. Later things prevail over earlier ones.
     pub(in super::super) fn want(&mut self, ops: impl IntoIterator<Item = Op>) -> Result<(), FastPathError> {
+        if self.look_for_successor() {
+            return Ok(());
+        }
         let is_first = self.is_first();
         // The first instance does what all have in common.
         ops.into_iter()
             .filter(|op| is_first || matches!(op, Op::Clear | Op::ClearUnless(_)))
             .for_each(|op| self.pending.add(op));
+        self.pending.tells_ready = is_first && !self.is_ready;
         let result = self.settle();
         self.tally.failed += u64::from(result.is_err());
         self.put_off();
@@ -95,6 +107,10 @@ impl Core {
             return self.put_off();
         }
         if self.clock.now_ns() < self.pending.due_ns {
+            return;
+        }
+        if self.look_for_successor() {
+            self.pending = Pending::default();
             return;
         }
         let flows = std::mem::take(&mut self.pending.flows);
@@ -228,7 +244,22 @@ impl Core {
         if self.pending.rules.is_none() && self.pending.slots.is_empty() {
             result = result.and(self.settle_services(true));
         }
+        if self.pending.tells_ready && self.pending.common() == 0 {
+            result = result.and(self.tell_ready());
+        }
         result
+    }
+
+    /// Until the program knows that the function has written what it has, it leaves nothing to the kernel in mode `offloading`.
+    fn tell_ready(&mut self) -> Result<(), FastPathError> {
+        let there = settings(&mut *self.store, SettingsOf::Rules)?;
+        if there.ready == 0 {
+            let value = Settings { ready: 1, ..there }.encode();
+            let written = self.store.put(MapKind::Settings, &SettingsOf::Rules.key(), &value).1;
+            written.map_err(FastPathError::map(MapKind::Settings))?;
+        }
+        (self.is_ready, self.pending.tells_ready) = (true, false);
+        Ok(())
     }
 
     /// Writes slots, as many at once as are beside one another.

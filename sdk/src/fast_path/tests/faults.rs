@@ -1,10 +1,12 @@
 //! What becomes of rules when maps refuse, and when the kernel is at work between two calls.
 
 use super::*;
+use middlenet_fast_path::{Settings, SettingsOf};
 use std::sync::atomic::AtomicU64;
 use store::{Page, Store};
 
 mod refusals;
+mod successors;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
@@ -117,13 +119,31 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let (plan, now_ns) = (Arc::<Mutex<Plan>>::default(), Arc::new(AtomicU64::new(100 * SECOND)));
-        let memory = Arc::new(Mutex::new(Memory::new(SHAPE)));
+        let bench = Self::draft(0);
+        bench.path.begin();
+        bench
+    }
+
+    /// Of an instance that has not begun.
+    fn draft(instance: u16) -> Self {
+        let (memory, now_ns) = (Arc::new(Mutex::new(Memory::new(SHAPE))), Arc::new(AtomicU64::new(100 * SECOND)));
+        Self::on(memory, Arc::default(), now_ns, instance)
+    }
+
+    fn on(memory: Arc<Mutex<Memory>>, plan: Arc<Mutex<Plan>>, now_ns: Arc<AtomicU64>, instance: u16) -> Self {
         let store = Faulty { memory: memory.clone(), plan: plan.clone() };
-        let core = Core::new(Mode::Reactive, SHAPE, 0, Box::new(store), Clock::Fake(now_ns.clone()));
-        let path = FastPath::from_core(core);
-        path.begin();
-        Self { path, memory, plan, now_ns }
+        let core = Core::new(Mode::Reactive, SHAPE, instance, Box::new(store), Clock::Fake(now_ns.clone()));
+        Self { path: FastPath::from_core(core), memory, plan, now_ns }
+    }
+
+    /// Another process with the same maps, as the same instance or another one. It has not begun.
+    fn beside(&self, instance: u16) -> Self {
+        Self::on(self.memory.clone(), self.plan.clone(), self.now_ns.clone(), instance)
+    }
+
+    fn install(&self, number: u32) {
+        self.path.install(&flow(number), &lasting(1000));
+        self.path.flush();
     }
 
     fn advance(&self, ns: u64) {
@@ -258,10 +278,10 @@ fn a_look_up_is_one_call_and_so_is_a_burst_of_rules() {
     assert!(bench.path.query(&flow(5)).is_some());
     assert!(!bench.path.entry(&flow(6)).unwrap().is_over);
     assert_eq!(bench.calls(), [(Call::Get, MapKind::Flows); 2]);
-    // What another instance may have done is asked for once in a while.
+    // What another instance may have done, and whether this one was replaced, is asked for once in a while.
     bench.advance(10_000_000);
     assert!(bench.path.query(&flow(5)).is_some() && bench.path.query(&flow(6)).is_some());
-    assert_eq!(bench.calls().iter().filter(|call| **call == (Call::Get, MapKind::Settings)).count(), 1);
+    assert_eq!(bench.calls().iter().filter(|call| **call == (Call::Get, MapKind::Settings)).count(), 2);
 }
 
 #[test]
@@ -274,8 +294,8 @@ fn the_generation_is_known_at_once_here_and_soon_elsewhere() {
     assert!(bench.path.query(&flow(1)).is_some());
     // Another instance clears.
     let set = |generation: u32| {
-        let value = [generation.to_ne_bytes(), [0; 4]].concat();
-        lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+        let value = Settings { generation, ..Settings::default() }.encode();
+        lock(&bench.memory).put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1.unwrap();
     };
     set(2);
     assert!(bench.path.query(&flow(1)).is_some());

@@ -215,8 +215,8 @@ fn all_are_void_in_the_end() {
     bench.tick();
     assert!(bench.pending() == 0 && bench.path.query(&flow(1)).is_none());
     // Another instance was faster, and this one cannot see it: it waits until it can.
-    let value = [2_u32.to_ne_bytes(), [0; 4]].concat();
-    lock(&bench.memory).put(MapKind::Settings, &[0; 4], &value).1.unwrap();
+    let value = Settings { generation: 2, ..Settings::default() }.encode();
+    lock(&bench.memory).put(MapKind::Settings, &SettingsOf::Flows.key(), &value).1.unwrap();
     begin_anew(2, lasting(100), 100 * SECOND, 2)(&mut lock(&bench.memory));
     bench.refuse(Call::Get, MapKind::Settings);
     bench.path.clear();
@@ -224,6 +224,41 @@ fn all_are_void_in_the_end() {
     bench.allow();
     bench.tick();
     assert!(bench.pending() == 0 && bench.path.query(&flow(2)).is_none());
+}
+
+#[test]
+fn the_program_is_told_when_all_is_there() {
+    let is_ready = |bench: &Bench| rules::settings(&mut *lock(&bench.memory), SettingsOf::Rules).unwrap().ready == 1;
+    for kind in [MapKind::Rules, MapKind::DstPorts, MapKind::Slots, MapKind::Services] {
+        let bench = Bench::draft(0);
+        bench.path.set_rules(&table(3)).unwrap();
+        bench.path.set_slots(0, &[1, 2]).unwrap();
+        let times = (Duration::from_secs(9), Duration::from_secs(1));
+        let rule = ServiceRule { first: 0, count: 2, idle: times.0, closing: times.1 };
+        bench.path.set_service(&service(80), &rule).unwrap();
+        bench.refuse(Call::Put, kind);
+        bench.path.begin();
+        assert!(!is_ready(&bench) && bench.pending() > 1, "{kind:?}");
+        bench.wait_long();
+        assert!(!is_ready(&bench), "{kind:?}");
+        bench.allow();
+        bench.wait_long();
+        assert!(is_ready(&bench) && bench.pending() == 0, "{kind:?}");
+        // It stays so, whatever is refused later.
+        bench.refuse(Call::Put, kind);
+        bench.path.set_rules(&table(5)).unwrap();
+        assert!(is_ready(&bench), "{kind:?}");
+    }
+    // Who has nothing to write has written it, and the first instance speaks for all.
+    for (instance, is_first) in [(0, true), (1, false)] {
+        let bench = Bench::draft(instance);
+        bench.refuse(Call::Put, MapKind::Settings);
+        bench.path.begin();
+        assert_eq!((is_ready(&bench), bench.pending()), (false, usize::from(is_first)));
+        bench.allow();
+        bench.wait_long();
+        assert_eq!((is_ready(&bench), bench.pending()), (is_first, 0));
+    }
 }
 
 #[test]
