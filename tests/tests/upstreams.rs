@@ -28,7 +28,7 @@ fn idle_connections_are_used_again_and_given_up_in_time() -> Result<(), Error> {
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
         let upstream = Upstream::plain(netns, FIRST)?;
-        let proxy = Proxy::three(netns, transport, FIRST, &["upstream: { idle_ms: 1000, idle_connections: 2 }"])?;
+        let proxy = Proxy::three(netns, transport, FIRST, &["upstream: { idle_ms: 3000, idle_connections: 2 }"])?;
         for _ in 0..5 {
             proxy.serves_well()?;
         }
