@@ -183,6 +183,8 @@ impl Host<'_> {
             }
             if called || slept || ticked {
                 while self.channel.readable(Duration::ZERO)? {
+                    // A report never knows more than the counters beside it.
+                    self.instance.publish(attachment.control());
                     self.obey()?;
                     if self.stopping {
                         attachment.drain(&mut self.instance, self.start.logical_clock);

@@ -261,8 +261,21 @@ impl<F: NetworkFunction> Testkit<F> {
     /// Starts the function anew, as after its process has died: the new instance knows nothing of the old, but finds its fast path.
     /// Counters begin at 0.
     pub fn restart(&mut self, config: Value) -> Result<(), ConfigError> {
+        self.succeed(config, true)
+    }
+
+    /// Replaces the function as `middlenet apply --replace` does: as [`restart`](Self::restart), but the old instance ends in peace.
+    pub fn replace(&mut self, config: Value) -> Result<(), ConfigError> {
+        self.succeed(config, false)
+    }
+
+    fn succeed(&mut self, config: Value, dies: bool) -> Result<(), ConfigError> {
         let mut init = self.init.restarted();
-        self.function = self.registration.create(config, &mut init)?;
+        let function = self.registration.create(config, &mut init)?;
+        if dies {
+            self.init.host_fast_path().end();
+        }
+        self.function = function;
         self.init.host_fast_path().end();
         self.init = init;
         self.init.begin();

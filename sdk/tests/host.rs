@@ -126,7 +126,7 @@ struct Peer {
     thread: JoinHandle<Result<(), host::HostError>>,
 }
 
-fn start_message(config: Value) -> ToFunction {
+fn start_message(config: Value, wait: Wait) -> ToFunction {
     ToFunction::Start(Start {
         version: VERSION,
         name: "adder".into(),
@@ -135,7 +135,7 @@ fn start_message(config: Value) -> ToFunction {
         outputs: Vec::new(),
         steering: vec!["away".into()],
         fast_path: None,
-        wait: Wait::Auto,
+        wait,
         cores: Vec::new(),
         shares_core: false,
         logical_clock: false,
@@ -148,9 +148,13 @@ impl Peer {
     }
 
     fn start_as(registration: Registration, config: Value) -> Result<Self, FromFunction> {
+        Self::start_waiting(registration, config, Wait::Auto)
+    }
+
+    fn start_waiting(registration: Registration, config: Value, wait: Wait) -> Result<Self, FromFunction> {
         let (channel, theirs) = Channel::pair().unwrap();
         let thread = std::thread::spawn(move || host::run(&registration, theirs.into_fd()));
-        channel.send(&start_message(config), &[]).unwrap();
+        channel.send(&start_message(config, wait), &[]).unwrap();
         let (ready, _) = channel.receive_within(PATIENCE).unwrap();
         if !matches!(ready, FromFunction::Ready { .. }) {
             assert!(thread.join().unwrap().is_err());
@@ -319,6 +323,24 @@ fn a_new_configuration_keeps_state_and_counters() {
     while peer.control.counters()[0].load(Ordering::Relaxed) != 3 {
         assert!(Instant::now() < deadline, "the counter goes on from the old instance's value");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whoever asks for a report finds all in the counters that went through before, also where the function never rests.
+#[test]
+fn counters_are_as_new_as_the_report() {
+    let adder = Registration::of::<Adder>();
+    let mut peer = Peer::start_waiting(adder, json!({ "step": 1 }), Wait::Poll).unwrap();
+    for packets in 1..=20 {
+        peer.pass(0);
+        peer.channel.send(&ToFunction::Report, &[]).unwrap();
+        peer.control.attention().store(1, Ordering::Relaxed);
+        peer.control.function_doorbell().ring();
+        let (FromFunction::Report { value }, _) = peer.channel.receive_within(PATIENCE).unwrap() else {
+            panic!("no report")
+        };
+        assert_eq!(value, json!({ "seen": packets }));
+        assert_eq!(peer.control.counters()[0].load(Ordering::Relaxed), packets);
     }
 }
 

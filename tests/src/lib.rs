@@ -65,6 +65,6 @@ pub use runtime::{Command, Runtime, Summary, middlenet};
 pub use scratch::Scratch;
 pub use upstream::{Upstream, Visit};
 pub use veth::{End, Veth, unique_device_name};
-pub use wait::wait_until;
+pub use wait::{wait_until, wait_until_still};
 pub use web::Web;
 pub use wire::{Ended, Wire};

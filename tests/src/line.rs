@@ -95,6 +95,18 @@ impl Line {
         Ok(())
     }
 
+    /// Switches IPv6 off at the hosts, which then send nothing of their own but ARP. For tests that count packets.
+    ///
+    /// # Errors
+    ///
+    /// If `sysctl` fails.
+    pub fn silence_ipv6(&self) -> Result<(), Error> {
+        for host in [&self.client, &self.server] {
+            host.exec("sysctl", ["-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
+        }
+        Ok(())
+    }
+
     /// Gives the addresses with `.1` to the middle's own kernel, which routes between them.
     ///
     /// # Errors

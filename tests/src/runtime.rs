@@ -1,5 +1,6 @@
 //! Runs of `middlenet` inside a namespace.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -186,15 +187,22 @@ impl Runtime {
         }
     }
 
-    /// Waits until no packet is under way: all are accounted for, and all buffers are where they belong.
+    /// Waits until no packet is under way: all are accounted for, and all buffers are where they belong, twice in a row. What functions
+    /// tell of themselves in the second status was asked for after the first, and so after the last packet.
     ///
     /// # Errors
     ///
     /// As [`Runtime::wait_for`].
     pub fn wait_for_rest(&self) -> Result<RunStatus, Error> {
+        let before = Cell::new(None);
         self.wait_for("rest", REST, |status| {
             let conservation = status.conservation();
-            status.is_running() && conservation.balances() && conservation.held == 0 && status.buffers_astray() == 0
+            let rests = status.is_running()
+                && conservation.balances()
+                && conservation.held == 0
+                && status.buffers_astray() == 0;
+            let now = rests.then_some(conservation);
+            before.replace(now) == now && rests
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::Error;
 
 const POLL: Duration = Duration::from_millis(10);
+const STILL: Duration = Duration::from_millis(500);
 
 /// Asks `condition` every 10 ms until it holds.
 ///
@@ -26,6 +27,34 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
+/// Asks for a count every 10 ms until it has been the same for half a second, and returns it.
+///
+/// `what` completes the sentence "... did not happen".
+///
+/// # Errors
+///
+/// [`Error::TimedOut`] if it does not stand still within `deadline`, or those of `count`.
+pub fn wait_until_still(
+    what: &str,
+    deadline: Duration,
+    mut count: impl FnMut() -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let (mut last, mut since) = (count()?, Instant::now());
+    let mut result = Ok(());
+    wait_until(what, deadline, || match count() {
+        Ok(now) if now == last => since.elapsed() >= STILL,
+        Ok(now) => {
+            (last, since) = (now, Instant::now());
+            false
+        }
+        Err(error) => {
+            result = Err(error);
+            true
+        }
+    })?;
+    result.map(|()| last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +68,22 @@ mod tests {
         })
         .unwrap();
         assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn a_count_that_moves_is_waited_for() {
+        let mut asked = 0;
+        let count = || {
+            asked += 1;
+            Ok(u64::min(asked, 5))
+        };
+        assert_eq!(wait_until_still("rest", Duration::from_secs(10), count).unwrap(), 5);
+        let mut asked = 0;
+        let count = || {
+            asked += 1;
+            Ok(asked)
+        };
+        assert!(wait_until_still("rest", Duration::from_millis(700), count).is_err());
     }
 
     #[test]

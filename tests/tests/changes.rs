@@ -74,7 +74,7 @@ fn a_replacement_under_load_loses_no_packet() -> Result<(), Error> {
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     let mut server = line.server.spawn("iperf3", ["-s", "-1", "--forceflush"])?;
     server.wait_for_output("Server listening", SOON)?;
-    let client = line.client.spawn("iperf3", ["-c", "10.2.0.2", "-t", "4", "-J"])?;
+    let client = line.client.spawn("iperf3", ["-c", "10.2.0.2", "-t", "8", "-J"])?;
     let mut passed = 0;
     for _ in 0..3 {
         let status = run.wait_for("traffic", SOON, |status| status.hop_count("monitor", "in_pkts") > passed + 500)?;

@@ -35,7 +35,7 @@ fn death_under_load(on_failure: &str) -> Result<(), Error> {
     let mut conversation = Conversation::tcp(&line.client, "10.2.0.2:7000", SOON)?;
     conversation.say(b"before", SOON)?;
 
-    let (_server, client) = load(&line, 6)?;
+    let (_server, client) = load(&line, 10)?;
     let busy = |status: &RunStatus| status.hop_count("monitor", "in_pkts") > 2000;
     let mut status = run.wait_for("traffic", SOON, busy)?;
     for death in 1..=3u64 {
@@ -119,7 +119,7 @@ fn a_function_that_stops_answering_is_replaced() -> Result<(), Error> {
     let line = Line::new()?;
     let run = Runtime::start(
         &line.middle,
-        &format!("heartbeat_ms: 1500\n{}", Line::manifest(&["firewall: { default: allow }", Line::ROUTER])),
+        &format!("heartbeat_ms: 4000\n{}", Line::manifest(&["firewall: { default: allow }", Line::ROUTER])),
     )?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     let status = run.status()?;

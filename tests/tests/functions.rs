@@ -1,6 +1,6 @@
 //! Functions whose purpose shows only with hosts on all sides.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use middlenet_tests::{
     Conversation, Echo, End, Error, Line, Netns, RawSocket, RunStatus, Runtime, Veth, require_root, wait_until,
@@ -99,8 +99,8 @@ fn a_bridge_floods_what_it_does_not_know_and_learns() -> Result<(), Error> {
     for (from, to) in [(0, 2), (0, 3), (1, 3), (1, 1), (2, 1), (2, 2)] {
         star.hosts[from].exec("ping", ["-n", "-c", "2", "-i", "0.05", "-W", "5", &format!("10.3.0.{to}")])?;
     }
+    run.wait_for("three stations", SOON, |status| status.counter("l2-bridge", "stations") == 3)?;
     let before = run.wait_for_rest()?;
-    assert_eq!(before.counter("l2-bridge", "stations"), 3);
     // Known stations: nothing reaches the third.
     star.hosts[0].exec("ping", ["-n", "-c", "50", "-i", "0.01", "-W", "5", "10.3.0.2"])?;
     let after = run.wait_for_rest()?;
@@ -134,16 +134,20 @@ fn a_rate_limiter_lets_about_its_rate_pass() -> Result<(), Error> {
     let mut server = line.server.spawn("iperf3", ["-s", "-1", "--forceflush"])?;
     server.wait_for_output("Server listening", SOON)?;
     let arguments = ["-c", "10.2.0.2", "-u", "-b", "40M", "-l", "1000", "-t", "3", "-J"];
-    let report = line.client.exec("iperf3", arguments)?.stdout;
-    let report: serde_json::Value = serde_json::from_str(&report).expect("iperf3 -J prints JSON");
-    let sent = report["end"]["sum_sent"]["packets"].as_u64().unwrap_or_default();
+    let before = run.wait_for_rest()?.counter("rate-limiter", "passed");
+    let began = Instant::now();
+    line.client.exec("iperf3", arguments)?;
+    let took = began.elapsed();
     let summary = run.stop()?;
     let status: &RunStatus = &summary.status;
     let limited = status.counter("rate-limiter", "limited");
     assert_eq!(limited, status.dropped("rate-limiter", "rate-exceeded"));
-    // 8 Mb/s for 3 s are 3 MB, 2878 packets of 1042 bytes; the burst adds 30; the rest is control traffic.
-    let passed = sent.saturating_sub(limited);
-    assert!((2400..3500).contains(&passed), "{passed} of {sent} packets passed, {limited} were limited");
+    // 8 Mb/s are 960 packets of 1042 bytes a second, 2878 in 3 s; the burst adds 30; the rest is control traffic. On a busy host it
+    // takes longer, and there is not always something to send.
+    let passed = status.counter("rate-limiter", "passed") - before;
+    let most = (960.0 * took.as_secs_f64()) as u64 + 300;
+    assert!((1400..most).contains(&passed), "{passed} packets passed in {took:?}, {limited} were limited");
+    assert!(limited > 1000, "{limited} packets were limited");
     Ok(())
 }
 

@@ -14,9 +14,7 @@ const FLOWS: u16 = 60;
 fn quiet_line() -> Result<Line, Error> {
     let line = Line::with_queues(2)?;
     line.let_packets_leave_directly()?;
-    for host in [&line.client, &line.server] {
-        host.exec("sysctl", ["-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
-    }
+    line.silence_ipv6()?;
     Ok(line)
 }
 
@@ -66,7 +64,7 @@ fn replicas_share_a_fast_path_and_a_death_of_one_does_not_hurt_the_others() -> R
     require_root!(Ok(()));
     let line = quiet_line()?;
     let mut packets = Marked::on(&line)?;
-    let run = Runtime::start(&line.middle, &manifest(&marker("", 3, "reactive")))?;
+    let run = Runtime::start(&line.middle, &manifest(&marker(", lifetime_ms: 600000", 3, "reactive")))?;
     assert_dealt_with(&mut packets, 0..FLOWS, By::Function, false, "at first");
     assert_dealt_with(&mut packets, 0..FLOWS, By::FastPath, false, "afterwards");
     let status =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use middlenet_tests::{Conversation, Echo, End, Error, Line, Netns, Runtime, Veth, require_root};
+use middlenet_tests::{Conversation, Echo, End, Error, Line, Netns, Runtime, Veth, require_root, wait_until_still};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,6 +42,8 @@ fn an_offloaded_filter_forwards_what_it_allows_and_leaves_the_rest_to_the_kernel
     }
     let sent = || run.status().map(|status| status.fast("efw", "sent"));
     let not_forwarded = || run.status().map(|status| status.left("efw", "kernel", "not-forwarded"));
+    // Pings that were not waited for may be answered late.
+    wait_until_still("the end of the first pings", SOON, sent)?;
     // There and back, past the kernel's stack.
     for address in ["10.2.0.2", "fd02::2"] {
         let before = sent()?;
@@ -102,6 +104,7 @@ fn the_port_of_another_chain_is_no_way_out() -> Result<(), Error> {
         let of = |hop: &str| (status.fast(hop, "sent"), status.left(hop, "kernel", "not-forwarded"));
         Ok((of("efw"), of("other")))
     };
+    wait_until_still("the end of the first pings", SOON, || Ok(counts()?.0.0))?;
     let (before, before_other) = counts()?;
     let said = ping(&line.client, &["10.3.0.2"])?;
     assert!(said.contains("ttl=63"), "{said}");

@@ -117,6 +117,7 @@ fn generic_xdp_carries_the_same_traffic() -> Result<(), Error> {
 fn flows_are_spread_over_queues_and_replicas_and_stay_where_they_are() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = Line::with_queues(2)?;
+    line.silence_ipv6()?;
     let manifest = format!(
         "cores: {{ manager: [0, 1] }}\n{}",
         Line::manifest(&[Line::ROUTER, "monitor: { config: {}, replicas: 3 }"])

@@ -102,7 +102,7 @@ fn hang_under_load(hop: &str) -> Result<(), Error> {
     let how = format!("{}    timeouts: {{ function_ms: 500 }}\n", Web::processes(hop));
     let run = Runtime::start(
         &web.host,
-        &format!("heartbeat_ms: 2000\n{}", Web::manifest(&how, &[Web::PROXY, Web::REWRITE])),
+        &format!("heartbeat_ms: 4000\n{}", Web::manifest(&how, &[Web::PROXY, Web::REWRITE])),
     )?;
     let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, Asks::REWRITTEN)?;
     load.wait_for(500, SOON)?;

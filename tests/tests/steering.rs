@@ -129,7 +129,7 @@ fn replacing_a_thousand_rules_under_load_loses_no_packet() -> Result<(), Error> 
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     let mut server = line.server.spawn("iperf3", ["-s", "-1", "--forceflush"])?;
     server.wait_for_output("Server listening", SOON)?;
-    let arguments = ["-c", "10.2.0.2", "-u", "-b", "8M", "-l", "200", "-t", "6", "-J"];
+    let arguments = ["-c", "10.2.0.2", "-u", "-b", "8M", "-l", "200", "-t", "12", "-J"];
     let client = line.client.spawn("iperf3", arguments)?;
     let mut counted = 0;
     for turn in 1..=5 {
@@ -166,7 +166,7 @@ fn a_function_steers_flows_for_a_time() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = line()?;
     let _backend = Backend::start(&line.middle, "127.0.0.1:9001")?;
-    let firewall = "firewall: { config: { default: allow, steer_s: 3, rules: [
+    let firewall = "firewall: { config: { default: allow, steer_s: 8, rules: [
           { proto: udp, dst_port: 7001, steer: nowhere, allow: false },
           { proto: tcp, dst_port: 8080, steer: closer, allow: false } ] },
           steer: { nowhere: drop, closer: web } }";
@@ -183,7 +183,7 @@ fn a_function_steers_flows_for_a_time() -> Result<(), Error> {
     let flow = flows(&status).into_iter().find(|f| f["flow"].as_str().unwrap_or_default().starts_with("udp 10.1.0.2:"));
     let flow = flow.expect("the flow is listed");
     assert_eq!((flow["to"].as_str(), flow["by"].as_str()), (Some("drop"), Some("transit/firewall")));
-    assert!(flow["remaining_s"].as_f64().is_some_and(|s| 0.0 < s && s <= 3.0), "{flow}");
+    assert!(flow["remaining_s"].as_f64().is_some_and(|s| 0.0 < s && s <= 8.0), "{flow}");
     // What comes now is dropped before the chain sees it: by the flow, no longer by the firewall.
     let denied = status.dropped("firewall", "denied");
     for _ in 0..5 {
@@ -261,6 +261,7 @@ fn a_flow_is_steered_no_longer_when_the_configuration_wants_it_elsewhere() -> Re
 fn a_rule_and_a_function_send_packets_straight_out() -> Result<(), Error> {
     require_root!(Ok(()));
     let line = line()?;
+    line.silence_ipv6()?;
     let manifest = "ports:
   wan: { xdp: wan }
   lan: { xdp: lan }
@@ -279,7 +280,7 @@ steering:
     let here = RawSocket::open(&line.client, "eth0")?;
     let arrives = |frame: &[u8]| {
         here.send(frame);
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + SOON;
         while Instant::now() < deadline {
             match there.receive() {
                 Some(received) if received.starts_with(frame) => return true,
@@ -357,7 +358,7 @@ steering:
     let status = &summary.status;
     assert!(status.dropped("firewall", "denied") > 0);
     assert!(status.decided("wan", "#1") > 200 && status.port_count("own", "sent_pkts") > 200);
-    assert!(status.hop_count("l3-router", "in_pkts") < transit + 20, "requests go past the chain of transit");
+    assert!(status.hop_count("l3-router", "in_pkts") < transit + 100, "requests go past the chain of transit");
     Ok(())
 }
 

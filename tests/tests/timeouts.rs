@@ -51,7 +51,7 @@ fn another_upstream_answers_when_one_is_in_a_black_hole() -> Result<(), Error> {
         let _hole = black_hole(netns)?;
         let upstream = Upstream::plain(netns, UPSTREAM)?;
         let balance = format!("reverse-proxy: {{ upstreams: ['192.0.2.9:80', '{UPSTREAM}'] }}");
-        let settings = ["timeouts: { connect_ms: 200 }"];
+        let settings = ["timeouts: { connect_ms: 500 }"];
         let proxy = Proxy::start(netns, transport, &[Proxy::EDIT, &balance], &settings)?;
         let mut client = proxy.client()?;
         for _ in 0..4 {
@@ -69,7 +69,7 @@ fn a_slow_head_is_answered_408_and_a_silent_client_is_left() -> Result<(), Error
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
         let _upstream = Upstream::plain(netns, UPSTREAM)?;
-        let proxy = Proxy::three(netns, transport, UPSTREAM, &["timeouts: { head_ms: 400, idle_ms: 600 }"])?;
+        let proxy = Proxy::three(netns, transport, UPSTREAM, &["timeouts: { head_ms: 1000, idle_ms: 2000 }"])?;
         let mut slow = proxy.client()?;
         let mut silent = proxy.client()?;
         let mut idle = proxy.client()?;
@@ -117,14 +117,14 @@ fn a_body_in_small_pieces_may_take_as_long_as_the_total_allows() -> Result<(), E
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
         let upstream = Upstream::plain(netns, UPSTREAM)?;
-        let proxy = Proxy::three(netns, transport, UPSTREAM, &["timeouts: { body_ms: 1000, total_ms: 3000 }"])?;
+        let proxy = Proxy::three(netns, transport, UPSTREAM, &["timeouts: { body_ms: 1000, total_ms: 5000 }"])?;
         let mut client = proxy.client()?;
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n")?;
         trickle(&mut client, "x")?;
         assert_eq!(client.response()?.text(), "POST / 20");
         let mut slow = proxy.client()?;
         slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")?;
-        assert!(trickle(&mut slow, "x")? > Duration::from_millis(2500));
+        assert!(trickle(&mut slow, "x")? > Duration::from_millis(4500));
         assert_eq!(slow.response()?.status(), 408);
         assert_eq!(upstream.requests().len(), 1);
         let account = proxy.stop()?;
@@ -148,7 +148,7 @@ fn an_upstream_that_says_nothing_or_half_a_head_is_given_up() -> Result<(), Erro
             }
             Ok(())
         })?;
-        let settings = ["timeouts: { first_byte_ms: 300 }", "upstream: { retries: 0 }"];
+        let settings = ["timeouts: { first_byte_ms: 700 }", "upstream: { retries: 0 }"];
         let proxy = Proxy::three(netns, transport, UPSTREAM, &settings)?;
         for target in ["/nothing", "/half", "/interim"] {
             let mut client = proxy.client()?;
@@ -208,19 +208,19 @@ fn a_tunnel_in_which_nothing_moves_is_closed() -> Result<(), Error> {
                 visit.wire.send(bytes)?;
             }
         })?;
-        let settings = ["timeouts: { idle_ms: 1000, body_ms: 200, first_byte_ms: 2000 }"];
+        let settings = ["timeouts: { idle_ms: 2000, body_ms: 200, first_byte_ms: 2000 }"];
         let proxy = Proxy::three(netns, transport, UPSTREAM, &settings)?;
         let mut client = proxy.client()?;
         client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")?;
         assert_eq!(client.response_head()?.status(), 101);
         let began = Instant::now();
-        for _ in 0..8 {
+        for _ in 0..12 {
             client.send("x")?;
             assert_eq!(client.take(1)?, b"x");
             assert!(client.stays_silent(Duration::from_millis(200)), "traffic keeps it open");
         }
         assert_eq!(client.end()?, Ended::Closed);
-        assert!(began.elapsed() > Duration::from_millis(2300));
+        assert!(began.elapsed() > Duration::from_millis(4100));
         proxy.stop()?;
         Ok(())
     })

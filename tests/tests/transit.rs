@@ -47,8 +47,8 @@ fn ping_tcp_and_udp_pass_and_a_closed_port_is_counted() -> Result<(), Error> {
 
     let status = run.wait_for_rest()?;
     let denied = status.dropped("firewall", "denied") - denied_before;
-    // A SYN at least and every datagram: 500 ms at one per 200 ms.
-    assert!((4..=8).contains(&denied), "{denied} packets denied: {:?}", status.drops());
+    // A SYN and a datagram at least; how many more depends on how busy the host is.
+    assert!((2..20).contains(&denied), "{denied} packets denied: {:?}", status.drops());
     assert_eq!(status.counter("firewall", "denied"), status.dropped("firewall", "denied"));
     // Twice 300 kB each way.
     let bytes = |port: &str| status.port(port)["received_bytes"].as_u64().unwrap_or_default();

@@ -28,7 +28,7 @@ fn idle_connections_are_used_again_and_given_up_in_time() -> Result<(), Error> {
     require_root!(Ok(()));
     over(&Transport::ALL, |netns, transport| {
         let upstream = Upstream::plain(netns, FIRST)?;
-        let proxy = Proxy::three(netns, transport, FIRST, &["upstream: { idle_ms: 1000, idle_connections: 2 }"])?;
+        let proxy = Proxy::three(netns, transport, FIRST, &["upstream: { idle_ms: 3000, idle_connections: 2 }"])?;
         for _ in 0..5 {
             proxy.serves_well()?;
         }
@@ -89,7 +89,7 @@ fn an_upstream_that_was_restarted_costs_no_request() -> Result<(), Error> {
                     return Ok(());
                 }
                 // So that all of them are under way at the same time.
-                visit.wire.stays_silent(Duration::from_millis(100));
+                visit.wire.stays_silent(Duration::from_millis(250));
                 visit.answer("ok")?;
             }
             Ok(())
@@ -168,7 +168,7 @@ fn when_all_upstreams_are_down_all_are_tried() -> Result<(), Error> {
 fn an_upstream_that_stops_answering_is_left_out() -> Result<(), Error> {
     require_root!(Ok(()));
     let settings =
-        ["upstream: { retries: 0, health: { fall: 2, eject_ms: 60000 } }", "timeouts: { first_byte_ms: 500 }"];
+        ["upstream: { retries: 0, health: { fall: 2, eject_ms: 60000 } }", "timeouts: { first_byte_ms: 1000 }"];
     over(&Transport::ALL, |netns, transport| {
         let hangs = Arc::new(AtomicBool::new(false));
         let hung = Arc::clone(&hangs);
@@ -246,9 +246,9 @@ fn checks_take_an_upstream_out_and_bring_it_back() -> Result<(), Error> {
 #[test]
 fn a_check_that_hangs_is_a_failure_and_delays_nobody() -> Result<(), Error> {
     require_root!(Ok(()));
-    let health = "upstream: { health: { interval_ms: 50, timeout_ms: 150, path: /health, fall: 2 } }";
+    let health = "upstream: { health: { interval_ms: 50, timeout_ms: 1000, path: /health, fall: 2 } }";
     // The function may hear of it a tick later.
-    let settings = [health, "timeouts: { first_byte_ms: 500 }"];
+    let settings = [health, "timeouts: { first_byte_ms: 1000 }"];
     over(&[Transport::Inline], |netns, transport| {
         let _first = Upstream::start(netns, FIRST, |visit| visit.wire.rest().map(drop))?;
         let _second = Upstream::plain(netns, SECOND)?;

@@ -30,8 +30,9 @@
 //! **The report** has totals by protocol, exact at any time, and the `top` flows by bytes. The fast path is one for all replicas and workers:
 //! what it counted is in the report of each.
 //!
-//! **Ageing.** A round of the table takes about a second, or 512 flows of the fast path a tick if those are more. What the fast path
-//! still has of an earlier process of this function, or of flows that the table gave up, is counted when it ends.
+//! **Ageing.** A round of the table takes about a second, or 512 flows of the fast path a tick if those are more. A process that
+//! stops takes its flows out of the fast path. What that still has of one that has died, or of flows that the table gave up, is counted
+//! when it ends: by a FIN or RST, or by silence.
 //!
 //! **Counters.** Packets that came here, by kind: `tcp`, `udp`, `icmp`, `other-ip`, `not-ip`, `malformed`; `bytes` of all;
 //! `new-flows`, `ended`, `evicted`; `log-dropped`, `write-errors`, `reopened`, `reopen-failed` of the log; gauge `flows`.
@@ -297,6 +298,10 @@ impl FlowStats {
         flow.count(bytes, now);
         if flags.fin() || flags.rst() {
             flow.closed = true;
+            if flow.slow.packets == 1 && self.is_fast {
+                // It began in an earlier process, which may have left it in the fast path.
+                flow.install(now);
+            }
             self.leave_fast_path(slot);
         } else if probe.class == Class::Flow
             && !probe.first_fragment
@@ -460,5 +465,7 @@ impl Drop for FlowStats {
         for slot in 0..self.table.high_water() as u32 {
             self.end(Some(slot), End::Stopped);
         }
+        // Nobody else does it now. What stayed would be counted once more by the next process.
+        self.fast_path.flush();
     }
 }

@@ -202,6 +202,45 @@ mod with_a_fast_path {
     }
 
     #[test]
+    fn a_function_that_stops_takes_its_flows_along() {
+        let folder = Folder::new("stops");
+        let config = json!({"file": folder.file(), "idle_s": 5});
+        let mut kit = kit(config.clone());
+        let flow = flow_of(&udp(1));
+        kit.run("left", &[udp(1)]);
+        for _ in 0..3 {
+            kit.fast_path().pass(&flow, 100);
+        }
+        kit.replace(config).unwrap();
+        assert!(kit.fast_path().flows().is_empty());
+        kit.advance(Duration::from_secs(6));
+        kit.tick();
+        drop(kit);
+        let text = std::fs::read_to_string(folder.file()).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[0]["packets"], &lines[0]["end"]), (1, &json!(4), &json!("stopped")), "{text}");
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_counted_with_the_end_of_its_flow() {
+        let mut kit = kit(json!({}));
+        let (syn, fin) = (tcp(TcpFlags::SYN), tcp(TcpFlags::FIN | TcpFlags::ACK));
+        kit.run("left", std::slice::from_ref(&syn));
+        for _ in 0..3 {
+            kit.fast_path().pass(&flow_of(&syn), 60);
+        }
+        kit.restart(json!({})).unwrap();
+        assert_eq!(kit.fast_path().flows().len(), 1, "it goes on meanwhile");
+        kit.run("left", &[fin]);
+        assert!(kit.fast_path().flows().is_empty());
+        let flow = &kit.report()["top_flows"][0];
+        assert_eq!((&flow["packets"], &flow["fast_packets"]), (&json!(4), &json!(3)));
+        // Another one between the same ports begins with no counts.
+        kit.run("left", &[syn]);
+        assert_eq!(kit.report()["top_flows"][0]["packets"], 1);
+    }
+
+    #[test]
     fn fragments_and_evicted_flows_are_not_in_the_fast_path() {
         let mut kit = kit(json!({"max_flows": 1}));
         let mut fragment = udp(1);

@@ -37,7 +37,8 @@
 //!
 //! **Neighbours** are asked for with ARP and neighbour discovery, three times with growing pauses; meanwhile up to eight
 //! packets each and `max_held` in all wait. Ready ones are asked again after `neighbour_refresh_s`. Only neighbours that
-//! packets asked for are ever entered, see `neighbours.rs`. A change of configuration keeps what was learned.
+//! packets asked for are ever entered, and one that moves to another link address stays there for a second at least, see
+//! `neighbours.rs`. A change of configuration keeps what was learned.
 //!
 //! Counters: `forwarded`, `local`, `echo-replies`, `icmp-errors`, `icmp-errors-withheld`, `arp-replies`, `nd-replies`,
 //! `neighbour-requests`, `neighbour-failures`, `address-conflicts`, `fragments`; gauges `neighbours`, `held`.

@@ -2,10 +2,14 @@
 //! router.
 //!
 //! States: a neighbour is asked for (three requests, 0.5, 1 and 2 seconds apart), then ready or failed. A ready one is asked
-//! again after the refresh time, by unicast; meanwhile it stays in use. A failed one is left alone for five seconds.
+//! again after the refresh time, at first by unicast; meanwhile it stays in use. A failed one is left alone for five seconds.
 //!
 //! **Who may teach.** Only neighbours that packets asked for have entries; ARP and ND from others change nothing, so a
 //! hostile station cannot fill the table. At most a quarter of the table may be neighbours that have not answered.
+//!
+//! **Who moves.** Another link address of a neighbour counts at once, but a second change within a second does not (Linux calls that
+//! `locktime`): two stations that claim one address, or one that claims two by turns, would void all that depends on it with each
+//! word. A neighbour that has moved on meanwhile is asked for when the second is over.
 
 use super::config::{Checked, Interface};
 use super::fib::{Fib, Who};
@@ -19,6 +23,8 @@ const MAX_HELD_EACH: usize = 8;
 const REQUESTS: u8 = 3;
 /// Time to the next request after the first; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How long a link address stays that took the place of another.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How long a failed neighbour is left alone.
 const FAILED_REST: Duration = Duration::from_secs(5);
 
@@ -47,6 +53,14 @@ struct Entry {
     state: State,
     due: Duration,
     held: Vec<Held>,
+    /// Until when its link address stays.
+    settled: Duration,
+}
+
+impl Entry {
+    fn new(hop: u16, transient: bool, state: State, due: Duration) -> Self {
+        Self { hop, transient, state, due, held: Vec::new(), settled: Duration::ZERO }
+    }
 }
 
 /// What a packet for a neighbour that is not ready meets.
@@ -92,9 +106,9 @@ impl Neighbours {
         max_held: usize,
         refresh: Duration,
     ) -> Option<Self> {
-        let entry = |hop, transient, state| Entry { hop, transient, state, due: Duration::MAX, held: Vec::new() };
+        let entry = |hop, state| Entry::new(hop, false, state, Duration::MAX);
         let mut entries: HashMap<Who, Entry> =
-            fib.neighbours().map(|(hop, who)| (who, entry(hop, false, State::Idle))).collect();
+            fib.neighbours().map(|(hop, who)| (who, entry(hop, State::Idle))).collect();
         for fixed in &checked.neighbours {
             let who = (fixed.port, fixed.ip);
             let interface = checked.interfaces.iter().find(|interface| interface.port == fixed.port)?;
@@ -102,7 +116,7 @@ impl Neighbours {
                 Some(gateway) => gateway.hop,
                 None => fib.claim(who)?,
             };
-            entries.insert(who, entry(hop, false, State::Fixed { mac: fixed.mac }));
+            entries.insert(who, entry(hop, State::Fixed { mac: fixed.mac }));
             fib.ready(hop, fixed.mac, interface);
         }
         let max_unanswered = (max / 4).max(16);
@@ -128,8 +142,7 @@ impl Neighbours {
         }
         let Some(hop) = fib.claim(who) else { return Want::Full };
         let due = now + FIRST_WAIT;
-        self.entries
-            .insert(who, Entry { hop, transient: true, state: State::Asking { sent: 1 }, due, held: Vec::new() });
+        self.entries.insert(who, Entry::new(hop, true, State::Asking { sent: 1 }, due));
         self.unanswered += 1;
         self.next_due = self.next_due.min(due);
         Want::Ask
@@ -163,6 +176,12 @@ impl Neighbours {
         match entry.state {
             State::Fixed { .. } | State::Idle => return None,
             State::Ready { mac: old, .. } if old != mac && !overwrite => return None,
+            State::Ready { mac: old, .. } if old != mac && now < entry.settled => {
+                entry.due = entry.due.min(entry.settled);
+                self.next_due = self.next_due.min(entry.due);
+                return None;
+            }
+            State::Ready { mac: old, .. } if old != mac => entry.settled = now + SETTLED,
             State::Ready { .. } => {}
             State::Asking { .. } | State::Failed => self.unanswered -= usize::from(entry.transient),
         }
@@ -195,7 +214,7 @@ impl Neighbours {
                         (entry.state, entry.due) = (State::Failed, now + FAILED_REST);
                     }
                     State::Ready { mac, sent } if *sent < REQUESTS => {
-                        due.push(Due::Ask(*who, Some(*mac)));
+                        due.push(Due::Ask(*who, (*sent == 0).then_some(*mac)));
                         entry.due = now + FIRST_WAIT * (1 << *sent);
                         *sent += 1;
                     }
@@ -240,12 +259,11 @@ impl Neighbours {
             if !self.entries.contains_key(&who)
                 && let Some(hop) = fib.claim(who)
             {
-                let entry = Entry { hop, transient: true, state: State::Idle, due: Duration::MAX, held: Vec::new() };
-                self.entries.insert(who, entry);
+                self.entries.insert(who, Entry::new(hop, true, State::Idle, Duration::MAX));
             }
             match self.entries.get_mut(&who) {
                 Some(entry) if entry.state == State::Idle => {
-                    (entry.state, entry.due) = (old.state, old.due);
+                    (entry.state, entry.due, entry.settled) = (old.state, old.due, old.settled);
                     if let State::Ready { mac, .. } = old.state {
                         fib.ready(entry.hop, mac, interface);
                     } else {

@@ -24,10 +24,10 @@ use std::time::Duration;
 const OUTBOUND: u16 = 0;
 const INBOUND: u16 = 1;
 pub(super) const CLASSES: u32 = 2;
-/// Conversations that fit into the fast path, each with two flows. The one that was silent for longest makes room.
+/// Flows that fit into the fast path, two for each conversation. The one that was silent for longest makes room.
 pub(super) const FLOWS: u32 = 131_072;
 /// Shortest time-out with which sessions go to the fast path: below it too much time would go into asking. As many as fit there are then
-/// asked about in 16 seconds at most, with ten ticks a second.
+/// asked about in 51 seconds at most, with ten ticks a second.
 const LEAST_NS: u64 = 20_000_000_000;
 /// Sessions about which a tick asks the fast path at most: two look-ups each, a system call both of them.
 pub(super) const ASKED_PER_TICK: usize = 128;

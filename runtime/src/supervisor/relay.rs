@@ -130,10 +130,11 @@ fn carry_on(woken: &OwnedFd, new: &Receiver<Pair>) {
     }
 }
 
-/// Whether the other end of a pair is closed, where an empty message may be the end or one without content.
+/// Whether the other end of a pair is closed, if only for writing, where an empty message may be the end or one without content.
 fn ended(end: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(end.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].any().unwrap_or(false)
+    let mut fds = [PollFd::new(end.as_fd(), PollFlags::from_bits_retain(nix::libc::POLLRDHUP))];
+    // What is reported here under no name that `PollFlags` has is the same.
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].any() != Some(false)
 }
 
 /// Carries what waits; `false` if there will be no more. Empty datagrams are left out: the function would take one for the end.
@@ -157,6 +158,7 @@ fn pass(from: &OwnedFd, to: &OwnedFd, room: &mut [u8], ended: impl Fn(&OwnedFd) 
 mod tests {
     use super::*;
     use middlenet_sdk::peer::{PeerAddress, PeerKind};
+    use nix::sys::socket::{Shutdown, shutdown};
     use std::net::UdpSocket;
     use std::time::Duration;
 
@@ -205,6 +207,15 @@ mod tests {
         server.send_to(&[], from).unwrap();
         server.send_to(&[2], from).unwrap();
         assert_eq!((end.recv(&mut bytes).unwrap(), bytes[0]), (1, 2));
+    }
+
+    /// Otherwise an end that is shut to one side would have something to tell for ever, and nothing to read.
+    #[test]
+    fn who_shuts_a_socket_for_writing_has_closed_it() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let end = end_of(&mut Relay::default(), server.local_addr().unwrap());
+        shutdown(end.as_raw_fd(), Shutdown::Write).unwrap();
+        assert_eq!(end.recv(&mut [0; 16]).unwrap(), 0);
     }
 
     #[test]

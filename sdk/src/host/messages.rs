@@ -90,6 +90,8 @@ impl Host<'_, '_> {
     /// Takes the runtime's messages, and says whether the attachment is done with.
     fn listen(&mut self, attachment: &mut MessageAttachment) -> Result<bool, HostError> {
         while self.channel.readable(Duration::ZERO)? {
+            // A report never knows more than the counters beside it.
+            self.instance.publish(attachment.control());
             self.obey()?;
             if self.stopping {
                 attachment.drain(&mut self.instance.function);

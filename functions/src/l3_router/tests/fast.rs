@@ -66,6 +66,10 @@ fn a_neighbour_that_moves_or_is_lost_voids_flows() {
     for _ in 0..2 {
         send(&mut kit, "left", &packet);
     }
+    // One that goes to and fro does not empty it again and again.
+    for mac in [STATION, MOVED, STATION] {
+        kit.run("right", &[arp_reply("10.2.0.7", mac)]);
+    }
     assert_eq!(pass(&kit.fast_path(), &packet).unwrap().0[..6], MOVED.octets());
     // It is asked three times and does not answer.
     for _ in 0..40 {

@@ -185,6 +185,37 @@ fn a_station_that_moves_its_address_is_followed() {
     assert_forwarded(&send(&mut kit, "left", &over_gateway).0, &over_gateway, 1, RIGHT, GATEWAY);
 }
 
+/// Another address counts at once, but no third within a second. The neighbour is asked for then, should it have moved on.
+#[test]
+fn a_neighbour_moves_once_a_second_at_most() {
+    type Tells = fn(MacAddr) -> Vec<u8>;
+    let tells: [(Vec<u8>, Tells); 2] = [
+        (udp4("10.1.0.9", "10.2.0.7").build(), |mac| arp_reply("10.2.0.7", mac)),
+        (udp6("2001:db8:1::9", "2001:db8:2::7").build(), |mac| advert("2001:db8:2::7", mac, true)),
+    ];
+    let moved = MacAddr([2, 0, 0, 0, 2, 8]);
+    for (packet, told) in tells {
+        let mut kit = Kit::new(config());
+        let goes_to = |kit: &mut Kit| MacAddr(send(kit, "left", &packet).0.bytes[..6].try_into().unwrap());
+        send(&mut kit, "left", &packet);
+        kit.run("right", &[told(STATION)]);
+        assert_eq!(goes_to(&mut kit), STATION);
+        kit.run("right", &[told(moved)]);
+        assert_eq!(goes_to(&mut kit), moved, "where it was found first is no move");
+        for _ in 0..9 {
+            kit.run("right", &[told(STATION), told(moved), told(STATION)]);
+            assert_eq!(goes_to(&mut kit), moved);
+            assert!(tick_after(&mut kit, 100).is_empty());
+        }
+        assert_eq!(asked(&tick_after(&mut kit, 100)[0]).1, moved);
+        let (_, to) = asked(&tick_after(&mut kit, 500)[0]);
+        assert!(!to.is_unicast(), "everybody is asked if it does not answer: {to}");
+        kit.run("right", &[told(STATION)]);
+        assert_eq!(goes_to(&mut kit), STATION);
+        assert!(tick_after(&mut kit, 2000).is_empty());
+    }
+}
+
 #[test]
 fn stations_nobody_asked_for_teach_nothing() {
     let mut kit = Kit::new(config());
