@@ -5,11 +5,8 @@
 
 use super::Elb;
 use super::connections::Connections;
-use super::translating::endpoint;
 use crate::flow_table::Key;
 use middlenet_sdk::fast_path::{Action, Flow, FlowState};
-use middlenet_sdk::wire::protocol;
-use std::time::Duration;
 
 /// Flows of the fast path that one tick looks at, for those that are over, and to count those that are not.
 const VISITS: usize = 2048;
@@ -39,26 +36,13 @@ impl Elb {
         }
         self.fast_path.sweep(VISITS, &mut |_, _| {});
         let fast_now_ns = u64::try_from(self.fast_path.now().as_nanos()).unwrap_or(u64::MAX);
-        let (counting, pool, timeouts) = (&mut self.counting, &self.pool, &self.timeouts);
-        let closing_ns = self.closing_ns;
-        let limit_of = |flow: &Flow, action: &Action, state: &FlowState| {
-            let (address, port) = match (action.rewrite.src, action.rewrite.src_port) {
-                (Some(address), Some(port)) => (address, port),
-                _ => (flow.dst, flow.dst_port),
-            };
-            let service = pool.service_at(endpoint(address, port), flow.protocol);
-            // One that is no longer configured keeps its connections.
-            let seconds = if flow.protocol == protocol::TCP { timeouts.tcp_s } else { timeouts.udp_s };
-            let idle = service.map_or(Duration::from_secs(seconds.into()), |service| service.idle);
-            let idle_ns = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
-            if state.is_closing { idle_ns.min(closing_ns) } else { idle_ns }
-        };
-        let is_silent = |flow: &Flow, action: &Action, state: &FlowState| {
-            fast_now_ns.saturating_sub(state.last_ns) > limit_of(flow, action, state)
+        let (counting, timeouts) = (&mut self.counting, self.timeouts);
+        let is_silent = |flow: &Flow, state: &FlowState| {
+            fast_now_ns.saturating_sub(state.last_ns) > timeouts.idle_ns(flow.protocol, state.is_closing)
         };
         let mut silent = Vec::new();
         let is_done = self.fast_path.survey(&mut self.survey, VISITS, &mut |flow, action, state| {
-            if is_silent(flow, action, state) {
+            if is_silent(flow, state) {
                 silent.push((*flow, *action));
             }
             // Each connection has two flows; this one is its client's.
@@ -72,9 +56,7 @@ impl Elb {
             let back = other(&flow, &action);
             // Its port may be used for another connection since.
             let pair = self.fast_path.query(&back).filter(|(action, _)| other(&back, action) == flow);
-            if pair.is_some_and(|(action, state)| !is_silent(&back, &action, &state))
-                || is_known(&self.connections, &flow, now_ns)
-            {
+            if pair.is_some_and(|(_, state)| !is_silent(&back, &state)) || is_known(&self.connections, &flow, now_ns) {
                 continue;
             }
             self.fast_path.remove(&flow);

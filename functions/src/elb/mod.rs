@@ -81,7 +81,7 @@ use connections::Connections;
 use middlenet_sdk::fast_path::{FastPath, Mode, Shape, Survey};
 use middlenet_sdk::prelude::*;
 use poller::{Outcome, Poller};
-use pool::Pool;
+use pool::{Known, Pool};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -96,7 +96,6 @@ pub struct Elb {
     connections: Connections,
     /// Whether the destination is what changes, and to which address.
     fragments: FragmentTable<(bool, u128)>,
-    closing_ns: u64,
     timeouts: Timeouts,
     /// Flows that the fast path may still be asked about in this burst, beyond one or two for each packet.
     asks: usize,
@@ -191,7 +190,6 @@ impl NetworkFunction for Elb {
         Ok(Self {
             connections: Connections::new(if init.is_trial() { 1 } else { config.connections }),
             fragments: FragmentTable::new(FRAGMENTED_PACKETS),
-            closing_ns: u64::from(config.timeouts.closing_s) * 1_000_000_000,
             timeouts: config.timeouts,
             asks: 0,
             is_fast: fast_path.is_active(),
@@ -243,16 +241,16 @@ impl NetworkFunction for Elb {
     }
 
     fn inherit(&mut self, previous: Self) {
-        self.pool.inherit(&previous.pool);
         self.connections.take_over(previous.connections);
         self.fragments = previous.fragments;
         (self.counting, self.counted, self.survey) = (previous.counting, previous.counted, previous.survey);
+        // Where nobody asks any more, or nobody did, what was known of loads says nothing.
+        let mut known = Known { loads: false, silence: false };
         if let (Some(poller), Some(old)) = (&mut self.poller, &previous.poller) {
             poller.inherit(old);
-        } else {
-            // Nobody asks any more, or nobody did: what was known of loads says nothing.
-            self.pool.forget_loads();
+            known = Known { loads: true, silence: self.feedback.as_ref().is_some_and(|feedback| feedback.fails > 0) };
         }
+        self.pool.inherit(&previous.pool, known);
         // It is too late to refuse the configuration: connections that begin in the fast path go to servers that were there.
         self.counters.refused.add(u64::from(self.pool.publish(&self.fast_path).is_err()));
     }

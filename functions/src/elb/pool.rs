@@ -40,13 +40,21 @@ pub(super) struct ServiceState {
     pub(super) name: Option<String>,
     pub(super) service: Service,
     pub(super) servers: Vec<Server>,
-    pub(super) idle: Duration,
     /// Its first slot in the fast path.
     first: u32,
     /// Which server each slot names.
     slots: Vec<Option<Identity>>,
     /// The same, by place in `servers`.
     chosen: Vec<Option<u16>>,
+}
+
+/// What still counts of that which was known of servers' hosts under another configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Their loads, and that they have been silent for long.
+    pub(super) loads: bool,
+    /// That those which do not answer are down.
+    pub(super) silence: bool,
 }
 
 /// All services.
@@ -89,7 +97,6 @@ impl Pool {
                     }
                 })
                 .collect(),
-            idle: plan.idle,
             first: place * slots,
             slots: vec![None; slots as usize],
             chosen: vec![None; slots as usize],
@@ -116,8 +123,8 @@ impl Pool {
         pool
     }
 
-    /// Goes on where another pool was: weights, slots, and numbers of servers and slots that are in both.
-    pub(super) fn inherit(&mut self, old: &Self) {
+    /// Goes on where another pool was: slots, and numbers of servers and slots that are in both; and what is `known` of hosts.
+    pub(super) fn inherit(&mut self, old: &Self, known: Known) {
         self.moved = old.moved;
         let former = |service: &Service| old.services.iter().find(|state| state.service == *service);
         let mut classes: HashSet<u16> = HashSet::new();
@@ -126,10 +133,15 @@ impl Pool {
             let Some(before) = former(&state.service) else { continue };
             for server in &mut state.servers {
                 let Some(same) = before.servers.iter().find(|same| same.identity == server.identity) else { continue };
-                // The load's part stays, as long as there is a configured one to apply it to.
-                let by_load = if same.configured > 0.0 { same.weight / same.configured } else { 1.0 };
                 let (configured, drain, agent) = (server.configured, server.drain, server.agent);
-                *server = Server { configured, drain, agent, weight: configured * by_load, ..same.clone() };
+                *server = Server { configured, drain, agent, weight: configured, ..same.clone() };
+                if !known.loads {
+                    (server.load, server.is_stale) = (None, false);
+                } else if same.configured > 0.0 {
+                    // The load's part stays.
+                    server.weight *= same.weight / same.configured;
+                }
+                server.is_up |= !known.silence;
                 classes.insert(server.class);
             }
             if before.slots.len() == state.slots.len() {
@@ -250,14 +262,6 @@ impl Pool {
                 (server.weight, server.load) = (server.configured, None);
             }
         }
-    }
-
-    /// Nothing is known of any load.
-    pub(super) fn forget_loads(&mut self) {
-        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
-            (server.weight, server.load, server.is_up, server.is_stale) = (server.configured, None, true, false);
-        }
-        self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
     }
 
     /// Gives slots to servers by what is known now, and tells the fast path where something moved.

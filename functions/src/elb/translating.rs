@@ -127,9 +127,7 @@ impl Elb {
             // An ACK stands for any packet: UDP that went both ways is answered.
             connection.progress.segment(TcpFlags::ACK.0, from_client);
         }
-        let idle = self.pool.service_of(&connection.asked).and_then(|at| self.pool.services.get(at));
-        let idle_ns = idle.map_or(u64::MAX, |state| u64::try_from(state.idle.as_nanos()).unwrap_or(u64::MAX));
-        let idle_ns = if connection.progress.is_closed() { idle_ns.min(self.closing_ns) } else { idle_ns };
+        let idle_ns = self.timeouts.idle_ns(connection.asked.protocol(), connection.progress.is_closed());
         connection.refresh(idle_ns, now_ns);
     }
 

@@ -122,6 +122,24 @@ fn silence_may_say_nothing_about_the_server() {
 }
 
 #[test]
+fn a_server_is_back_when_silence_says_nothing_any_more() {
+    let feedback = |fails: u32| json!({"snmp": {}, "interval_ms": 500, "timeout_ms": 300, "fails": fails});
+    let up = |kit: &Testkit<Elb>| reported(kit, "up").iter().map(|up| up == true).collect::<Vec<_>>();
+    let (mut kit, mut agents) = (Testkit::<Elb>::new(with_feedback(&[1, 2], feedback(2))), Agents::default());
+    agents.pass(&mut kit, 30, &[(1, 50)]);
+    assert_eq!((up(&kit), &reported(&kit, "slots")[1]), (vec![true, false], &json!(0)));
+    // More patience is no answer.
+    kit.reconfigure(with_feedback(&[1, 2], feedback(20))).unwrap();
+    agents.pass(&mut kit, 30, &[(1, 50)]);
+    assert_eq!((up(&kit), &reported(&kit, "slots")[1]), (vec![true, false], &json!(0)));
+    kit.reconfigure(with_feedback(&[1, 2], feedback(0))).unwrap();
+    assert_eq!(up(&kit), [true, true]);
+    assert!(reported(&kit, "slots")[1].as_u64().unwrap() > 0);
+    agents.pass(&mut kit, 30, &[(1, 50)]);
+    assert_eq!(up(&kit), [true, true]);
+}
+
+#[test]
 fn what_is_known_of_loads_survives_a_change() {
     let feedback = json!({"snmp": {}, "interval_ms": 500, "timeout_ms": 300});
     let mut config = with_feedback(&[1], feedback);
