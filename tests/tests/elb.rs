@@ -144,12 +144,12 @@ fn connections_outlast_everything(way: Way) -> Result<(), Error> {
         all_speak(&mut later, "after a death")?;
         let status = run.status()?;
         let fast: u64 = servers(&status, "fast_packets").iter().filter_map(|packets| packets.as_u64()).sum();
-        assert!(fast > 200, "{fast} packets passed in the kernel");
+        assert!(fast >= 2 * 52, "{fast} packets passed in the kernel since the function is back");
     }
 
     drop(first);
     drop(later);
-    run.wait_for("the end of all connections", SOON, |status| connections(status).iter().sum::<u64>() == 0)?;
+    run.wait_for("the end of all connections", SOON, |status| connections(status) == [0, 0, 0])?;
     run.stop()?;
     Ok(())
 }
@@ -298,7 +298,7 @@ fn datagrams_stay_with_their_server(way: Way) -> Result<(), Error> {
     datagrams.are_answered(&at, "after the servers' silence");
     assert_eq!(datagrams.arrive("in the end"), at);
     // When both are silent, a connection is over; so a server on its way out is left by all.
-    run.wait_for("the end of all connections", SOON, |status| connections(status).iter().sum::<u64>() == 0)?;
+    run.wait_for("the end of all connections", SOON, |status| connections(status) == [0, 0, 0])?;
     assert!(datagrams.arrive("anew").values().all(|&server| server != 0));
     run.stop()?;
     Ok(())
@@ -403,7 +403,7 @@ fn weights_follow_the_load_that_snmp_agents_tell() -> Result<(), Error> {
     let before = connections(&run.status()?)[1];
     let mut later = stage.connect(8)?;
     all_speak(&mut later, "to the others")?;
-    let status = run.status()?;
+    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 20)?;
     assert_eq!(connections(&status)[1], before);
     assert!(status.counter("elb", "poll-failures") >= 3);
     drop((conversations, later));

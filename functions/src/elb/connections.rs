@@ -58,6 +58,8 @@ pub(super) struct Connections {
     by_asked: Index,
     by_answered: Index,
     evicted: u64,
+    /// The slot at which the next sweep begins.
+    next: u32,
 }
 
 impl Connections {
@@ -68,6 +70,7 @@ impl Connections {
             by_asked: Index::new(capacity),
             by_answered: Index::new(capacity),
             evicted: 0,
+            next: 0,
         }
     }
 
@@ -159,29 +162,32 @@ impl Connections {
         Some(connection)
     }
 
-    /// Forgets those that are over, among some.
-    pub(super) fn sweep(&mut self, now_ns: u64) {
-        for _ in 0..SWEEP.min(self.slab.high_water()) {
-            let slot = self.slab.next_slot();
-            if self.slab.get(slot).is_some_and(|connection| connection.expires_ns <= now_ns) {
-                self.remove(slot);
+    /// Forgets those that are over, among some, and tells of the others. Returns whether that was the end of a round.
+    pub(super) fn sweep(&mut self, now_ns: u64, mut goes_on: impl FnMut(&Connection)) -> bool {
+        for _ in 0..SWEEP {
+            let slot = self.next;
+            if slot as usize >= self.slab.high_water() {
+                self.next = 0;
+                return true;
+            }
+            self.next += 1;
+            match self.slab.get(slot) {
+                Some(connection) if connection.expires_ns <= now_ns => drop(self.remove(slot)),
+                Some(connection) => goes_on(connection),
+                None => {}
             }
         }
+        false
     }
 
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
-        (0..self.slab.high_water() as u32).filter_map(|slot| self.slab.get(slot))
-    }
-
-    /// Takes over those of another table, as many as fit.
+    /// Takes over those of another table, as many as fit. A round begins.
     pub(super) fn take_over(&mut self, other: Self) {
         if other.capacity() == self.capacity() {
-            *self = other;
+            *self = Self { next: 0, ..other };
             return;
         }
         self.evicted = other.evicted;
-        for connection in other.iter() {
+        for connection in (0..other.slab.high_water() as u32).filter_map(|slot| other.slab.get(slot)) {
             self.insert(*connection);
         }
     }
@@ -234,7 +240,7 @@ mod tests {
                         }
                         model.remove(&client);
                     }
-                    _ => table.sweep(now),
+                    _ => drop(table.sweep(now, |_| {})),
                 }
                 for client in 0..12 {
                     let live = model.get(&client).filter(|(_, end)| *end > now);

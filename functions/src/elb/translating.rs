@@ -246,9 +246,10 @@ impl Elb {
         if !self.is_fast {
             return;
         }
-        let Some(state) = self.pool.services.get(service) else { return };
+        let (Some(state), Some(to)) = (self.pool.services.get(service), self.pool.server(service, server)) else {
+            return;
+        };
         // How long both directions may be silent is for `aging.rs`.
-        let Some(to) = state.server(server) else { return };
         let ends = if asked.protocol() == protocol::TCP { Ends::Tracked } else { Ends::Ignored };
         let rule = |action: Action| FlowRule { action, lifetime: Duration::MAX, idle: None, ends };
         self.fast_path.install(&Flow::from(asked), &rule(to.to_server()));
@@ -294,7 +295,7 @@ impl Elb {
     /// From now on it has both.
     fn half_known(&self, answered: &Key) -> Option<(u128, u16)> {
         let server = (answered.a, answered.a_port());
-        self.pool.services_of_server(answered).iter().find_map(|&at| {
+        self.pool.services_of_server(answered).iter().find_map(|&(at, _)| {
             let service = &self.pool.services.get(at)?.service;
             let service = endpoint(service.address, service.port);
             let asked = asked_key(answered, service);
@@ -317,7 +318,7 @@ impl Elb {
         }
         let server = (key.a, key.a_port());
         let client = client_of(&key.reverse());
-        let service = self.pool.services_of_server(key).iter().copied().find(|&service| {
+        let service = self.pool.services_of_server(key).iter().map(|&(at, _)| at).find(|&service| {
             self.pool
                 .choices(service, client)
                 .next()
