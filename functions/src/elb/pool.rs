@@ -189,29 +189,22 @@ impl Pool {
         }
     }
 
-    /// Finds slots for services that had none before, beside those that others have or had.
+    /// Finds slots for services that had none before, beside those that others have or had, as long as there are any. All services have
+    /// the same number, and begin at multiples of it, so that none are left between that are too few for one.
     fn place_slots(&mut self, old: &Self) {
         let range = |state: &ServiceState| (state.first, state.first + state.slots.len() as u32);
         let stays = |state: &ServiceState| {
             old.services.iter().any(|before| before.service == state.service && range(before) == range(state))
         };
+        let kept: HashSet<u32> = self.services.iter().filter(|state| stays(state)).map(|state| state.first).collect();
         let former: Vec<(u32, u32)> = old.services.iter().map(range).collect();
-        let mut taken: Vec<(u32, u32)> = self.services.iter().filter(|state| stays(state)).map(range).collect();
-        for at in 0..self.services.len() {
-            if stays(&self.services[at]) {
-                continue;
-            }
-            let count = self.services[at].slots.len() as u32;
-            let free = |beside: &[(u32, u32)]| {
-                let overlaps = |first: u32, (from, to): &(u32, u32)| first < *to && *from < first + count;
-                let ends = beside.iter().map(|&(_, to)| to).chain([0]);
-                ends.filter(|&first| (first + count) as usize <= MAX_SLOTS)
-                    .filter(|&first| !beside.iter().any(|range| overlaps(first, range)))
-                    .min()
-            };
-            let all: Vec<_> = taken.iter().chain(&former).copied().collect();
-            self.services[at].first = free(&all).or_else(|| free(&taken)).unwrap_or(0);
-            taken.push((self.services[at].first, self.services[at].first + count));
+        let count = self.services.first().map_or(1, |state| state.slots.len() as u32);
+        let places = (0..MAX_SLOTS as u32 / count).map(|n| n * count).filter(|first| !kept.contains(first));
+        let was_of_others = |first: &u32| former.iter().any(|(from, to)| first < to && *from < first + count);
+        let (over, beside): (Vec<u32>, Vec<u32>) = places.partition(was_of_others);
+        let new = self.services.iter_mut().filter(|state| !stays(state));
+        for (state, first) in new.zip(beside.into_iter().chain(over)) {
+            state.first = first;
         }
     }
 

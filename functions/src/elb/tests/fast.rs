@@ -317,6 +317,27 @@ fn a_connection_whose_service_went_is_over_when_both_are_silent() {
 }
 
 #[test]
+fn services_keep_apart_when_the_number_of_slots_changes() {
+    let service = |n: u8| {
+        let server = json!({"address": server(n), "port": 8080});
+        json!({"address": format!("192.0.2.{}", 80 + n), "port": 80, "servers": [server]})
+    };
+    let some = |slots: u32, count: u8| json!({"services": (0..count).map(service).collect::<Vec<_>>(), "slots": slots});
+    let mut kit = kit(some(8, 1));
+    // As many as there can be, which leave no room for what was there.
+    for (slots, count) in [(4096, 16), (8, 16), (4095, 16), (4096, 16)] {
+        kit.reconfigure(some(slots, count)).unwrap();
+        for (n, client) in (0..count).flat_map(|n| (0..20).map(move |client| (n, client))) {
+            let to = [192, 0, 2, 80 + n];
+            let packet =
+                PacketBuilder::new().ipv4([198, 51, 100, client].into(), to.into()).tcp(5000, 80, TcpFlags::SYN);
+            let chosen = kit.fast_path().decide(&flow(&packet.build())).unwrap().rewrite.dst;
+            assert_eq!(chosen, Some(server(n)), "{count} services of {slots} slots");
+        }
+    }
+}
+
+#[test]
 fn counts_of_both_paths_are_added_up() {
     let mut kit = kit(config(&[(1, 1)]));
     let packet = asked(1, TcpFlags::SYN);
