@@ -150,9 +150,11 @@ fn connections_outlast_everything(way: Way) -> Result<(), Error> {
     drop(first);
     drop(later);
     if way == Way::Proactive {
-        // Answers meet the router first, so each path sees one side close, and neither both: silence ends these.
+        // Answers meet the router first, so each path sees one side close, and neither both: silence ends these. A process that begins
+        // anew has none with time left from before.
         let servers = ["weight: 10, drain: true", "weight: 200", "weight: 100"];
         apply(&run, &way.manifest(servers, ", timeouts: { tcp_s: 2 }"))?;
+        kill_elb(&run)?;
     }
     run.wait_for("the end of all connections", SOON, |status| connections(status) == [0, 0, 0])?;
     run.stop()?;

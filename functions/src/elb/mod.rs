@@ -261,11 +261,11 @@ impl NetworkFunction for Elb {
 
     fn report(&self) -> Value {
         let services = self.pool.services.iter().map(|state| {
-            let servers = state.servers.iter().map(|server| {
+            let servers = state.servers_and_slots().map(|(server, slots)| {
                 let fast = server.fast_counts(&self.fast_path);
                 json!({
                     "address": server.identity.0, "port": server.identity.1,
-                    "weight": server.configured, "weight_now": server.weight, "slots": state.slots_of(server),
+                    "weight": server.configured, "weight_now": server.weight, "slots": slots,
                     "up": server.is_up, "drain": server.drain, "load": server.load,
                     "connections": server.connections,
                     "packets": server.packets + fast.packets, "bytes": server.bytes + fast.bytes,

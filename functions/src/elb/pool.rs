@@ -381,9 +381,8 @@ impl ServiceState {
             Share { server: server.identity, weight: if counts { weight } else { 0.0 } }
         };
         let shares: Vec<Share> = self.servers.iter().map(share).collect();
-        let moved = assign(&mut self.slots, &shares);
-        let place = |identity: &Identity| self.servers.iter().position(|server| server.identity == *identity);
-        self.chosen = self.slots.iter().map(|slot| slot.as_ref().and_then(place).map(|at| at as u16)).collect();
+        let (places, moved) = assign(&mut self.slots, &shares);
+        self.chosen = places.into_iter().map(|place| place.map(|at| at as u16)).collect();
         moved
     }
 
@@ -402,9 +401,11 @@ impl ServiceState {
         fast_path.set_service(&self.service, &ServiceRule { first: self.first, count, idle, closing })
     }
 
-    /// How many slots name each server.
-    pub(super) fn slots_of(&self, server: &Server) -> usize {
-        self.slots.iter().filter(|slot| **slot == Some(server.identity)).count()
+    /// Its servers, and how many slots name each.
+    pub(super) fn servers_and_slots(&self) -> impl Iterator<Item = (&Server, usize)> {
+        let mut counts = vec![0; self.servers.len()];
+        self.chosen.iter().flatten().for_each(|&at| counts[usize::from(at)] += 1);
+        self.servers.iter().zip(counts)
     }
 }
 
