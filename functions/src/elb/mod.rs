@@ -27,7 +27,7 @@
 //! say. A packet in the middle of a connection that is not known is taken to begin one.
 //!
 //! **Connections** are remembered in both directions, until they are silent for `timeouts`, or closed for `closing_s`. When the table is full,
-//! those that were never answered make room first, then the one not used for longest among some. ICMP errors reach who sent the
+//! one that was never answered makes room, or else the one not used for longest among some. ICMP errors reach who sent the
 //! packet that they quote, translated; fragments follow their first one.
 //!
 //! **Fast path.** The kernel knows services, slots and connections, and begins connections by itself; what it cannot do (fragments, ICMP errors)

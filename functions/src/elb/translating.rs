@@ -128,7 +128,7 @@ impl Elb {
             connection.progress.segment(TcpFlags::ACK.0, from_client);
         }
         let idle_ns = self.timeouts.idle_ns(connection.asked.protocol(), connection.progress.is_closed());
-        connection.refresh(idle_ns, now_ns);
+        self.connections.refresh(slot, idle_ns, now_ns);
     }
 
     /// The server for a packet to a service that is of no connection in the table.

@@ -225,6 +225,30 @@ fn a_full_table_gives_up_what_was_never_answered() {
     assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE));
 }
 
+#[test]
+fn a_full_table_finds_the_one_that_was_never_answered() {
+    let mut small = config(&[(1, 1)]);
+    small["connections"] = json!(100);
+    let mut kit = Testkit::<Elb>::new(small);
+    for n in 0..100 {
+        to(&mut kit, &asked(n, TcpFlags::SYN));
+        if n != 50 {
+            kit.run("right", &[answered(server(1), n, TcpFlags::SYN | TcpFlags::ACK)]);
+            to(&mut kit, &asked(n, TcpFlags::ACK));
+        }
+    }
+    for n in 100..200 {
+        to(&mut kit, &asked(n, TcpFlags::SYN));
+    }
+    kit.tick();
+    assert_eq!((kit.counter("connections"), kit.counter("evicted")), (100, 100));
+    kit.advance(Duration::from_secs(61));
+    for n in (0..100).filter(|n| *n != 50) {
+        let outcome = &kit.run("right", &[answered(server(1), n, TcpFlags::ACK)])[0];
+        assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE), "{n} is not known any more");
+    }
+}
+
 /// A restart forgets connections: what comes in their middle goes where the slots say, in both directions.
 #[test]
 fn an_instance_that_knows_nothing_takes_connections_up() {
