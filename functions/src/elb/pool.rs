@@ -12,6 +12,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// So many servers are looked through faster than one is found by its hash.
+const FEW: usize = 16;
+
 /// A server of a service.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
@@ -230,8 +233,12 @@ impl Pool {
 
     fn server_mut(&mut self, service: (u128, u16, u8), server: (u128, u16)) -> Option<&mut Server> {
         let at = self.by_service.get(&service)?;
+        let servers = &mut self.services.get_mut(*at)?.servers;
+        if servers.len() <= FEW {
+            return servers.iter_mut().find(|known| (number(known.identity.0), known.identity.1) == server);
+        }
         let (_, place) = self.by_server.get(&(server.0, server.1, service.2))?.iter().find(|(of, _)| of == at)?;
-        self.services.get_mut(*at)?.servers.get_mut(*place)
+        servers.get_mut(*place)
     }
 
     /// Whether an address is one of a service or server.

@@ -28,6 +28,16 @@ fn connections_are_spread_by_weight_and_stay() {
 }
 
 #[test]
+fn many_servers_are_counted_apart() {
+    let servers: Vec<(u8, u32)> = (1..=40).map(|n| (n, 1)).collect();
+    let mut kit = Testkit::<Elb>::new(config(&servers));
+    let chosen: Vec<IpAddr> = (0..200).map(|n| to(&mut kit, &asked(n, TcpFlags::SYN))).collect();
+    kit.tick();
+    let counts: Vec<Value> = (1..=40).map(|n| json!(chosen.iter().filter(|to| **to == server(n)).count())).collect();
+    assert_eq!((reported(&kit, "connections"), reported(&kit, "packets")), (counts.clone(), counts));
+}
+
+#[test]
 fn no_connection_moves_when_weights_change_or_a_server_drains() {
     let mut kit = Testkit::<Elb>::new(config(&[(1, 100), (2, 100)]));
     let chosen: Vec<IpAddr> = (0..100).map(|n| to(&mut kit, &asked(n, TcpFlags::SYN))).collect();
