@@ -115,9 +115,10 @@ fn connections_outlast_everything(way: Way) -> Result<(), Error> {
         stage.route_in_the_kernel()?;
     }
     let run = Runtime::start(&stage.line.middle, &way.manifest(["weight: 100", "weight: 100", "weight: 100"], ""))?;
-    let mut first = stage.connect(24)?;
+    // So many that each server has some, but for one time in three million.
+    let mut first = stage.connect(40)?;
     all_speak(&mut first, "to begin with")?;
-    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 24)?;
+    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 40)?;
     assert!(connections(&status).iter().all(|&n| n > 0), "{:?}", connections(&status));
 
     kill_elb(&run)?;
@@ -128,12 +129,12 @@ fn connections_outlast_everything(way: Way) -> Result<(), Error> {
 
     apply(&run, &way.manifest(["weight: 10, drain: true", "weight: 200", "weight: 100"], ""))?;
     all_speak(&mut first, "while one is on its way out")?;
-    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 24)?;
+    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 40)?;
     let left = connections(&status)[0];
     assert!(left > 0, "{:?}", connections(&status));
     let mut later = stage.connect(12)?;
     all_speak(&mut later, "to the others")?;
-    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 36)?;
+    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 52)?;
     assert_eq!(connections(&status)[0], left, "a server on its way out has a new connection");
 
     if way != Way::Slow {
@@ -143,12 +144,19 @@ fn connections_outlast_everything(way: Way) -> Result<(), Error> {
         all_speak(&mut later, "after a death")?;
         let status = run.status()?;
         let fast: u64 = servers(&status, "fast_packets").iter().filter_map(|packets| packets.as_u64()).sum();
-        assert!(fast > 200, "{fast} packets passed in the kernel");
+        assert!(fast >= 2 * 52, "{fast} packets passed in the kernel since the function is back");
     }
 
     drop(first);
     drop(later);
-    run.wait_for("the end of all connections", SOON, |status| connections(status).iter().sum::<u64>() == 0)?;
+    if way == Way::Proactive {
+        // Answers meet the router first, so each path sees one side close, and neither both: silence ends these. A process that begins
+        // anew has none with time left from before.
+        let servers = ["weight: 10, drain: true", "weight: 200", "weight: 100"];
+        apply(&run, &way.manifest(servers, ", timeouts: { tcp_s: 2 }"))?;
+        kill_elb(&run)?;
+    }
+    run.wait_for("the end of all connections", SOON, |status| connections(status) == [0, 0, 0])?;
     run.stop()?;
     Ok(())
 }
@@ -188,9 +196,10 @@ impl Datagrams {
         let own = |socket: UdpSocket| socket.set_nonblocking(true).map(|()| socket);
         let server = |n| line.server.enter(|| UdpSocket::bind(format!("10.2.0.{n}:9000")).and_then(own))?.map_err(fail);
         let connected = |socket: UdpSocket| socket.connect(SERVICE).map(|()| socket).and_then(own);
-        let client = |_| line.client.enter(|| UdpSocket::bind("0.0.0.0:0").and_then(connected))?.map_err(fail);
+        // Ports below those that the host gives out, so that each run has the same clients, and each server some of them.
+        let client = |port| line.client.enter(|| UdpSocket::bind(("0.0.0.0", port)).and_then(connected))?.map_err(fail);
         Ok(Self {
-            clients: (0..12).map(client).collect::<Result<_, Error>>()?,
+            clients: (20_000..20_012).map(client).collect::<Result<_, Error>>()?,
             servers: (11..14).map(server).collect::<Result<_, Error>>()?,
         })
     }
@@ -296,7 +305,7 @@ fn datagrams_stay_with_their_server(way: Way) -> Result<(), Error> {
     datagrams.are_answered(&at, "after the servers' silence");
     assert_eq!(datagrams.arrive("in the end"), at);
     // When both are silent, a connection is over; so a server on its way out is left by all.
-    run.wait_for("the end of all connections", SOON, |status| connections(status).iter().sum::<u64>() == 0)?;
+    run.wait_for("the end of all connections", SOON, |status| connections(status) == [0, 0, 0])?;
     assert!(datagrams.arrive("anew").values().all(|&server| server != 0));
     run.stop()?;
     Ok(())
@@ -354,7 +363,7 @@ impl Way {
     /// A manifest whose weights follow what the agents tell.
     fn with_agents(self, snmp: &str, placement: &str) -> String {
         let feedback = format!(
-            ", feedback: {{ snmp: {{ community: middlenet{snmp} }}, interval_ms: 500, timeout_ms: 400, fails: 3 }}"
+            ", feedback: {{ snmp: {{ community: middlenet{snmp} }}, interval_ms: 1000, timeout_ms: 1000, fails: 3 }}"
         );
         let manifest = self.manifest(["agent: 10.9.0.11", "agent: 10.9.0.12", "agent: 10.9.0.13"], &feedback);
         manifest.replacen("elb: {", &format!("elb: {{ {placement}"), 1)
@@ -367,9 +376,9 @@ fn loads_are_told(run: &Runtime) -> Result<(), Error> {
     let status = run.wait_for("loads of all servers", AGENTS, |status| {
         let loads = servers(status, "load");
         let moved = servers(status, "weight_now").iter().all(|weight| weight.as_f64() != Some(100.0));
-        loads.len() == 3 && loads.iter().all(|load| load.as_f64().is_some()) && moved
+        let up = servers(status, "up") == [true, true, true];
+        loads.len() == 3 && loads.iter().all(|load| load.as_f64().is_some()) && moved && up
     })?;
-    assert_eq!(servers(&status, "up"), [true, true, true]);
     for (load, weight) in servers(&status, "load").iter().zip(servers(&status, "weight_now")) {
         let (load, weight) = (load.as_f64().unwrap(), weight.as_f64().unwrap());
         assert!((0.0..=1.0).contains(&load) && (10.0..=200.0).contains(&weight), "{load} {weight}");
@@ -401,7 +410,7 @@ fn weights_follow_the_load_that_snmp_agents_tell() -> Result<(), Error> {
     let before = connections(&run.status()?)[1];
     let mut later = stage.connect(8)?;
     all_speak(&mut later, "to the others")?;
-    let status = run.status()?;
+    let status = run.wait_for("all connections in the report", SOON, |s| connections(s).iter().sum::<u64>() == 20)?;
     assert_eq!(connections(&status)[1], before);
     assert!(status.counter("elb", "poll-failures") >= 3);
     drop((conversations, later));

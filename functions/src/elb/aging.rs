@@ -5,14 +5,15 @@
 
 use super::Elb;
 use super::connections::Connections;
+use super::pool::Pool;
 use super::translating::endpoint;
 use crate::flow_table::Key;
 use middlenet_sdk::fast_path::{Action, Flow, FlowState};
-use middlenet_sdk::wire::protocol;
-use std::time::Duration;
 
 /// Flows of the fast path that one tick looks at, for those that are over, and to count those that are not.
 const VISITS: usize = 2048;
+/// System calls of one tick for those that are silent.
+const QUERIES: usize = 256;
 
 /// The key of what comes back to a packet with this one, once it is written into.
 fn other(flow: &Flow, action: &Action) -> Flow {
@@ -32,64 +33,68 @@ fn is_known(connections: &Connections, flow: &Flow, now_ns: u64) -> bool {
 }
 
 impl Elb {
-    /// Removes what is over in the fast path, and counts what is not.
-    pub(super) fn look_at_fast_path(&mut self, now_ns: u64) {
-        if !self.is_fast {
-            return;
-        }
-        self.fast_path.sweep(VISITS, &mut |_, _| {});
-        let fast_now_ns = u64::try_from(self.fast_path.now().as_nanos()).unwrap_or(u64::MAX);
-        let (counting, pool, timeouts) = (&mut self.counting, &self.pool, &self.timeouts);
-        let closing_ns = self.closing_ns;
-        let limit_of = |flow: &Flow, action: &Action, state: &FlowState| {
-            let (address, port) = match (action.rewrite.src, action.rewrite.src_port) {
-                (Some(address), Some(port)) => (address, port),
-                _ => (flow.dst, flow.dst_port),
-            };
-            let service = pool.service_at(endpoint(address, port), flow.protocol);
-            // One that is no longer configured keeps its connections.
-            let seconds = if flow.protocol == protocol::TCP { timeouts.tcp_s } else { timeouts.udp_s };
-            let idle = service.map_or(Duration::from_secs(seconds.into()), |service| service.idle);
-            let idle_ns = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
-            if state.is_closing { idle_ns.min(closing_ns) } else { idle_ns }
-        };
-        let is_silent = |flow: &Flow, action: &Action, state: &FlowState| {
-            fast_now_ns.saturating_sub(state.last_ns) > limit_of(flow, action, state)
-        };
-        let mut silent = Vec::new();
-        let is_done = self.fast_path.survey(&mut self.survey, VISITS, &mut |flow, action, state| {
-            if is_silent(flow, action, state) {
-                silent.push((*flow, *action));
-            }
-            // Each connection has two flows; this one is its client's.
-            if let (Some(_), Some(class), false) = (action.rewrite.dst, action.class, state.is_closing)
-                && let Some(count) = counting.get_mut(usize::from(class))
-            {
-                *count += 1;
+    /// Removes connections that are over, and counts those that are not, some in each tick: all are in the fast path where there is one.
+    pub(super) fn look_at_connections(&mut self, now_ns: u64) {
+        let (pool, is_fast) = (&mut self.pool, self.is_fast);
+        let is_round_over = self.connections.sweep(now_ns, |connection| {
+            if !is_fast && !connection.progress.is_closed() {
+                let (address, port) = connection.service();
+                pool.meet((address, port, connection.asked.protocol()), connection.server());
             }
         });
-        for (flow, action) in silent {
+        if is_fast {
+            self.look_at_fast_path(now_ns);
+        } else if is_round_over {
+            self.pool.end_round();
+        }
+    }
+
+    fn look_at_fast_path(&mut self, now_ns: u64) {
+        self.fast_path.sweep(VISITS, &mut |_, _| {});
+        let fast_now_ns = u64::try_from(self.fast_path.now().as_nanos()).unwrap_or(u64::MAX);
+        let timeouts = self.timeouts;
+        let is_silent = |flow: &Flow, state: &FlowState| {
+            fast_now_ns.saturating_sub(state.last_ns) > timeouts.idle_ns(flow.protocol, state.is_closing)
+        };
+        // Those that the last tick left come first.
+        if self.silent.is_empty() {
+            let (pool, silent) = (&mut self.pool, &mut self.silent);
+            self.is_round_over = self.fast_path.survey(&mut self.survey, VISITS, &mut |flow, action, state| {
+                if is_silent(flow, state) {
+                    silent.push(*flow);
+                } else {
+                    meet(pool, flow, action, state);
+                }
+            });
+        }
+        for flow in self.silent.split_off(self.silent.len().saturating_sub(QUERIES / 2)) {
+            // It may have been removed with its other direction, or have gone on.
+            let Some((action, state)) = self.fast_path.query(&flow) else { continue };
             let back = other(&flow, &action);
             // Its port may be used for another connection since.
             let pair = self.fast_path.query(&back).filter(|(action, _)| other(&back, action) == flow);
-            if pair.is_some_and(|(action, state)| !is_silent(&back, &action, &state))
-                || is_known(&self.connections, &flow, now_ns)
-            {
+            let goes_on = !is_silent(&flow, &state)
+                || pair.as_ref().is_some_and(|(_, state)| !is_silent(&back, state))
+                || is_known(&self.connections, &flow, now_ns);
+            if goes_on {
+                meet(&mut self.pool, &flow, &action, &state);
                 continue;
             }
             self.fast_path.remove(&flow);
             if pair.is_some() {
                 self.fast_path.remove(&back);
             }
-            if let (Some(_), Some(class)) = (action.rewrite.dst, action.class)
-                && let Some(count) = self.counting.get_mut(usize::from(class))
-            {
-                *count = count.saturating_sub(1);
-            }
         }
-        if is_done {
-            std::mem::swap(&mut self.counting, &mut self.counted);
-            self.counting.fill(0);
+        if self.silent.is_empty() && std::mem::take(&mut self.is_round_over) {
+            self.pool.end_round();
         }
+    }
+}
+
+/// Counts a connection that is not closed. Each has two flows; its client's is the one that counts.
+fn meet(pool: &mut Pool, flow: &Flow, action: &Action, state: &FlowState) {
+    if let (Some(address), Some(port), false) = (action.rewrite.dst, action.rewrite.dst_port, state.is_closing) {
+        let (service, service_port) = endpoint(flow.dst, flow.dst_port);
+        pool.meet((service, service_port, flow.protocol), endpoint(address, port));
     }
 }

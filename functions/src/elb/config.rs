@@ -7,7 +7,6 @@ use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::protocol;
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 /// Services at most.
 pub(super) const MAX_SERVICES: usize = 256;
@@ -107,6 +106,14 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// After how much silence a connection is over, in nanoseconds: whether its service is still configured or not.
+    pub(super) fn idle_ns(&self, protocol: u8, is_closing: bool) -> u64 {
+        let idle_s = if protocol == protocol::TCP { self.tcp_s } else { self.udp_s };
+        u64::from(if is_closing { idle_s.min(self.closing_s) } else { idle_s }) * 1_000_000_000
+    }
+}
+
 /// Where the load of servers is asked for: by `snmp` or by `http`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -169,7 +176,6 @@ pub(super) struct ServicePlan {
     pub(super) name: Option<String>,
     pub(super) service: Service,
     pub(super) servers: Vec<ServerPlan>,
-    pub(super) idle: Duration,
 }
 
 /// A server, checked.
@@ -224,7 +230,7 @@ impl Config {
         }
         let mut known = HashSet::new();
         let plans = self.services.iter().map(|config| {
-            let plan = config.plan(&self.timeouts)?;
+            let plan = config.plan()?;
             if known.insert(plan.service) { Ok(plan) } else { Err(config.wrong("is there twice")) }
         });
         plans.collect()
@@ -236,7 +242,7 @@ impl ServiceConfig {
         ConfigError::new(format!("the service `{}` port {} {why}", self.address, self.port))
     }
 
-    fn plan(&self, timeouts: &Timeouts) -> Result<ServicePlan, ConfigError> {
+    fn plan(&self) -> Result<ServicePlan, ConfigError> {
         let is_plain =
             |address: IpAddr| !address.is_unspecified() && !address.is_multicast() && address.to_canonical() == address;
         if !is_plain(self.address) || self.port == 0 {
@@ -270,15 +276,14 @@ impl ServiceConfig {
                 agent: server.agent.unwrap_or(server.address),
             })
         });
-        let (protocol, idle_s) = match self.protocol {
-            Transport::Tcp => (protocol::TCP, timeouts.tcp_s),
-            Transport::Udp => (protocol::UDP, timeouts.udp_s),
+        let protocol = match self.protocol {
+            Transport::Tcp => protocol::TCP,
+            Transport::Udp => protocol::UDP,
         };
         Ok(ServicePlan {
             name: self.name.clone(),
             service: Service { address: self.address, port: self.port, protocol },
             servers: servers.collect::<Result<_, _>>()?,
-            idle: Duration::from_secs(idle_s.into()),
         })
     }
 }

@@ -6,11 +6,14 @@ use super::slots::{Identity, Share, assign};
 use crate::firewall::prefix::{address_of, number};
 use crate::flow_table::Key;
 use middlenet_sdk::fast_path::{
-    Action, FastPath, FastPathError, Rewrite, RuleTable, Service, ServiceRule, Then, slot_of,
+    Action, Counted, FastPath, FastPathError, Rewrite, RuleTable, Service, ServiceRule, Then, slot_of,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
+
+/// So many servers are looked through faster than one is found by its hash.
+const FEW: usize = 16;
 
 /// A server of a service.
 #[derive(Clone, Debug)]
@@ -29,9 +32,15 @@ pub(super) struct Server {
     pub(super) load: Option<f64>,
     /// Its class in the fast path, which is also the number of its rule.
     pub(super) class: u16,
+    /// What its class had counted before it was this server's.
+    before: Counted,
     /// Packets and bytes that passed here, in both directions.
     pub(super) packets: u64,
     pub(super) bytes: u64,
+    /// Its connections that are not closed, as of the last whole round, if there was one since it is here.
+    pub(super) connections: Option<u64>,
+    /// Those that were met in this round.
+    met: u64,
 }
 
 /// A service.
@@ -40,7 +49,6 @@ pub(super) struct ServiceState {
     pub(super) name: Option<String>,
     pub(super) service: Service,
     pub(super) servers: Vec<Server>,
-    pub(super) idle: Duration,
     /// Its first slot in the fast path.
     first: u32,
     /// Which server each slot names.
@@ -49,17 +57,28 @@ pub(super) struct ServiceState {
     chosen: Vec<Option<u16>>,
 }
 
+/// What still counts of that which was known of servers' hosts under another configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Their loads, and that they have been silent for long.
+    pub(super) loads: bool,
+    /// That those which do not answer are down.
+    pub(super) silence: bool,
+}
+
 /// All services.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) services: Vec<ServiceState>,
     by_service: HashMap<(u128, u16, u8), usize>,
-    /// Services of each server.
-    by_server: HashMap<(u128, u16, u8), Vec<usize>>,
+    /// Services of each server, and its place there.
+    by_server: HashMap<(u128, u16, u8), Vec<(usize, usize)>>,
     addresses: HashSet<u128>,
     closing: Duration,
     /// Slots that named another server after a change.
     moved: u64,
+    /// The class that a new server gets, if it is free.
+    next_class: u16,
 }
 
 impl Pool {
@@ -84,31 +103,35 @@ impl Pool {
                         is_stale: false,
                         load: None,
                         class: class - 1,
+                        before: Counted::default(),
                         packets: 0,
                         bytes: 0,
+                        connections: None,
+                        met: 0,
                     }
                 })
                 .collect(),
-            idle: plan.idle,
             first: place * slots,
             slots: vec![None; slots as usize],
             chosen: vec![None; slots as usize],
         });
+        let services = services.collect();
         let mut pool = Self {
-            services: services.collect(),
+            services,
             by_service: HashMap::new(),
             by_server: HashMap::new(),
             addresses: HashSet::new(),
             closing,
             moved: 0,
+            next_class: class,
         };
         for (at, state) in pool.services.iter_mut().enumerate() {
             let Service { address, port, protocol } = state.service;
             pool.by_service.insert((number(address), port, protocol), at);
             pool.addresses.insert(number(address));
-            for server in &state.servers {
+            for (place, server) in state.servers.iter().enumerate() {
                 let (address, port) = (number(server.identity.0), server.identity.1);
-                pool.by_server.entry((address, port, protocol)).or_default().push(at);
+                pool.by_server.entry((address, port, protocol)).or_default().push((at, place));
                 pool.addresses.insert(address);
             }
             state.reassign();
@@ -116,9 +139,9 @@ impl Pool {
         pool
     }
 
-    /// Goes on where another pool was: weights, slots, and numbers of servers and slots that are in both.
-    pub(super) fn inherit(&mut self, old: &Self) {
-        self.moved = old.moved;
+    /// Goes on where another pool was: slots, and numbers of servers and slots that are in both; and what is `known` of hosts.
+    pub(super) fn inherit(&mut self, old: &Self, known: Known, fast_path: &FastPath) {
+        (self.moved, self.next_class) = (old.moved, old.next_class);
         let former = |service: &Service| old.services.iter().find(|state| state.service == *service);
         let mut classes: HashSet<u16> = HashSet::new();
         let taken: HashSet<u16> = old.services.iter().flat_map(|state| &state.servers).map(|s| s.class).collect();
@@ -126,10 +149,16 @@ impl Pool {
             let Some(before) = former(&state.service) else { continue };
             for server in &mut state.servers {
                 let Some(same) = before.servers.iter().find(|same| same.identity == server.identity) else { continue };
-                // The load's part stays, as long as there is a configured one to apply it to.
-                let by_load = if same.configured > 0.0 { same.weight / same.configured } else { 1.0 };
                 let (configured, drain, agent) = (server.configured, server.drain, server.agent);
-                *server = Server { configured, drain, agent, weight: configured * by_load, ..same.clone() };
+                *server = Server { configured, drain, agent, weight: configured, ..same.clone() };
+                if !known.loads {
+                    (server.load, server.is_stale) = (None, false);
+                } else if same.configured > 0.0 {
+                    // The load's part stays.
+                    server.weight *= same.weight / same.configured;
+                }
+                server.is_up |= !known.silence;
+                server.met = 0;
                 classes.insert(server.class);
             }
             if before.slots.len() == state.slots.len() {
@@ -137,16 +166,18 @@ impl Pool {
                 state.first = before.first;
             }
         }
-        // New servers get numbers that old ones do not have, as long as there are any.
+        // New servers get numbers that nobody has had for long, since connections keep those of their server.
         let is_new = |state: &Service, server: &Server| {
             former(state).is_none_or(|before| before.servers.iter().all(|same| same.identity != server.identity))
         };
         for state in &mut self.services {
             for server in state.servers.iter_mut().filter(|server| is_new(&state.service, server)) {
-                let free = |beside: bool| {
-                    (0..MAX_SERVERS as u16).find(|n| !(classes.contains(n) || beside && taken.contains(n)))
-                };
-                server.class = free(true).or_else(|| free(false)).unwrap_or(server.class);
+                let all = MAX_SERVERS as u16;
+                let in_turn = || (0..all).map(|n| (self.next_class + n) % all).filter(|n| !classes.contains(n));
+                server.class =
+                    in_turn().find(|n| !taken.contains(n)).or_else(|| in_turn().next()).unwrap_or(server.class);
+                server.before = fast_path.class_counts(server.class);
+                self.next_class = (server.class + 1) % all;
                 classes.insert(server.class);
             }
         }
@@ -154,29 +185,29 @@ impl Pool {
         self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
     }
 
-    /// Finds slots for services that had none before, beside those that others have or had.
+    /// From here on the fast path's classes are of these servers.
+    pub(super) fn begin_classes(&mut self, fast_path: &FastPath) {
+        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
+            server.before = fast_path.class_counts(server.class);
+        }
+    }
+
+    /// Finds slots for services that had none before, beside those that others have or had, as long as there are any. All services have
+    /// the same number, and begin at multiples of it, so that none are left between that are too few for one.
     fn place_slots(&mut self, old: &Self) {
         let range = |state: &ServiceState| (state.first, state.first + state.slots.len() as u32);
         let stays = |state: &ServiceState| {
             old.services.iter().any(|before| before.service == state.service && range(before) == range(state))
         };
+        let kept: HashSet<u32> = self.services.iter().filter(|state| stays(state)).map(|state| state.first).collect();
         let former: Vec<(u32, u32)> = old.services.iter().map(range).collect();
-        let mut taken: Vec<(u32, u32)> = self.services.iter().filter(|state| stays(state)).map(range).collect();
-        for at in 0..self.services.len() {
-            if stays(&self.services[at]) {
-                continue;
-            }
-            let count = self.services[at].slots.len() as u32;
-            let free = |beside: &[(u32, u32)]| {
-                let overlaps = |first: u32, (from, to): &(u32, u32)| first < *to && *from < first + count;
-                let ends = beside.iter().map(|&(_, to)| to).chain([0]);
-                ends.filter(|&first| (first + count) as usize <= MAX_SLOTS)
-                    .filter(|&first| !beside.iter().any(|range| overlaps(first, range)))
-                    .min()
-            };
-            let all: Vec<_> = taken.iter().chain(&former).copied().collect();
-            self.services[at].first = free(&all).or_else(|| free(&taken)).unwrap_or(0);
-            taken.push((self.services[at].first, self.services[at].first + count));
+        let count = self.services.first().map_or(1, |state| state.slots.len() as u32);
+        let places = (0..MAX_SLOTS as u32 / count).map(|n| n * count).filter(|first| !kept.contains(first));
+        let was_of_others = |first: &u32| former.iter().any(|(from, to)| first < to && *from < first + count);
+        let (over, beside): (Vec<u32>, Vec<u32>) = places.partition(was_of_others);
+        let new = self.services.iter_mut().filter(|state| !stays(state));
+        for (state, first) in new.zip(beside.into_iter().chain(over)) {
+            state.first = first;
         }
     }
 
@@ -186,15 +217,28 @@ impl Pool {
         self.by_service.get(&(key.b, key.b_port(), key.protocol())).copied()
     }
 
-    /// The service at this address and port.
-    pub(super) fn service_at(&self, (address, port): (u128, u16), protocol: u8) -> Option<&ServiceState> {
-        self.by_service.get(&(address, port, protocol)).and_then(|&at| self.services.get(at))
+    /// The services whose server a packet with this key comes from, and its place in each.
+    #[inline]
+    pub(super) fn services_of_server(&self, key: &Key) -> &[(usize, usize)] {
+        self.by_server.get(&(key.a, key.a_port(), key.protocol())).map_or(&[], Vec::as_slice)
     }
 
-    /// The services whose server a packet with this key comes from.
-    #[inline]
-    pub(super) fn services_of_server(&self, key: &Key) -> &[usize] {
-        self.by_server.get(&(key.a, key.a_port(), key.protocol())).map_or(&[], Vec::as_slice)
+    /// The server of a service with this address and port.
+    pub(super) fn server(&self, service: usize, server: (u128, u16)) -> Option<&Server> {
+        let state = self.services.get(service)?;
+        let places = self.by_server.get(&(server.0, server.1, state.service.protocol))?;
+        let (_, place) = places.iter().find(|(of, _)| *of == service)?;
+        state.servers.get(*place)
+    }
+
+    fn server_mut(&mut self, service: (u128, u16, u8), server: (u128, u16)) -> Option<&mut Server> {
+        let at = self.by_service.get(&service)?;
+        let servers = &mut self.services.get_mut(*at)?.servers;
+        if servers.len() <= FEW {
+            return servers.iter_mut().find(|known| (number(known.identity.0), known.identity.1) == server);
+        }
+        let (_, place) = self.by_server.get(&(server.0, server.1, service.2))?.iter().find(|(of, _)| of == at)?;
+        servers.get_mut(*place)
     }
 
     /// Whether an address is one of a service or server.
@@ -215,11 +259,23 @@ impl Pool {
     /// Counts a packet of a server.
     #[inline]
     pub(super) fn count(&mut self, service: (u128, u16, u8), server: (u128, u16), bytes: u64) {
-        let Some(&at) = self.by_service.get(&service) else { return };
-        let is_it = |s: &&mut Server| (number(s.identity.0), s.identity.1) == server;
-        if let Some(server) = self.services.get_mut(at).and_then(|state| state.servers.iter_mut().find(is_it)) {
+        if let Some(server) = self.server_mut(service, server) {
             server.packets += 1;
             server.bytes += bytes;
+        }
+    }
+
+    /// A round over all connections has met one that is not closed.
+    pub(super) fn meet(&mut self, service: (u128, u16, u8), server: (u128, u16)) {
+        if let Some(server) = self.server_mut(service, server) {
+            server.met += 1;
+        }
+    }
+
+    /// A round has met all connections.
+    pub(super) fn end_round(&mut self) {
+        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
+            server.connections = Some(std::mem::take(&mut server.met));
         }
     }
 
@@ -250,14 +306,6 @@ impl Pool {
                 (server.weight, server.load) = (server.configured, None);
             }
         }
-    }
-
-    /// Nothing is known of any load.
-    pub(super) fn forget_loads(&mut self) {
-        for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {
-            (server.weight, server.load, server.is_up, server.is_stale) = (server.configured, None, true, false);
-        }
-        self.moved += self.services.iter_mut().map(|state| state.reassign() as u64).sum::<u64>();
     }
 
     /// Gives slots to servers by what is known now, and tells the fast path where something moved.
@@ -315,6 +363,15 @@ impl Server {
         Action { then: Then::Next, rewrite, class: Some(self.class), mtu: None }
     }
 
+    /// What the fast path has counted for it.
+    pub(super) fn fast_counts(&self, fast_path: &FastPath) -> Counted {
+        let counted = fast_path.class_counts(self.class);
+        Counted {
+            packets: counted.packets.saturating_sub(self.before.packets),
+            bytes: counted.bytes.saturating_sub(self.before.bytes),
+        }
+    }
+
     fn may(&self) -> bool {
         !self.drain && self.configured > 0.0
     }
@@ -331,9 +388,8 @@ impl ServiceState {
             Share { server: server.identity, weight: if counts { weight } else { 0.0 } }
         };
         let shares: Vec<Share> = self.servers.iter().map(share).collect();
-        let moved = assign(&mut self.slots, &shares);
-        let place = |identity: &Identity| self.servers.iter().position(|server| server.identity == *identity);
-        self.chosen = self.slots.iter().map(|slot| slot.as_ref().and_then(place).map(|at| at as u16)).collect();
+        let (places, moved) = assign(&mut self.slots, &shares);
+        self.chosen = places.into_iter().map(|place| place.map(|at| at as u16)).collect();
         moved
     }
 
@@ -352,14 +408,11 @@ impl ServiceState {
         fast_path.set_service(&self.service, &ServiceRule { first: self.first, count, idle, closing })
     }
 
-    /// How many slots name each server.
-    pub(super) fn slots_of(&self, server: &Server) -> usize {
-        self.slots.iter().filter(|slot| **slot == Some(server.identity)).count()
-    }
-
-    /// The server with this address and port.
-    pub(super) fn server(&self, server: (u128, u16)) -> Option<&Server> {
-        self.servers.iter().find(|s| (number(s.identity.0), s.identity.1) == server)
+    /// Its servers, and how many slots name each.
+    pub(super) fn servers_and_slots(&self) -> impl Iterator<Item = (&Server, usize)> {
+        let mut counts = vec![0; self.servers.len()];
+        self.chosen.iter().flatten().for_each(|&at| counts[usize::from(at)] += 1);
+        self.servers.iter().zip(counts)
     }
 }
 

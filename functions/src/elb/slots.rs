@@ -5,6 +5,7 @@
 //! ones these are follows from the servers alone (each slot ranks them by a hash, as in Thaler and Ravishankar, "Using name-based mappings
 //! to increase hit rates", 1998), so that an instance that knows nothing of earlier weights comes to about the same slots.
 
+use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 
 /// What a server is known by: its address and port.
@@ -49,11 +50,13 @@ pub(super) fn quotas(shares: &[Share], slots: usize) -> Vec<usize> {
 }
 
 /// Gives slots to servers. `slots` holds what they named before; what is none, or a server that is not among the shares, is free.
-/// Returns how many slots that named a server name another one now. Without any weight, all are free afterwards.
-pub(super) fn assign(slots: &mut [Option<Identity>], shares: &[Share]) -> usize {
+/// Returns the place of each slot's server among the shares, and how many slots that named a server name another one now. Without any
+/// weight, all are free afterwards.
+pub(super) fn assign(slots: &mut [Option<Identity>], shares: &[Share]) -> (Vec<Option<usize>>, usize) {
     let quotas = quotas(shares, slots.len());
-    let place = |server: &Identity| shares.iter().position(|share| share.server == *server);
-    let mut owned: Vec<Option<usize>> = slots.iter().map(|slot| slot.as_ref().and_then(place)).collect();
+    let places: HashMap<Identity, usize> = shares.iter().enumerate().map(|(at, share)| (share.server, at)).collect();
+    let place = |slot: &Option<Identity>| places.get(slot.as_ref()?).copied();
+    let mut owned: Vec<Option<usize>> = slots.iter().map(place).collect();
     let mut counts = vec![0_usize; shares.len()];
     for at in owned.iter().flatten() {
         counts[*at] += 1;
@@ -68,27 +71,33 @@ pub(super) fn assign(slots: &mut [Option<Identity>], shares: &[Share]) -> usize 
             counts[at] -= surplus;
         }
     }
-    // To who has too few: the pairs of slot and server that rank highest first.
-    let lacking: Vec<usize> = (0..shares.len()).filter(|&at| counts[at] < quotas[at]).collect();
-    let free: Vec<usize> = (0..owned.len()).filter(|&slot| owned[slot].is_none()).collect();
-    let mut pairs: Vec<(u64, usize, usize)> = Vec::with_capacity(free.len() * lacking.len());
-    for &slot in &free {
-        pairs.extend(lacking.iter().map(|&at| (rank(&shares[at].server, slot), slot, at)));
-    }
-    pairs.sort_unstable_by(|a, b| b.cmp(a));
-    for (_, slot, at) in pairs {
-        if owned[slot].is_none() && counts[at] < quotas[at] {
+    // To who has too few: the pairs of slot and server that rank highest first. Of each slot the best pair waits here. One whose server
+    // has enough by then gives way to the next best.
+    let mut lacking: Vec<usize> = (0..shares.len()).filter(|&at| counts[at] < quotas[at]).collect();
+    let best = |slot: usize, lacking: &[usize]| {
+        let ranked = lacking.iter().map(|&at| (rank(&shares[at].server, slot), slot, at));
+        ranked.max()
+    };
+    let free = (0..owned.len()).filter(|&slot| owned[slot].is_none());
+    let mut pairs: BinaryHeap<(u64, usize, usize)> = free.filter_map(|slot| best(slot, &lacking)).collect();
+    while let Some((_, slot, at)) = pairs.pop() {
+        if counts[at] < quotas[at] {
             owned[slot] = Some(at);
             counts[at] += 1;
+            if counts[at] == quotas[at] {
+                lacking.retain(|&other| other != at);
+            }
+        } else {
+            pairs.extend(best(slot, &lacking));
         }
     }
     let mut moved = 0;
-    for (slot, owner) in slots.iter_mut().zip(owned) {
+    for (slot, owner) in slots.iter_mut().zip(&owned) {
         let server = owner.map(|at| shares[at].server);
         moved += usize::from(slot.is_some() && *slot != server);
         *slot = server;
     }
-    moved
+    (owned, moved)
 }
 
 /// How much a slot wants a server. Any two hosts come to the same.
@@ -123,7 +132,7 @@ mod tests {
     fn slots_follow_weights() {
         let shares = shares(&[1, 2, 1, 0]);
         let mut slots = vec![None; 256];
-        assert_eq!(assign(&mut slots, &shares), 0);
+        assert_eq!(assign(&mut slots, &shares).1, 0);
         assert_eq!(counts(&slots, &shares), [64, 128, 64, 0]);
     }
 
@@ -162,13 +171,33 @@ mod tests {
             assign(&mut named, &before);
             prop_assert_eq!(counts(&named, &before), quotas(&before, slots));
             let had = counts(&named, &after);
-            let moved = assign(&mut named, &after);
+            let (places, moved) = assign(&mut named, &after);
+            let found: Vec<_> = places.iter().map(|place| place.map(|at| after[at].server)).collect();
+            prop_assert_eq!(&found, &named);
             let quotas = quotas(&after, slots);
             prop_assert_eq!(counts(&named, &after), quotas.clone());
             if quotas.iter().sum::<usize>() == slots && before.iter().any(|share| share.weight > 0.0) {
                 let gained: usize = quotas.iter().zip(had).map(|(quota, had)| quota.saturating_sub(had)).sum();
                 prop_assert_eq!(moved, gained);
             }
+        }
+
+        /// All pairs in the order of their ranks, each taken if both are still to be had.
+        #[test]
+        fn who_ranks_highest_comes_first(weights in prop::collection::vec(0_u32..20, 1..12), count in 8_usize..200) {
+            let shares = shares(&weights);
+            let pair = |slot, share: &Share| (rank(&share.server, slot), slot, share.server);
+            let mut pairs: Vec<_> = (0..count).flat_map(|slot| shares.iter().map(move |share| pair(slot, share))).collect();
+            pairs.sort_unstable_by(|a, b| b.cmp(a));
+            let mut left: HashMap<Identity, usize> = shares.iter().map(|share| share.server).zip(quotas(&shares, count)).collect();
+            let (mut expected, mut slots) = (vec![None; count], vec![None; count]);
+            for (_, slot, server) in pairs {
+                if let (None, Some(left @ 1..)) = (expected[slot], left.get_mut(&server)) {
+                    (*left, expected[slot]) = (*left - 1, Some(server));
+                }
+            }
+            assign(&mut slots, &shares);
+            prop_assert_eq!(slots, expected);
         }
 
         #[test]

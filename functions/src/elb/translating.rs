@@ -127,10 +127,8 @@ impl Elb {
             // An ACK stands for any packet: UDP that went both ways is answered.
             connection.progress.segment(TcpFlags::ACK.0, from_client);
         }
-        let idle = self.pool.service_of(&connection.asked).and_then(|at| self.pool.services.get(at));
-        let idle_ns = idle.map_or(u64::MAX, |state| u64::try_from(state.idle.as_nanos()).unwrap_or(u64::MAX));
-        let idle_ns = if connection.progress.is_closed() { idle_ns.min(self.closing_ns) } else { idle_ns };
-        connection.refresh(idle_ns, now_ns);
+        let idle_ns = self.timeouts.idle_ns(connection.asked.protocol(), connection.progress.is_closed());
+        self.connections.refresh(slot, idle_ns, now_ns);
     }
 
     /// The server for a packet to a service that is of no connection in the table.
@@ -248,9 +246,10 @@ impl Elb {
         if !self.is_fast {
             return;
         }
-        let Some(state) = self.pool.services.get(service) else { return };
+        let (Some(state), Some(to)) = (self.pool.services.get(service), self.pool.server(service, server)) else {
+            return;
+        };
         // How long both directions may be silent is for `aging.rs`.
-        let Some(to) = state.server(server) else { return };
         let ends = if asked.protocol() == protocol::TCP { Ends::Tracked } else { Ends::Ignored };
         let rule = |action: Action| FlowRule { action, lifetime: Duration::MAX, idle: None, ends };
         self.fast_path.install(&Flow::from(asked), &rule(to.to_server()));
@@ -296,7 +295,7 @@ impl Elb {
     /// From now on it has both.
     fn half_known(&self, answered: &Key) -> Option<(u128, u16)> {
         let server = (answered.a, answered.a_port());
-        self.pool.services_of_server(answered).iter().find_map(|&at| {
+        self.pool.services_of_server(answered).iter().find_map(|&(at, _)| {
             let service = &self.pool.services.get(at)?.service;
             let service = endpoint(service.address, service.port);
             let asked = asked_key(answered, service);
@@ -319,7 +318,7 @@ impl Elb {
         }
         let server = (key.a, key.a_port());
         let client = client_of(&key.reverse());
-        let service = self.pool.services_of_server(key).iter().copied().find(|&service| {
+        let service = self.pool.services_of_server(key).iter().map(|&(at, _)| at).find(|&service| {
             self.pool
                 .choices(service, client)
                 .next()

@@ -51,18 +51,6 @@ fn connections_of_the_fast_path_are_known_here() {
     assert_eq!(connections, 52);
 }
 
-/// A service with short time-outs.
-fn patient(protocol: &str, servers: &[(u8, u32)]) -> Value {
-    let mut config = config(servers);
-    config["services"][0]["protocol"] = json!(protocol);
-    config["timeouts"] = json!({ "tcp_s": 10, "udp_s": 10 });
-    config
-}
-
-fn asked_by_udp(n: u16) -> Vec<u8> {
-    builder(n).udp(client(n).1, 80).payload(b"?").build()
-}
-
 fn answered_by_udp(from: IpAddr, n: u16) -> Vec<u8> {
     let IpAddr::V4(from) = from else { panic!("an IPv4 server") };
     PacketBuilder::new().ipv4(from, client(n).0.into()).udp(8080, client(n).1).payload(b"!").build()
@@ -248,6 +236,104 @@ fn services_come_and_go_without_touching_others() {
     for n in 0..50 {
         let to = kit.fast_path().decide(&flow(&packet(82, n))).unwrap().rewrite.dst.unwrap();
         assert!([server(4), server(5)].contains(&to));
+    }
+}
+
+/// Connections that servers have, once all have been looked at.
+fn counted(kit: &mut Testkit<Elb>) -> Vec<u64> {
+    (0..3).for_each(|_| drop(kit.tick()));
+    reported(kit, "connections").iter().map(|n| n.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn connections_are_counted_for_their_server_after_a_restart_too() {
+    let mut kit = kit(config(&[(1, 1), (2, 1), (3, 1)]));
+    let chosen: Vec<IpAddr> = (0..60).map(|n| passed(&kit, &asked(n, TcpFlags::SYN)).unwrap()).collect();
+    let of = |n| chosen.iter().filter(|&&to| to == server(n)).count() as u64;
+    let left = config(&[(2, 1), (3, 1)]);
+    kit.reconfigure(left.clone()).unwrap();
+    assert_eq!(counted(&mut kit), [of(2), of(3)]);
+    // The new process numbers its servers from the first one on.
+    kit.restart(left).unwrap();
+    assert_eq!(reported(&kit, "connections"), [Value::Null, Value::Null], "nobody has looked yet");
+    assert_eq!(reported(&kit, "fast_packets"), [json!(0), json!(0)], "what was counted before is of another process");
+    assert_eq!(counted(&mut kit), [of(2), of(3)]);
+    passed(&kit, &asked(90, TcpFlags::SYN)).unwrap();
+    let packets: u64 = reported(&kit, "fast_packets").iter().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!((packets, counted(&mut kit).iter().sum::<u64>()), (1, of(2) + of(3) + 1));
+}
+
+#[test]
+fn a_new_server_has_nothing_of_one_that_was_taken_out() {
+    let mut kit = kit(config(&[(1, 1)]));
+    passed(&kit, &asked(1, TcpFlags::SYN)).unwrap();
+    assert_eq!(counted(&mut kit), [1]);
+    for servers in [&[(2, 1), (1, 1)][..], &[(2, 1)], &[(2, 1), (4, 0)]] {
+        kit.reconfigure(config(servers)).unwrap();
+    }
+    assert_eq!(passed(&kit, &asked(1, TcpFlags::ACK)), Some(server(1)), "its connections go on");
+    assert_eq!(counted(&mut kit), [0, 0]);
+    assert_eq!(reported(&kit, "fast_packets"), [json!(0), json!(0)]);
+    // It comes back.
+    kit.reconfigure(config(&[(2, 1), (4, 0), (1, 0)])).unwrap();
+    assert_eq!(reported(&kit, "connections"), [json!(0), json!(0), Value::Null], "nobody has looked yet");
+    assert_eq!(counted(&mut kit), [0, 0, 1]);
+}
+
+#[test]
+fn many_that_fall_silent_at_once_are_looked_at_one_after_the_other() {
+    let mut kit = kit(patient("udp", &[(1, 1)]));
+    for n in 0..600 {
+        passed(&kit, &asked_by_udp(n)).unwrap();
+    }
+    assert_eq!(counted(&mut kit), [600]);
+    kit.advance(Duration::from_secs(11));
+    // Of these only the servers are silent.
+    for n in 0..100 {
+        passed(&kit, &asked_by_udp(n)).unwrap();
+    }
+    kit.tick();
+    let left = kit.fast_path().flows().len();
+    assert!((600..1200).contains(&left), "each that is looked at costs system calls: {left} of 1200 left");
+    for _ in 0..20 {
+        kit.tick();
+    }
+    assert_eq!((counted(&mut kit), kit.fast_path().flows().len()), (vec![100], 200));
+}
+
+#[test]
+fn a_connection_whose_service_went_is_over_when_both_are_silent() {
+    let mut kit = kit(patient("udp", &[(1, 1)]));
+    assert_eq!(passed(&kit, &asked_by_udp(1)), Some(server(1)));
+    to(&mut kit, &asked_by_udp(1));
+    let mut other = patient("udp", &[(1, 1)]);
+    other["services"][0]["address"] = json!("192.0.2.81");
+    kit.reconfigure(other).unwrap();
+    assert_eq!(to(&mut kit, &asked_by_udp(1)), server(1));
+    kit.reconfigure(patient("udp", &[(2, 1)])).unwrap();
+    one_side_goes_on(&mut kit, &[], 12);
+    assert_eq!(kit.fast_path().flows().len(), 0);
+    assert_eq!(passed(&kit, &asked_by_udp(1)), Some(server(2)));
+}
+
+#[test]
+fn services_keep_apart_when_the_number_of_slots_changes() {
+    let service = |n: u8| {
+        let server = json!({"address": server(n), "port": 8080});
+        json!({"address": format!("192.0.2.{}", 80 + n), "port": 80, "servers": [server]})
+    };
+    let some = |slots: u32, count: u8| json!({"services": (0..count).map(service).collect::<Vec<_>>(), "slots": slots});
+    let mut kit = kit(some(8, 1));
+    // As many as there can be, which leave no room for what was there.
+    for (slots, count) in [(4096, 16), (8, 16), (4095, 16), (4096, 16)] {
+        kit.reconfigure(some(slots, count)).unwrap();
+        for (n, client) in (0..count).flat_map(|n| (0..20).map(move |client| (n, client))) {
+            let to = [192, 0, 2, 80 + n];
+            let packet =
+                PacketBuilder::new().ipv4([198, 51, 100, client].into(), to.into()).tcp(5000, 80, TcpFlags::SYN);
+            let chosen = kit.fast_path().decide(&flow(&packet.build())).unwrap().rewrite.dst;
+            assert_eq!(chosen, Some(server(n)), "{count} services of {slots} slots");
+        }
     }
 }
 

@@ -41,6 +41,18 @@ fn answered(from: IpAddr, n: u16, flags: TcpFlags) -> Vec<u8> {
     PacketBuilder::new().ipv4(from, client(n).0.into()).tcp(8080, client(n).1, flags).payload(b"200").build()
 }
 
+/// A service with short time-outs.
+fn patient(protocol: &str, servers: &[(u8, u32)]) -> Value {
+    let mut config = config(servers);
+    config["services"][0]["protocol"] = json!(protocol);
+    config["timeouts"] = json!({ "tcp_s": 10, "udp_s": 10 });
+    config
+}
+
+fn asked_by_udp(n: u16) -> Vec<u8> {
+    builder(n).udp(client(n).1, 80).payload(b"?").build()
+}
+
 fn key(outcome: &Outcome) -> FlowKey {
     let layers = Layers::parse(&outcome.bytes).unwrap();
     layers.verify_checksums(&outcome.bytes).unwrap();

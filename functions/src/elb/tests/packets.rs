@@ -20,9 +20,21 @@ fn connections_are_spread_by_weight_and_stay() {
     }
     assert_eq!((kit.counter("begun"), kit.counter("to-servers"), kit.counter("to-clients")), (400, 800, 400));
     assert_eq!(reported(&kit, "slots"), [json!(128), json!(64), json!(64)]);
+    assert_eq!(reported(&kit, "connections")[0], Value::Null, "nobody has looked yet");
+    kit.tick();
     assert_eq!(reported(&kit, "connections")[0].as_u64().unwrap() as usize, of(1));
     let packets: u64 = reported(&kit, "packets").iter().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(packets, 1200);
+}
+
+#[test]
+fn many_servers_are_counted_apart() {
+    let servers: Vec<(u8, u32)> = (1..=40).map(|n| (n, 1)).collect();
+    let mut kit = Testkit::<Elb>::new(config(&servers));
+    let chosen: Vec<IpAddr> = (0..200).map(|n| to(&mut kit, &asked(n, TcpFlags::SYN))).collect();
+    kit.tick();
+    let counts: Vec<Value> = (1..=40).map(|n| json!(chosen.iter().filter(|to| **to == server(n)).count())).collect();
+    assert_eq!((reported(&kit, "connections"), reported(&kit, "packets")), (counts.clone(), counts));
 }
 
 #[test]
@@ -35,6 +47,7 @@ fn no_connection_moves_when_weights_change_or_a_server_drains() {
     kit.reconfigure(draining).unwrap();
     assert!((0..100).zip(&chosen).all(|(n, chosen)| to(&mut kit, &asked(n, TcpFlags::ACK)) == *chosen));
     let left = chosen.iter().filter(|&&to| to == server(1)).count();
+    kit.tick();
     assert_eq!(reported(&kit, "connections")[1], json!(left));
     assert_eq!((&reported(&kit, "slots")[1], &reported(&kit, "drain")[1]), (&json!(0), &json!(true)));
     // New ones go to the others.
@@ -69,6 +82,19 @@ fn connections_end_by_closing_reset_and_silence() {
     to(&mut kit, &asked(7, TcpFlags::RST));
     kit.tick();
     assert_eq!(kit.counter("connections"), 0);
+}
+
+#[test]
+fn a_connection_whose_service_went_ends_in_its_time() {
+    let mut kit = Testkit::<Elb>::new(patient("udp", &[(1, 1)]));
+    assert_eq!(to(&mut kit, &asked_by_udp(1)), server(1));
+    let mut other = patient("udp", &[(1, 1)]);
+    other["services"][0]["address"] = json!("192.0.2.81");
+    kit.reconfigure(other).unwrap();
+    assert_eq!(to(&mut kit, &asked_by_udp(1)), server(1), "it goes on");
+    kit.reconfigure(patient("udp", &[(2, 1)])).unwrap();
+    kit.advance(Duration::from_secs(11));
+    assert_eq!(to(&mut kit, &asked_by_udp(1)), server(2));
 }
 
 #[test]
@@ -124,6 +150,13 @@ fn a_port_that_is_in_use_at_a_server_gets_another_one() {
     assert_ne!(one, other);
     assert_eq!(kit.run("left", &[packet(82)])[0].verdict, Verdict::Drop(DropReason::TABLE_FULL));
     assert_eq!(to(&mut kit, &packet(80)), one);
+    // Each has one connection, of different services.
+    kit.tick();
+    let counts = [0, 1, 2].map(|at| -> Vec<Value> {
+        let servers = kit.report()["services"][at]["servers"].as_array().unwrap().clone();
+        servers.iter().filter(|server| server["connections"] == 1).map(|server| server["address"].clone()).collect()
+    });
+    assert_eq!(counts, [vec![json!(one)], vec![json!(other)], vec![]]);
 }
 
 #[test]
@@ -200,6 +233,30 @@ fn a_full_table_gives_up_what_was_never_answered() {
     assert_eq!((kit.counter("connections"), kit.counter("evicted")), (8, 92));
     let outcome = &kit.run("right", &[answered(server(1), 0, TcpFlags::ACK)])[0];
     assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE));
+}
+
+#[test]
+fn a_full_table_finds_the_one_that_was_never_answered() {
+    let mut small = config(&[(1, 1)]);
+    small["connections"] = json!(100);
+    let mut kit = Testkit::<Elb>::new(small);
+    for n in 0..100 {
+        to(&mut kit, &asked(n, TcpFlags::SYN));
+        if n != 50 {
+            kit.run("right", &[answered(server(1), n, TcpFlags::SYN | TcpFlags::ACK)]);
+            to(&mut kit, &asked(n, TcpFlags::ACK));
+        }
+    }
+    for n in 100..200 {
+        to(&mut kit, &asked(n, TcpFlags::SYN));
+    }
+    kit.tick();
+    assert_eq!((kit.counter("connections"), kit.counter("evicted")), (100, 100));
+    kit.advance(Duration::from_secs(61));
+    for n in (0..100).filter(|n| *n != 50) {
+        let outcome = &kit.run("right", &[answered(server(1), n, TcpFlags::ACK)])[0];
+        assert_eq!(key(outcome).src_ip(), IpAddr::from(SERVICE), "{n} is not known any more");
+    }
 }
 
 /// A restart forgets connections: what comes in their middle goes where the slots say, in both directions.
