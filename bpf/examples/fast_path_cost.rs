@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use middlenet_bpf::{DirectPort, Entry, FastPaths, HopMaps, Result, StagePlan, Target, Trial};
+use middlenet_bpf::{Entry, FastPaths, HopMaps, PortDevice, Result, SourceCheck, StagePlan, Target, Trial};
 use middlenet_fast_path::{Action, Ends, FlowRule, MapKind, Mode, Rewrite, Shape, flow_key, prefix_key};
 use middlenet_steer::{Flow, Tables};
 use middlenet_wire::PacketBuilder;
@@ -18,7 +18,8 @@ use middlenet_wire::PacketBuilder;
 const REPEAT: u32 = 100_000;
 const ROUNDS: usize = 7;
 /// Loopback; nothing is sent.
-const DEVICE: DirectPort = DirectPort { ifindex: 1, mtu: 1500, mac: [0; 6] };
+const DEVICE: PortDevice =
+    PortDevice { ifindex: 1, mtu: 1500, mac: [0; 6], takes_redirects: true, source_check: SourceCheck::Off };
 
 fn main() -> Result<()> {
     let v4 = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));

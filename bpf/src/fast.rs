@@ -15,11 +15,11 @@ use crate::xdp::QUEUES;
 use crate::{Error, Result};
 
 pub use counters::{KernelReason, SlowReason, StageCounters};
-pub use direct::DirectPort;
+pub use direct::{PortDevice, SourceCheck};
 pub use stage::{HopMaps, StagePlan, Target};
 
 /// Bytes of `struct fast_packet` in `stages.h`, and of `struct port` in `way.h`.
-const PACKET_BYTES: u32 = 64;
+const PACKET_BYTES: u32 = 96;
 const PORT_BYTES: u32 = 16;
 
 /// Bytes of an Ethernet header, and of a VLAN tag, which the kernel lets packets have beyond the MTU.
@@ -103,12 +103,13 @@ impl FastPaths {
         })
     }
 
-    /// Says how packets leave by a port: directly by its interface, or, as at first, by the slow path.
+    /// Says which interface a port has: packets leave directly by it if it takes them. Otherwise, and as long as there is none, they leave by
+    /// the slow path.
     ///
     /// # Errors
     ///
     /// [`Error::FastPaths`] when the kernel refuses: the interface takes no packets from programs, or is gone.
-    pub fn set_port(&self, port: u8, direct: Option<DirectPort>) -> Result<()> {
+    pub fn set_port(&self, port: u8, device: Option<PortDevice>) -> Result<()> {
         let key = u32::from(port).to_ne_bytes();
         let failed = |error: libbpf_rs::Error| Error::FastPaths { source: io_error(&error) };
         let gone = |result: libbpf_rs::Result<()>| match result {
@@ -116,17 +117,21 @@ impl FastPaths {
             _ => Ok(()),
         };
         let before = self.ports.lookup(&key, MapFlags::ANY).map_err(failed)?.unwrap_or_default();
+        let direct = device.filter(|device| device.takes_redirects);
         let new = direct.map_or(0, |direct| direct.ifindex).to_ne_bytes();
         if let Some(&old) = before.first_chunk::<4>().filter(|&&old| old != [0; 4] && old != new) {
             self.ports.update(&key, &[0; PORT_BYTES as usize], MapFlags::ANY).map_err(failed)?;
             gone(self.devices.delete(&key))?;
             gone(self.interfaces.delete(&old))?;
         }
-        let Some(DirectPort { mtu, mac, .. }) = direct else { return Ok(()) };
-        self.devices.update(&key, &new, MapFlags::ANY).map_err(failed)?;
-        self.interfaces.update(&new, &key, MapFlags::ANY).map_err(failed)?;
-        let most_bytes = mtu.saturating_add(ETHERNET_BYTES + VLAN_BYTES).to_ne_bytes();
-        let value = [&new[..], &most_bytes, &mac, &[0; 2]].concat();
+        let Some(PortDevice { mac, source_check, .. }) = device else { return Ok(()) };
+        let mut most_bytes = 0;
+        if let Some(PortDevice { mtu, .. }) = direct {
+            self.devices.update(&key, &new, MapFlags::ANY).map_err(failed)?;
+            self.interfaces.update(&new, &key, MapFlags::ANY).map_err(failed)?;
+            most_bytes = mtu.saturating_add(ETHERNET_BYTES + VLAN_BYTES);
+        }
+        let value = [&new[..], &most_bytes.to_ne_bytes(), &mac, &[source_check as u8, 0]].concat();
         self.ports.update(&key, &value, MapFlags::ANY).map_err(failed)
     }
 

@@ -46,7 +46,8 @@ mod xdp;
 
 pub use error::Error;
 pub use fast::{
-    DirectPort, Entry, FastPaths, FastPort, HopMaps, KernelReason, SlowReason, StageCounters, StagePlan, Target,
+    Entry, FastPaths, FastPort, HopMaps, KernelReason, PortDevice, SlowReason, SourceCheck, StageCounters, StagePlan,
+    Target,
 };
 pub use flood::Flood;
 pub use skmsg::{

@@ -135,17 +135,33 @@ impl Trial {
         self.outcome(packet, 1, ifindex).map(|(outcome, _)| outcome)
     }
 
+    /// Runs the program on a packet once, which has so much metadata in front of it already that no mark fits.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn pass_without_room(&self, packet: &[u8]) -> Result<Outcome> {
+        let bytes = [&[0; MOST_META_BYTES], packet].concat();
+        self.run_on(&bytes, MOST_META_BYTES, 1, LOOPBACK).map(|(outcome, _)| outcome)
+    }
+
     fn outcome(&self, packet: &[u8], repeat: u32, ifindex: u32) -> Result<(Outcome, u32)> {
+        self.run_on(packet, 0, repeat, ifindex)
+    }
+
+    fn run_on(&self, bytes: &[u8], meta_bytes: usize, repeat: u32, ifindex: u32) -> Result<(Outcome, u32)> {
         let program = match &self.tried {
             Tried::Redirect(program) => program.as_fd(),
             Tried::Steering(steering) => steering.program(),
         };
-        run(program, packet, repeat, ifindex).map_err(|source| Error::Trial { bytes: packet.len(), source })
+        run(program, bytes, meta_bytes, repeat, ifindex).map_err(|source| Error::Trial { bytes: bytes.len(), source })
     }
 }
 
 /// No interface in particular.
 const LOOPBACK: u32 = 0;
+/// So much metadata in front of a packet that there is no room for a mark: of the 256 bytes there the kernel keeps 40 for itself.
+const MOST_META_BYTES: usize = 212;
 
 /// Enters a socket for queue 0. It is bound to nothing, so nothing is ever handed to it.
 fn with_socket(sockets: &impl MapCore, slot: u32) -> io::Result<OwnedFd> {
@@ -161,10 +177,21 @@ fn with_socket(sockets: &impl MapCore, slot: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32, ifindex: u32) -> io::Result<(Outcome, u32)> {
+/// `packet` is a packet with so many bytes of metadata in front of it.
+fn run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    meta_bytes: usize,
+    repeat: u32,
+    ifindex: u32,
+) -> io::Result<(Outcome, u32)> {
     let context_bytes = size_of::<libbpf_sys::xdp_md>() as u32;
-    let mut context_in =
-        libbpf_sys::xdp_md { data_end: packet.len() as u32, ingress_ifindex: ifindex, ..Default::default() };
+    let mut context_in = libbpf_sys::xdp_md {
+        data: meta_bytes as u32,
+        data_end: packet.len() as u32,
+        ingress_ifindex: ifindex,
+        ..Default::default()
+    };
     let mut context_out = libbpf_sys::xdp_md::default();
     let mut out = vec![0_u8; packet.len() + META_BYTES];
     let mut options = libbpf_sys::bpf_test_run_opts {

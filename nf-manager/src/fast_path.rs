@@ -9,7 +9,7 @@ mod reach;
 pub(crate) use reach::destinations;
 
 use crate::{ManagerError, with_causes};
-use middlenet_bpf::{DirectPort, Entry, FastPort, HopMaps, KernelReason, SlowReason, StageCounters, StagePlan};
+use middlenet_bpf::{Entry, FastPort, HopMaps, KernelReason, PortDevice, SlowReason, StageCounters, StagePlan};
 use middlenet_fast_path::{MapKind, Mode};
 use middlenet_plan::{ChainPlan, FastPathStats, HopPlan, ManagerPlan, Target};
 use std::os::fd::OwnedFd;
@@ -20,8 +20,8 @@ pub(crate) struct FastPaths {
     kernel: middlenet_bpf::FastPaths,
     /// By hop: what its fast path shares with its function, where there is one.
     maps: Vec<Option<HopMaps>>,
-    /// By port: how packets leave by it without a worker.
-    direct: Vec<Option<DirectPort>>,
+    /// By port: its interface, as the kernel's programs know it.
+    devices: Vec<Option<PortDevice>>,
 }
 
 impl FastPaths {
@@ -59,7 +59,7 @@ impl FastPaths {
             }
         });
         let maps = maps.collect::<Result<_, _>>()?;
-        Ok(Some(Self { kernel, maps, direct: vec![None; plan.ports.len()] }))
+        Ok(Some(Self { kernel, maps, devices: vec![None; plan.ports.len()] }))
     }
 
     /// What leads from a port's rules to the fast paths of its chains; nothing if no chain of the port begins with one.
@@ -82,11 +82,11 @@ impl FastPaths {
     /// Looks how packets can leave by a port whose interface is this one, or gone. It can change at any time: what a veth takes
     /// depends on its peer.
     pub(crate) fn connect(&mut self, port: u8, ifindex: Option<u32>) {
-        let direct = ifindex.and_then(|ifindex| DirectPort::find(ifindex).ok().flatten());
-        let Some(known) = self.direct.get_mut(usize::from(port)).filter(|known| **known != direct) else { return };
+        let device = ifindex.and_then(|ifindex| PortDevice::find(ifindex).ok());
+        let Some(known) = self.devices.get_mut(usize::from(port)).filter(|known| **known != device) else { return };
         // An interface that went meanwhile is seen to at the next look; until then its packets go to the workers.
-        if self.kernel.set_port(port, direct).is_ok() {
-            *known = direct;
+        if self.kernel.set_port(port, device).is_ok() {
+            *known = device;
         } else if self.kernel.set_port(port, None).is_ok() {
             *known = None;
         }
@@ -94,7 +94,7 @@ impl FastPaths {
 
     /// Whether packets can leave by a port without a worker.
     pub(crate) fn is_direct(&self, port: usize) -> bool {
-        self.direct.get(port).is_some_and(Option::is_some)
+        self.devices.get(port).is_some_and(|device| device.is_some_and(|device| device.takes_redirects))
     }
 
     /// The maps of a hop's fast path, where it is in the kernel.

@@ -109,6 +109,8 @@ static __always_inline int learn(const struct found *found, const struct steer_k
 
 static __always_inline void end(struct fast_flow *flow, __u32 seen, __u64 closing_ns)
 {
+	/* 0 would be for ever. */
+	closing_ns += !closing_ns;
 	/* The other direction may be on another processor: `ends`, `seen` and what follows are changed as one word. */
 	__sync_fetch_and_or((__u32 *)&flow->ends, seen << 8);
 	if (is_closing(flow) && (!flow->idle_ns || flow->idle_ns > closing_ns))

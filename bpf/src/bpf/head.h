@@ -24,6 +24,7 @@ struct steer_key {
 #define STEER_HAS_PORTS 2
 #define STEER_HAS_ARP_TARGET 4
 #define STEER_IS_FRAGMENT 8
+#define STEER_IS_ROUTED 16 /* by the sender: the destination may be another one than its header says */
 
 /* `Head` in sdk/steer, but for the MAC addresses, which are always at the same place. */
 struct steer_head {
@@ -128,6 +129,12 @@ static __always_inline __u32 read_ipv4(struct steer_head *head, struct ipv4 *ip,
 	return has | read_ports(head, behind, end);
 }
 
+/* Whether a protocol is an extension header of IPv6 that stands before the upper layer: for each hop, routing, fragment, destination. */
+static __always_inline int is_extension(__u8 protocol)
+{
+	return protocol == 0 || protocol == 43 || protocol == 44 || protocol == 60;
+}
+
 static __always_inline __u32 read_ipv6(struct steer_head *head, struct ipv6 *ip, void *start, void *end)
 {
 	__u32 has = STEER_HAS_IP;
@@ -146,7 +153,7 @@ static __always_inline __u32 read_ipv6(struct steer_head *head, struct ipv6 *ip,
 	for (i = 0; i < STEER_EXTENSIONS; i++) {
 		struct extension *extension = behind;
 
-		if (protocol != 0 && protocol != 43 && protocol != 44 && protocol != 60)
+		if (!is_extension(protocol))
 			break;
 		if ((void *)(extension + 1) > end) {
 			head->key.protocol = protocol;
@@ -161,6 +168,8 @@ static __always_inline __u32 read_ipv6(struct steer_head *head, struct ipv6 *ip,
 				return has;
 			}
 		} else {
+			if (protocol == 43)
+				has |= STEER_IS_ROUTED;
 			protocol = extension->next;
 			behind += (extension->words + 1) * 8;
 		}

@@ -56,12 +56,18 @@ static __always_inline int is_mapped(const __u64 *address)
 	return !address[0] && (__u32)address[1] == MAPPED;
 }
 
+/* Whether a packet has no VLAN tag but that of its key: the others may make it another network's. */
+static __always_inline int shows_network(const struct steer_head *head)
+{
+	return head->l3_offset == STEER_ETHERNET_BYTES + (head->key.vlan ? sizeof(struct vlan) : 0);
+}
+
 /* Whether a packet shows of which flow it is: one that has ports has to show them, and no fragment does. */
 static __always_inline int shows_flow(const struct steer_head *head)
 {
 	__u8 protocol = head->key.protocol;
 
-	if (!(head->has & STEER_HAS_IP) || head->has & STEER_IS_FRAGMENT)
+	if (!(head->has & STEER_HAS_IP) || head->has & STEER_IS_FRAGMENT || !shows_network(head))
 		return 0;
 	return head->has & STEER_HAS_PORTS ||
 	       (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP && protocol != PROTOCOL_SCTP);
@@ -115,13 +121,16 @@ static __always_inline struct fast_action *by_flow(struct found *found, const st
 	if (!flow || is_over(flow, found))
 		return 0;
 	if (flow->ends != FAST_ENDS_IGNORED) {
+		int begins;
+
 		found->flags = tcp_flags(head, start, end);
-		if (flow->ends == FAST_ENDS_TO_SLOW && found->flags & (TCP_FIN | TCP_RST)) {
+		begins = (found->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		if (flow->ends == FAST_ENDS_TO_SLOW && (begins || found->flags & (TCP_FIN | TCP_RST))) {
 			found->reason = SLOW_ASKED;
 			return 0;
 		}
 		/* Another connection from the same port. */
-		if ((found->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && is_closing(flow))
+		if (begins && is_closing(flow))
 			return 0;
 	}
 	found->flow = flow;
@@ -213,16 +222,9 @@ static __always_inline struct fast_settings *settings_of(__u32 place)
  * them, or one with more headers than were read. */
 static __always_inline int hides_ports(const struct steer_head *head)
 {
-	switch (head->key.protocol) {
-	case PROTOCOL_TCP:
-	case PROTOCOL_UDP:
-	case 0:
-	case 43:
-	case 44:
-	case 60:
-		return 1;
-	}
-	return 0;
+	__u8 protocol = head->key.protocol;
+
+	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || is_extension(protocol);
 }
 
 /* The rule of a packet that hides its ports. One for which that of a port might have come first decides only if it drops. */
@@ -269,7 +271,7 @@ static __always_inline struct fast_action *look_up(struct found *found, const st
 		if (action || found->reason > SLOW_FRAGMENT)
 			return action;
 	}
-	if (parts & HAS_SERVICES && has_ports(head)) {
+	if (parts & HAS_SERVICES && has_ports(head) && shows_network(head)) {
 		action = by_service(found, head, start, end);
 		if (action || found->reason > SLOW_FRAGMENT)
 			return action;

@@ -138,6 +138,9 @@ static __always_inline enum fits rewrite(struct steer_head *head, const struct f
 		if (head->key.is_ipv6) {
 			if ((void *)(v6 + 1) > end)
 				return FITS_NOT;
+			/* Where the checksum is, or what it covers, is not known. */
+			if (what & FAST_SET_ADDRESSES && (is_extension(protocol) || head->has & STEER_IS_ROUTED))
+				return FITS_NOT;
 			if (what & FAST_LOWER_TTL) {
 				if (v6->hops <= 1)
 					return FITS_BUT_TTL;

@@ -19,6 +19,7 @@ struct fast_packet {
 	__u8 next_egress;  /* `egress` and `reverse` of a packet that goes to its target */
 	__u8 next_reverse;
 	__u8 reserved[2];
+	__u64 unmarked[4]; /* ports, by bit, whose drivers have no room for marks; stays from packet to packet */
 };
 
 /* `fast_entries`: where packets of a chain begin. */

@@ -59,7 +59,8 @@ static __always_inline void go_fast(struct xdp_md *ctx, struct steer_head *head,
 		entry = other ? *other : 0;
 	}
 	packet = bpf_map_lookup_elem(&packets, &zero);
-	if (!entry || !packet)
+	/* Without a mark nobody could take up what fast paths have begun. */
+	if (!entry || !packet || packet->unmarked[port / 64 & 3] >> port % 64 & 1)
 		return;
 	read_icmp_id(head, start, end);
 	packet->head = *head;

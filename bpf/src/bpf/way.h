@@ -77,7 +77,8 @@ struct port {
 	__u32 ifindex;
 	__u32 most_bytes; /* of a packet with its Ethernet header that can go out directly; 0: none can */
 	__u16 mac[3];
-	__u16 reserved;
+	__u8 source_check; /* of what came by it, as `rp_filter` has it */
+	__u8 reserved;
 };
 
 struct {
@@ -167,6 +168,8 @@ static __always_inline int to_socket(struct run *run)
 		run->seen->no_socket += 1;
 		return XDP_DROP;
 	case NO_ROOM:
+		/* From here on, packets of its port go to the workers at once; see `go_fast`. */
+		packet->unmarked[packet->ingress / 64 & 3] |= 1ULL << packet->ingress % 64;
 		/* Without a tag the packet enters its chain anew. */
 		if (run->is_first)
 			break;
@@ -294,12 +297,25 @@ static __always_inline int transmit(struct run *run, __u32 number)
 }
 
 /* Whether a packet is addressed to the port that it came by. Ports are promiscuous; the kernel forwards nothing else. */
-static __always_inline int is_for_port(const struct ethernet *ethernet, __u32 number)
+static __always_inline int is_for_port(const struct ethernet *ethernet, const struct port *port)
 {
-	struct port *port = bpf_map_lookup_elem(&ports, &number);
+	return ethernet->dst[0] == port->mac[0] && ethernet->dst[1] == port->mac[1] && ethernet->dst[2] == port->mac[2];
+}
 
-	return port && ethernet->dst[0] == port->mac[0] && ethernet->dst[1] == port->mac[1] &&
-	       ethernet->dst[2] == port->mac[2];
+#define SOURCE_CHECK_STRICT 1
+
+/* Whether answers to a packet of IPv4 would go where it came from, as far as the kernel asks for that. `way` is the packet's. */
+static __always_inline int comes_rightly(struct xdp_md *ctx, const struct ipv4 *ip, const struct bpf_fib_lookup *way, __u8 check)
+{
+	struct bpf_fib_lookup back = {.family = FAMILY_IPV4, .ifindex = way->ifindex, .tos = way->tos};
+	long found;
+
+	back.ipv4_src = ip->dst;
+	back.ipv4_dst = ip->src;
+	found = bpf_fib_lookup(ctx, &back, sizeof(back), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return 0;
+	return check != SOURCE_CHECK_STRICT || back.ifindex == ctx->ingress_ifindex;
 }
 
 /* Sources that no router forwards: of this network (0/8), loopback, multicast and reserved. */
@@ -331,13 +347,14 @@ static __always_inline int route(struct run *run)
 	struct ipv4 *v4 = (void *)(ethernet + 1);
 	struct ipv6 *v6 = (void *)(ethernet + 1);
 	struct bpf_fib_lookup way = {.ifindex = ctx->ingress_ifindex, .l4_protocol = packet->head.key.protocol};
-	__u32 index, *number;
+	__u32 index = packet->ingress, *number;
+	struct port *port = bpf_map_lookup_elem(&ports, &index);
 	__u16 before;
 	long found;
 
-	if (!(packet->head.has & STEER_HAS_IP) || packet->head.l3_offset != sizeof(*ethernet))
+	if (!port || !(packet->head.has & STEER_HAS_IP) || packet->head.l3_offset != sizeof(*ethernet))
 		goto pass;
-	if ((void *)(ethernet + 1) > end || !is_for_port(ethernet, packet->ingress))
+	if ((void *)(ethernet + 1) > end || !is_for_port(ethernet, port))
 		goto pass;
 	if (packet->head.has & STEER_HAS_PORTS) {
 		way.sport = bpf_htons(packet->head.key.src_port);
@@ -365,12 +382,15 @@ static __always_inline int route(struct run *run)
 	found = bpf_fib_lookup(ctx, &way, sizeof(way), 0);
 	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return to_kernel(run, KERNEL_NO_NEIGHBOUR);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS)
+	/* Kernels before 6.3 also find neighbours that have not answered yet. */
+	if (found != BPF_FIB_LKUP_RET_SUCCESS || !(*(__u32 *)way.dmac | *(__u16 *)(way.dmac + 4)))
 		goto pass;
 	index = way.ifindex;
 	number = bpf_map_lookup_elem(&interfaces, &index);
 	/* Ports of other chains and domains are for the kernel to send by. */
 	if (!number || !has_port(*number) || bpf_redirect_map(&devices, *number, XDP_ABORTED) != XDP_REDIRECT)
+		goto pass;
+	if (!packet->head.key.is_ipv6 && port->source_check && !comes_rightly(ctx, v4, &way, port->source_check))
 		goto pass;
 	if (packet->head.key.is_ipv6) {
 		v6->hops -= 1;

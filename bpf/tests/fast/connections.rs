@@ -90,6 +90,43 @@ fn a_connection_is_remembered_in_both_directions() {
     chain.assert_conserved();
 }
 
+/// A closing time of nothing is one that is over at once, and none without end.
+#[test]
+fn a_connection_may_be_forgotten_as_soon_as_it_ends() {
+    require_root!();
+    let chain = balancer(|_, _| ());
+    chain.maps[0].set_service(&service(), &ServiceRule { first: 0, count: 10, idle: IDLE, closing: Duration::ZERO });
+    let there = forward(&chain, &tcp(1000, TcpFlags::SYN));
+    forward(&chain, &tcp(1000, TcpFlags::RST));
+    // Time itself is what is tested: the kernel's coarse clock moves on.
+    sleep(Duration::from_millis(50));
+    let outcome = chain.reverse(&answer(&there, TcpFlags::ACK));
+    assert_eq!(outcome.mark.map(|mark| mark.tag), Some(hop_tag(0)));
+    chain.assert_conserved();
+}
+
+/// What has other VLAN tags than its flow's key tells is another network's.
+#[test]
+fn tags_that_no_key_has_lead_to_the_slow_path() {
+    require_root!();
+    let chain = balancer(|_, _| ());
+    let plain = tcp(1000, TcpFlags::SYN);
+    forward(&chain, &plain);
+    let known = PacketBuilder::new().ipv4(CLIENT, server(1)).udp(5, 6).build();
+    chain.maps[0].set_action(&flow(&known), Action::default());
+    let tagged = |packet: &[u8], tags: &[[u8; 4]]| [&packet[..12], &tags.concat(), &packet[12..]].concat();
+    let (priority, other) = ([0x81, 0, 0x60, 0], [0x81, 0, 0, 7]);
+    for tags in [&[priority, other][..], &[priority], &[other, other]] {
+        for packet in [&plain, &known] {
+            let outcome = chain.forward(&tagged(packet, tags));
+            assert_eq!(outcome.mark.map(|mark| mark.tag), Some(hop_tag(0)), "{tags:02x?}");
+        }
+    }
+    // One of its own is in the key.
+    assert_eq!(forward(&chain, &tagged(&plain, &[other])).vlan, 7);
+    chain.assert_conserved();
+}
+
 #[test]
 fn weights_that_change_move_no_connection() {
     require_root!();
@@ -280,9 +317,10 @@ fn flows_go_by_lifetime_idleness_and_generation_and_send_ends_to_the_slow_path()
     maps.set_generation(9);
     assert!(!is_hit(TcpFlags::ACK), "of another generation");
     maps.set_flow(&of, &FlowRule { ends: Ends::ToSlowPath, ..rule });
-    assert!(is_hit(TcpFlags::ACK) && is_hit(TcpFlags::SYN));
+    assert!(is_hit(TcpFlags::ACK) && is_hit(TcpFlags::SYN | TcpFlags::ACK));
     assert!(!is_hit(TcpFlags::FIN | TcpFlags::ACK) && !is_hit(TcpFlags::RST));
-    assert_eq!(chain.counters(0).slow(SlowReason::Asked), 2);
+    assert!(!is_hit(TcpFlags::SYN), "it may be another connection");
+    assert_eq!(chain.counters(0).slow(SlowReason::Asked), 3);
     maps.set_flow(&of, &FlowRule { ends: Ends::Tracked, ..rule });
     assert!(is_hit(TcpFlags::RST) && is_hit(TcpFlags::ACK));
     assert!(maps.flow(&of).expect("it is there").1.is_closing);

@@ -3,20 +3,17 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use middlenet_bpf::{DirectPort, Entry, FastPaths, KernelReason, Mode, SlowReason, SteeredPort, Trial, Verdict};
+use middlenet_bpf::{Entry, FastPaths, KernelReason, Mode, PortDevice, SlowReason, SteeredPort, Trial, Verdict};
 use middlenet_fast_path::{Action, Mode as Way, Rewrite, Shape, Then};
 use middlenet_steer::{Flow, Tables};
 use middlenet_tests::{End, Netns, Veth, require_root};
 use middlenet_wire::PacketBuilder;
 use nix::net::if_::if_nametoindex;
 
-use super::lab::{Chain, LEFT, Maps, RIGHT, flow, port_tag, then};
+use super::lab::{Chain, DEVICE, LEFT, Maps, RIGHT, flow, port_tag, then};
 
 const SHAPE: Shape = Shape::of(&[Way::Reactive]).flows(64);
 const SOON: Duration = Duration::from_secs(10);
-
-/// Of ports whose address does not matter.
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 fn udp() -> Vec<u8> {
     PacketBuilder::new().ipv4(Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 79, 0, 1)).udp(1, 2).build()
@@ -32,18 +29,18 @@ fn packets_leave_directly_by_ports_that_take_them() {
     assert_eq!(tag(), Some(port_tag(RIGHT)), "by the slow path at first");
     // Nothing is sent: the program's decision is all there is.
     let longest = packet.len() as u32 - 18;
-    chain.paths.set_port(RIGHT, Some(DirectPort { ifindex: 1, mtu: longest, mac: MAC })).expect("loopback");
+    chain.paths.set_port(RIGHT, Some(PortDevice { mtu: longest, ..DEVICE })).expect("loopback");
     let outcome = chain.forward(&packet);
     assert_eq!((outcome.verdict, outcome.mark), (Verdict::Redirect, None));
     assert_eq!(chain.counters(0).sent_pkts, 1);
-    chain.paths.set_port(RIGHT, Some(DirectPort { ifindex: 1, mtu: longest - 1, mac: MAC })).expect("loopback");
+    chain.paths.set_port(RIGHT, Some(PortDevice { mtu: longest - 1, ..DEVICE })).expect("loopback");
     assert_eq!(tag(), Some(port_tag(RIGHT)), "too long");
     chain.paths.set_port(RIGHT, None).expect("it is forgotten");
     chain.paths.set_port(RIGHT, None).expect("twice");
     assert_eq!(tag(), Some(port_tag(RIGHT)));
     let counters = chain.counters(0);
     assert_eq!((counters.sent_pkts, counters.slow(SlowReason::End)), (1, 3));
-    assert!(chain.paths.set_port(RIGHT, Some(DirectPort { ifindex: 999_999, mtu: 1500, mac: MAC })).is_err());
+    assert!(chain.paths.set_port(RIGHT, Some(PortDevice { ifindex: 999_999, ..DEVICE })).is_err());
     chain.assert_conserved();
 }
 
@@ -116,12 +113,10 @@ fn packets_on_the_wire_leave_by_the_kernels_tables() {
                 steered.attach(Mode::Native).expect("it attaches")
             });
             for (ifindex, port) in ports {
-                let direct = DirectPort::find(ifindex).expect("an answer");
-                assert!(
-                    direct
-                        .is_some_and(|direct| direct.ifindex == ifindex && direct.mtu == 1500 && direct.mac != [0; 6])
-                );
-                paths.set_port(port, direct).expect("it is entered");
+                let device = PortDevice::find(ifindex).expect("an answer");
+                assert!(device.takes_redirects && device.ifindex == ifindex && device.mtu == 1500, "{device:?}");
+                assert_ne!(device.mac, [0; 6]);
+                paths.set_port(port, Some(device)).expect("it is entered");
             }
             // Nothing matches: the kernel forwards, and gets to know its neighbours.
             host.left.wait_for_ping("10.79.0.1", SOON).expect("by the kernel");
@@ -195,7 +190,8 @@ fn packets_on_the_wire_leave_by_the_ports_of_the_chain() {
                     .expect("it attaches")
             });
             for (ifindex, port) in ports {
-                chain.paths.set_port(port, DirectPort::find(ifindex).expect("an answer")).expect("it is entered");
+                let device = PortDevice::find(ifindex).expect("an answer");
+                chain.paths.set_port(port, Some(device)).expect("it is entered");
             }
             let (one, two) = (Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2));
             for maps in &chain.maps {
@@ -229,14 +225,12 @@ fn the_kernels_tables_write_the_ethernet_header() {
             chain.maps[0].set_action(&flow(&packet), Action::default());
             let pass = |trial: &Trial| trial.pass(&packet, left).expect("it runs");
             assert_eq!(pass(&chain.left).verdict, Verdict::Pass, "the interface is no port of the run");
-            chain
-                .paths
-                .set_port(RIGHT, Some(DirectPort { ifindex: right, mtu: 1500, mac: MAC }))
-                .expect("it is entered");
+            chain.paths.set_port(RIGHT, Some(PortDevice { ifindex: right, ..DEVICE })).expect("it is entered");
             assert_eq!(pass(&chain.left).verdict, Verdict::Pass, "the packet is for another host");
-            // So small that packets leave by the slow path.
+            // What takes no packets from programs of other interfaces has an address all the same.
             let mac = packet[..6].try_into().expect("six bytes");
-            chain.paths.set_port(LEFT, Some(DirectPort { ifindex: left, mtu: 0, mac })).expect("it is entered");
+            let device = PortDevice { ifindex: left, mac, takes_redirects: false, ..DEVICE };
+            chain.paths.set_port(LEFT, Some(device)).expect("it is entered");
             for source in [[0, 0, 0, 1], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255]] {
                 let packet = PacketBuilder::new().ipv4(source.into(), Ipv4Addr::new(10, 79, 0, 1)).udp(1, 2).build();
                 chain.maps[0].set_action(&flow(&packet), Action::default());

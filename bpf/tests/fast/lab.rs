@@ -3,7 +3,9 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use middlenet_bpf::{Entry, FastPaths, HopMaps, Outcome, StageCounters, StagePlan, Target, Trial};
+use middlenet_bpf::{
+    Entry, FastPaths, HopMaps, Outcome, PortDevice, SourceCheck, StageCounters, StagePlan, Target, Trial,
+};
 use middlenet_fast_path::{
     Action, Counted, Ends, FLOW_BYTES, FlowRule, FlowState, KEY_BYTES, MapKind, Mode, Rewrite, Service, ServiceRule,
     Settings, SettingsOf, Shape, Then, flow_key, port_slot, prefix_key,
@@ -14,6 +16,15 @@ use nix::time::{ClockId, clock_gettime};
 
 pub(crate) const LEFT: u8 = 0;
 pub(crate) const RIGHT: u8 = 1;
+
+/// Loopback, as an interface that takes packets. Its address matters where packets leave by the kernel's tables.
+pub(crate) const DEVICE: PortDevice = PortDevice {
+    ifindex: 1,
+    mtu: 1500,
+    mac: [2, 0, 0, 0, 0, 9],
+    takes_redirects: true,
+    source_check: SourceCheck::Off,
+};
 
 /// `Destination` in `middlenet-plan`.
 pub(crate) fn hop_tag(hop: u16) -> u16 {

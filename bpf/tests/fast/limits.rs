@@ -52,6 +52,29 @@ fn long_chains_end_in_the_slow_path() {
     chain.assert_conserved();
 }
 
+/// Where the driver has no room for marks, nobody could go on with what a fast path has begun: packets go to the workers, all but the first
+/// one.
+#[test]
+fn without_room_for_marks_packets_take_the_slow_path() {
+    require_root!();
+    let chain = Chain::new(2, REACTIVE.flows(64), |_, _| ());
+    let (known, unknown) = (udp(1), udp(2));
+    // The second hop knows nothing, so it is for its function to go on.
+    chain.maps[0].set_action(&flow(&known), writes(Rewrite { lower_ttl: true, ..Rewrite::default() }));
+    let pass = |packet: &[u8]| chain.left.pass_without_room(packet).expect("it runs");
+    let outcome = pass(&known);
+    assert_eq!((outcome.verdict, chain.counters(1).untagged_pkts), (Verdict::Drop, 1), "half of it is done");
+    for packet in [&known, &unknown, &known] {
+        let outcome = pass(packet);
+        assert_eq!((outcome.verdict, outcome.mark), (Verdict::Redirect, None));
+        assert_eq!(outcome.packet, *packet, "as it came");
+    }
+    assert_eq!((chain.counters(0).entered_pkts, chain.counters(1).untagged_pkts), (1, 1));
+    // The other port has another driver.
+    assert_eq!(chain.reverse(&unknown).mark.map(|mark| mark.tag), Some(hop_tag(1)));
+    chain.assert_conserved();
+}
+
 #[test]
 fn the_flow_in_use_stays_when_others_come() {
     require_root!();

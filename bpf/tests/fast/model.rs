@@ -99,7 +99,9 @@ enum Found {
 fn find(rules: &Rules, head: &Head, packet: &[u8]) -> Found {
     let (Some(src), Some(dst), Some(protocol)) = (head.src, head.dst, head.protocol) else { return Found::Nothing };
     let with_ports = matches!(protocol, 6 | 17 | 132);
-    if let Some(mut flow) = Flow::of(head).filter(|_| !head.fragment && (!with_ports || head.dst_port.is_some())) {
+    let shows_flow = !head.fragment && (!with_ports || head.dst_port.is_some());
+    let has_other_tags = offset(packet) != if head.vlan == 0 { 14 } else { 18 };
+    if let Some(mut flow) = Flow::of(head).filter(|_| shows_flow && !has_other_tags) {
         if let Some(id) = icmp_id(packet, protocol, src.is_ipv6()) {
             (flow.src_port, flow.dst_port) = (id, id);
         }
@@ -186,6 +188,21 @@ pub(crate) fn offset(packet: &[u8]) -> usize {
     }
 }
 
+/// Whether a routing header of IPv6 is in front of what was read, or may be: then its destination is not for sure the one that the
+/// checksum covers.
+fn may_be_routed(packet: &[u8], protocol: u8) -> bool {
+    let ip = offset(packet);
+    let (mut next, mut at) = (packet[ip + 6], ip + 40);
+    let mut routed = matches!(protocol, 0 | 43 | 44 | 60);
+    for _ in 0..8 {
+        let Some(header) = packet.get(at..at + 8).filter(|_| matches!(next, 0 | 43 | 44 | 60)) else { break };
+        routed |= next == 43;
+        at += if next == 44 { 8 } else { (usize::from(header[1]) + 1) * 8 };
+        next = header[0];
+    }
+    routed
+}
+
 /// Where the transport header begins, of packets that have one.
 fn transport(packet: &[u8]) -> Option<usize> {
     let ip = offset(packet);
@@ -243,6 +260,9 @@ fn write(packet: &mut [u8], head: &Head, rewrite: &Rewrite) -> Result<(), SlowRe
             return Err(SlowReason::Unfit);
         }
         if (writes_ports || writes_address) && checksum(packet, protocol).is_some_and(|at| at + 2 > packet.len()) {
+            return Err(SlowReason::Unfit);
+        }
+        if writes_address && from.is_ipv6() && may_be_routed(packet, protocol) {
             return Err(SlowReason::Unfit);
         }
         let ip = offset(packet);

@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use middlenet_bpf::{DirectPort, KernelReason, Outcome, Verdict};
+use middlenet_bpf::{KernelReason, Outcome, PortDevice, SourceCheck, Verdict};
 use middlenet_fast_path::{Action, Mode, Shape};
 use middlenet_tests::require_root;
 use middlenet_wire::PacketBuilder;
 
 use super::ends::Middle;
-use super::lab::{Chain, LEFT, RIGHT, flow};
+use super::lab::{Chain, DEVICE, LEFT, RIGHT, flow};
 
 const SHAPE: Shape = Shape::of(&[Mode::Offloading]).flows(64);
 const NEXT_HOST: &str = "02:00:00:00:07:09";
@@ -36,13 +36,18 @@ fn host() -> Middle {
 
 /// A chain whose packets leave by the kernel's tables, between ports that are these interfaces. Packets for others are those for `packet`.
 fn chain(host: &Middle, packet: &[u8], right: &[u8]) -> Chain {
+    chain_that_asks(host, packet, right, SourceCheck::Off)
+}
+
+/// The same, where the kernel asks whence packets come.
+fn chain_that_asks(host: &Middle, packet: &[u8], right: &[u8], source_check: SourceCheck) -> Chain {
     let chain = Chain::new(1, SHAPE, |_, plan| {
         (plan.ends_by_kernel, plan.misses_to_kernel) = (true, true);
         plan.right = right.to_vec();
     });
     let mac = packet[..6].try_into().expect("six bytes");
     for (port, name) in [(LEFT, "eth0"), (RIGHT, "eth1")] {
-        let direct = DirectPort { ifindex: host.index(name), mtu: 1500, mac };
+        let direct = PortDevice { ifindex: host.index(name), mac, source_check, ..DEVICE };
         chain.paths.set_port(port, Some(direct)).expect("it is entered");
     }
     chain
@@ -171,4 +176,48 @@ fn options_of_ipv4_are_the_kernels_to_read() {
             chain.assert_conserved();
         })
         .expect("the namespace can be entered");
+}
+
+/// As `rp_filter` has it: what comes by the left port must be answered there, or anywhere.
+#[test]
+fn packets_that_come_from_elsewhere_are_the_kernels_to_refuse() {
+    require_root!();
+    let host = host();
+    for device in ["eth0", "eth1"] {
+        host.middle.exec("sysctl", ["-qw", &format!("net.ipv4.conf.{device}.rp_filter=0")]).expect("sysctl");
+    }
+    host.middle.exec("sysctl", ["-qw", "net.ipv4.conf.all.rp_filter=2"]).expect("sysctl");
+    host.middle
+        .enter(|| {
+            let left = host.index("eth0");
+            assert_eq!(PortDevice::find(left).expect("an answer").source_check, SourceCheck::Loose, "the stricter one");
+            let from = |source: [u8; 4]| {
+                PacketBuilder::new().ipv4(source.into(), Ipv4Addr::new(10, 79, 0, 1)).udp(1, 2).build()
+            };
+            // The left network, which nobody has asked about; the right one; the host itself; and where no route leads.
+            let sources = [[10, 78, 0, 77], [10, 79, 0, 7], [10, 78, 0, 254], [192, 0, 2, 1]];
+            let passing = [
+                (SourceCheck::Off, [true; 4]),
+                (SourceCheck::Loose, [true, true, false, false]),
+                (SourceCheck::Strict, [true, false, false, false]),
+            ];
+            for (check, expected) in passing {
+                let chain = chain_that_asks(&host, &udp().build(), &[RIGHT], check);
+                for (source, passes) in sources.into_iter().zip(expected) {
+                    let (packet, what) = (from(source), format!("{check:?}, {source:?}"));
+                    let outcome = pass(&host, &chain, &packet);
+                    if passes {
+                        assert_forwarded(&outcome, &packet, TTL, &what);
+                    } else {
+                        assert_left_to_the_kernel(&outcome, &packet, &what);
+                    }
+                }
+                chain.assert_conserved();
+            }
+        })
+        .expect("the namespace can be entered");
+    host.middle.exec("sysctl", ["-qw", "net.ipv4.conf.eth0.rp_filter=1"]).expect("sysctl");
+    host.middle.exec("sysctl", ["-qw", "net.ipv4.conf.all.rp_filter=0"]).expect("sysctl");
+    let device = host.middle.enter(|| PortDevice::find(host.index("eth0")).expect("an answer"));
+    assert_eq!(device.expect("the namespace can be entered").source_check, SourceCheck::Strict);
 }
