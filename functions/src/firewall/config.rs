@@ -215,8 +215,8 @@ impl RuleConfig {
         let mut rule = Rule {
             action: self.action(number)?,
             protocols: parse_protocols(&self.proto, &at("proto"))?,
-            src: list(&self.src, |text| AddressRange::parse(text, &at("src")))?,
-            dst: list(&self.dst, |text| AddressRange::parse(text, &at("dst")))?,
+            src: list(&self.src, |text| AddressRange::parse(text, &at("src")))?.concat(),
+            dst: list(&self.dst, |text| AddressRange::parse(text, &at("dst")))?.concat(),
             src_ports: list(&self.src_port, |term| parse_ports(term, &at("src_port")))?,
             dst_ports: list(&self.dst_port, |term| parse_ports(term, &at("dst_port")))?,
             ingress: list(&self.ingress, |name| init.port(name).map(|port| port.0))?,
