@@ -4,7 +4,7 @@ use crate::firewall::prefix::{AddressRange, address_of, number};
 use middlenet_sdk::wire::protocol;
 use middlenet_sdk::{ConfigError, Init, Port};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Pool addresses at most: each has three port maps of 8 KiB.
@@ -77,7 +77,7 @@ impl Names {
 }
 
 /// Which packets from outside may use a mapping (RFC 4787 section 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
     /// Any: best for peer-to-peer programs.
@@ -88,7 +88,7 @@ pub enum Filtering {
 }
 
 /// What happens to packets to a pool address that no mapping wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Unsolicited {
     /// They are dropped.
