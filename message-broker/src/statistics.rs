@@ -8,7 +8,7 @@ use middlenet_plan::{
     BrokerStats, BrokerWorkerStats, MessageChainStats, MessageHopStats, MessageInstanceStats, Protocol, Transport,
 };
 
-use crate::control::Broker;
+use crate::control::{Broker, WorkerHandle};
 use crate::counters::{ChainCounters, Count, HopCounters, Reasons};
 use crate::histogram::Histogram;
 use crate::worker::Command;
@@ -107,27 +107,21 @@ impl Broker {
         }
     }
 
-    /// One entry: the counters of all workers' instances summed, the report of the first.
+    /// One entry for each worker, in their order; without counters and report where the worker has ended or is too busy to say.
     fn inline_stats(&self, hop: usize) -> Vec<MessageInstanceStats> {
-        let mut stats = MessageInstanceStats { attached: true, ..Default::default() };
-        for worker in &self.workers {
+        let of_worker = |worker: &WorkerHandle| {
+            let mut stats = MessageInstanceStats { attached: worker.thread.is_some(), ..Default::default() };
             // Workers that have ended answer no more.
-            if worker.thread.is_none() {
-                continue;
+            if stats.attached {
+                let (to, answer) = bounded(1);
+                worker.ask(Command::Report { hop, to });
+                if let Ok(told) = answer.recv_timeout(Duration::from_millis(100)) {
+                    (stats.counters, stats.report) = told;
+                }
             }
-            let (to, answer) = bounded(1);
-            worker.ask(Command::Report { hop, to });
-            let Ok((counters, report)) = answer.recv_timeout(Duration::from_millis(100)) else { continue };
-            if stats.report.is_null() {
-                stats.report = report;
-            }
-            if stats.counters.is_empty() {
-                stats.counters = counters;
-            } else {
-                stats.counters.iter_mut().zip(counters).for_each(|((_, sum), (_, n))| *sum += n);
-            }
-        }
-        vec![stats]
+            stats
+        };
+        self.workers.iter().map(of_worker).collect()
     }
 
     fn worker_stats(&self) -> Vec<BrokerWorkerStats> {

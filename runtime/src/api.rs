@@ -112,7 +112,7 @@ pub struct Status {
     pub broker: Option<ProcessStatus>,
     /// The chains as drawn by `check`.
     pub chains: Vec<ChainStatus>,
-    /// Functions, one entry per instance, in the order of hops.
+    /// Functions, in the order of hops: one entry per process, and one for an inline function, whichever workers call it.
     pub functions: Vec<FunctionStatus>,
     /// Counters of the nf-manager; nothing while it is down.
     pub data_plane: Option<Stats>,
@@ -148,7 +148,8 @@ pub struct ChainStatus {
     pub lines: Vec<String>,
 }
 
-/// An instance of a function.
+/// A function: one of its processes, or an inline function as a whole. Each worker of the data plane calls an instance of its own of an inline
+/// function; what they hold and count is added up.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct FunctionStatus {
     /// Hop id; each layer has its own.
@@ -168,7 +169,7 @@ pub struct FunctionStatus {
     pub replica: u16,
     /// Its process; the data plane's for an inline function.
     pub process: ProcessStatus,
-    /// Cores it may use.
+    /// Cores it may use; those of the workers that call it, for an inline function.
     pub cores: Vec<usize>,
     /// The user that its process runs under: a name, or a number that has none. Nothing for an inline function.
     #[serde(default)]
@@ -181,12 +182,13 @@ pub struct FunctionStatus {
     pub held_pkts: u64,
     /// Its counters.
     pub counters: Vec<CounterStatus>,
-    /// What it reports of itself; null if it was not asked or has nothing to say.
+    /// What it reports of itself; null if it was not asked or has nothing to say. Of an inline function that several workers call it is an array
+    /// of their instances' reports, in the order of `cores`.
     pub report: Value,
 }
 
 /// A counter of a function.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterStatus {
     /// Name.
     pub name: String,
@@ -194,7 +196,7 @@ pub struct CounterStatus {
     pub help: String,
     /// Counter or gauge.
     pub kind: Kind,
-    /// Its value now.
+    /// Its value now. Of an inline function, gauges too are sums over the workers' instances: what two of them know counts twice.
     pub value: u64,
 }
 

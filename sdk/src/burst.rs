@@ -92,8 +92,13 @@ impl<'a> Burst<'a> {
         self.request(SteeredFlow::new(flow, None, Duration::ZERO))
     }
 
+    /// How many more flows [`Burst::steer`] and [`Burst::unsteer`] take now, for functions that have many and can wait.
+    pub fn room_to_steer(&self) -> usize {
+        STEERED.saturating_sub(self.state.steered.len())
+    }
+
     fn request(&mut self, flow: SteeredFlow) -> bool {
-        let fits = self.state.steered.len() < STEERED;
+        let fits = self.room_to_steer() > 0;
         if fits {
             self.state.steered.push(flow);
         } else {

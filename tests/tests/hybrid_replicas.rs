@@ -5,6 +5,7 @@ use std::time::Duration;
 use middlenet_tests::{By, Error, Line, Marked, RunStatus, Runtime, Sent, require_root};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
 const FLOWS: u16 = 60;
@@ -34,7 +35,7 @@ fn flow(number: u16) -> Sent {
 
 /// One of the counters of each instance.
 fn by_instance(status: &RunStatus, function: &str, counter: &str) -> Vec<u64> {
-    let of = |instance: &&serde_json::Value| -> u64 {
+    let of = |instance: &&Value| -> u64 {
         let counters = instance["counters"].as_array().into_iter().flatten();
         counters.filter(|c| c["name"] == counter).filter_map(|c| c["value"].as_u64()).sum()
     };
@@ -138,19 +139,31 @@ fn the_workers_of_an_inline_function_share_its_fast_path() -> Result<(), Error> 
     let all = u64::from(FLOWS) * 4;
     // Each tells the manager what it counted.
     let by_worker = |status: &RunStatus, counter: &str| -> Vec<u64> {
-        let of = |instance: &serde_json::Value| -> u64 {
+        let of = |instance: &Value| -> u64 {
             let counters = instance["counters"].as_array().into_iter().flatten();
             counters.filter(|c| c[0]["name"] == counter).filter_map(|c| c[1].as_u64()).sum()
         };
         status.hop("flow-stats")["instances"].as_array().into_iter().flatten().map(of).collect()
     };
     let status = run.wait_for("all packets", SOON, |s| {
-        by_worker(s, "udp").iter().sum::<u64>() + s.fast("flow-stats", "hits") == all
+        let seen = by_worker(s, "udp").iter().sum::<u64>() + s.fast("flow-stats", "hits");
+        seen == all && by_worker(s, "flows").iter().sum::<u64>() == u64::from(FLOWS)
     })?;
     let installed = by_worker(&status, "fast_installed");
     assert_eq!(installed.iter().sum::<u64>(), u64::from(FLOWS), "{installed:?}");
     assert!(installed.len() == 2 && installed.iter().all(|n| *n > 0), "{installed:?}");
     assert_eq!(status.fast("flow-stats", "hits"), u64::from(FLOWS) * 3);
+    // The function as a whole: what both counted, and the reports of both.
+    let whole = status.instances("flow-stats");
+    assert_eq!(whole.len(), 1, "{whole:#?}");
+    assert_eq!(status.counter("flow-stats", "fast_installed"), u64::from(FLOWS));
+    assert_eq!(status.counter("flow-stats", "flows"), u64::from(FLOWS));
+    assert_eq!(by_worker(&status, "udp").iter().sum::<u64>(), status.counter("flow-stats", "udp"));
+    assert_eq!(whole[0]["cores"], json!([0, 1]));
+    let reports = whole[0]["report"].as_array().expect("one of each worker");
+    let shown = |report: &Value| report["top_flows"].as_array().map_or(0, Vec::len);
+    let shown: Vec<usize> = reports.iter().map(shown).collect();
+    assert!(shown.len() == 2 && shown.iter().sum::<usize>() == usize::from(FLOWS), "{shown:?} {reports:#?}");
     run.wait_for_rest()?.assert_fast_paths_conserve();
     run.stop()?;
     Ok(())

@@ -31,7 +31,8 @@ fn changes(how: &str, placement: &str) -> Result<(), Error> {
             "header-edit: {{ response: [{{ set: {{ name: x-chain, value: web }} }}, {{ set: {{ name: x-turn, value: '{value}' }} }}] }}"
         )
     };
-    let manifest = |value: u32| Web::manifest(how, &[Web::PROXY, Web::REWRITE, &edit(value)]);
+    let cores = if placement == "inline" { "cores: { broker: [0, 1] }\n" } else { "" };
+    let manifest = |value: u32| Web::manifest(how, &[Web::PROXY, Web::REWRITE, &edit(value)]) + cores;
     let run = Runtime::start(&web.host, &manifest(0))?;
     let asks = Asks { header: Some(("x-chain", "web")), ..Asks::REWRITTEN };
     let load = Load::start(&web.host, Web::ADDRESS, CLIENTS, asks)?;
@@ -51,7 +52,18 @@ fn changes(how: &str, placement: &str) -> Result<(), Error> {
         }
     }
     fine(load, &run)?;
-    assert_eq!(run.status()?.restarts("url-rewrite"), 0);
+    let status = run.status()?;
+    assert_eq!(status.restarts("url-rewrite"), 0);
+    if placement == "inline" {
+        // Each worker has an instance of its own, and together they have seen all.
+        let hops = status.0["messages"]["hops"].as_array().into_iter().flatten();
+        let instances = hops.filter(|hop| hop["name"] == "url-rewrite").filter_map(|hop| hop["instances"].as_array());
+        let counts =
+            instances.flatten().filter_map(|i| i["counters"].as_array()?.iter().find(|c| c[0]["name"] == "rewritten"));
+        let counts: Vec<u64> = counts.filter_map(|counter| counter[1].as_u64()).collect();
+        assert!(counts.len() == 2 && counts.iter().all(|n| *n > 0), "{counts:?}");
+        assert_eq!(status.counter("url-rewrite", "rewritten"), status.account("web").received);
+    }
     run.stop_requests()?;
     Ok(())
 }

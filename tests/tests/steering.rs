@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use middlenet_tests::{
-    Asks, Backend, Conversation, Echo, Error, Line, Load, RawSocket, RunStatus, Runtime, random_frame, require_root,
-    wait_until,
+    Asks, Backend, Conversation, Echo, Error, Line, Load, RawSocket, RunStatus, Runtime, Scratch, random_frame,
+    require_root, wait_until,
 };
 use serde_json::Value;
 
@@ -208,6 +208,52 @@ fn a_function_steers_flows_for_a_time() -> Result<(), Error> {
     assert!(status.counter("firewall", "steered") >= 2);
     assert!(flows(&status).iter().any(|f| f["to"] == "web"), "{:#?}", flows(&status));
     run.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_flow_is_steered_no_longer_when_the_configuration_wants_it_elsewhere() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = line()?;
+    let scratch = Scratch::new()?;
+    let signatures = scratch.write("protos.txt", "udp:7001@Ours\n")?.display().to_string();
+    let inspecting = |then: &str| {
+        let actions = format!("[{{ protocols: [Ours], then: {then} }}]");
+        let config = format!("signatures: {signatures}, steer_s: 600, actions: {actions}");
+        let edpi = format!("edpi: {{ config: {{ {config} }}, steer: {{ nowhere: drop }} }}");
+        manifest(&[&edpi, Line::ROUTER], "    - { arp: 10.1.0.5, to: kernel }\n    - { to: transit }\n")
+    };
+    let run = Runtime::start(&line.middle, &inspecting("{ steer: nowhere }"))?;
+    line.client.wait_for_ping("10.2.0.2", SOON)?;
+    let _echo = Echo::start(&line.server, "10.2.0.2:7001")?;
+    let mut ours = Conversation::udp(&line.client, "10.2.0.2:7001")?;
+    // The packet by which it is recognised passes, and perhaps the answer.
+    let mut say = |text: &[u8]| ours.say(text, Duration::from_millis(50)).is_ok();
+    wait_until("the flow", SOON, || {
+        say(b"first");
+        run.status().is_ok_and(|status| flows(&status).len() == 2)
+    })?;
+    for _ in 0..3 {
+        assert!(!say(b"hello"), "it is steered to where all is dropped");
+    }
+    let steered = flows(&run.status()?);
+    let flow = steered.iter().find(|f| f["flow"].as_str().is_some_and(|name| name.ends_with(" -> 10.2.0.2:7001")));
+    let flow = flow.unwrap_or_else(|| panic!("it is not there: {steered:#?}"));
+    assert_eq!((flow["to"].as_str(), flow["by"].as_str()), (Some("drop"), Some("transit/edpi")));
+    assert!(flow["pkts"].as_u64() >= Some(3) && flow["remaining_s"].as_f64() > Some(500.0), "{flow}");
+
+    // Long before its time is over, and without a packet of it.
+    for (then, counter) in [("pass", "taken-back"), ("drop", "blocked")] {
+        let output = run.apply(&inspecting(then))?;
+        assert_eq!(output.stdout, "changed transit/edpi\n", "{}", output.stderr);
+        run.wait_for("the end of the steering", SOON, |status| flows(status).is_empty())?;
+        match then {
+            "pass" => wait_until("the answer", SOON, || say(b"hello"))?,
+            _ => assert!(!say(b"hello"), "it is blocked"),
+        }
+        run.wait_for(counter, SOON, |status| status.counter("edpi", counter) >= 1)?;
+    }
+    assert_eq!(run.stop()?.status.counter("edpi", "steered"), 1);
     Ok(())
 }
 

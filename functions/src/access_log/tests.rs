@@ -187,9 +187,10 @@ fn a_trial_leaves_no_trace_and_mistakes_are_told() {
 }
 
 proptest! {
-    /// Whatever a client sends, a line is one line, its fields are where they belong, and JSON is JSON.
+    /// Whatever a client sends, a line is one line, its fields are where they belong, and JSON is JSON. The path has no
+    /// segments that a request is refused for.
     #[test]
-    fn nothing_breaks_out_of_its_field(agent in proptest::collection::vec(0x20u8.., 0..60), path in "/[!-~&&[^#\\\\%]]{0,40}") {
+    fn nothing_breaks_out_of_its_field(agent in proptest::collection::vec(0x20u8.., 0..60), path in "/x[!-~&&[^#\\\\%/]]{0,40}") {
         let mut text = format!("GET {path} HTTP/1.1\r\nHost: a\r\nUser-Agent: ").into_bytes();
         text.extend(agent.iter().filter(|&&b| b != 0x7f));
         text.extend_from_slice(b"\r\n\r\n");

@@ -34,8 +34,10 @@ pub(super) struct Tracked {
     moved: Moved,
     pub(super) found: Classification,
     pub(super) decision: Decision,
-    /// When it went to the fast path, or was steered, last; 0 if it has not.
+    /// When it went to the fast path, or was steered, last; 0 if it has not, or not since the configuration changed.
     pub(super) left_ns: u64,
+    /// Until when it is steered, to where the decision says; 0 if it is not.
+    pub(super) steered_ns: u64,
     pub(super) is_fast: bool,
     /// First met in its middle: an instance before this one may have put it into the fast path.
     is_from_before: bool,
@@ -56,6 +58,7 @@ impl Tracked {
             found: Classification::default(),
             decision: Decision::Pass,
             left_ns: 0,
+            steered_ns: 0,
             is_fast: false,
             is_from_before,
             begun_turned: turned,
@@ -68,9 +71,20 @@ impl Tracked {
         self.found.protocol().min(PROTOCOLS as u16 - 1)
     }
 
-    /// Whether both sides closed the connection, or one reset it.
+    /// Whether both sides closed the connection.
+    fn is_closed(&self) -> bool {
+        self.ends & 3 == 3
+    }
+
+    /// Whether they did, or one seems to have reset it. Anybody can send an RST that the other side takes no notice of, so no decision
+    /// depends on one.
     fn has_ended(&self) -> bool {
-        self.ends & RESET != 0 || self.ends & 3 == 3
+        self.ends & RESET != 0 || self.is_closed()
+    }
+
+    /// Whether it will be forgotten soon. What is blocked and reset stays blocked.
+    fn lingers(&self) -> bool {
+        self.is_closed() || self.has_ended() && self.decision != Decision::Drop
     }
 
     /// Nothing more is to be learned.
@@ -127,7 +141,7 @@ impl Edpi {
             let tracked = &entry.value;
             let opens = key.protocol() == protocol::TCP && TcpFlags(probe.tcp_flags).opens();
             // The same ports once more: another connection.
-            let is_another = opens && tracked.inspected.is_none();
+            let is_another = opens && (tracked.inspected.is_none() || tracked.has_ended());
             // Its packets go by in the fast path, which this clock knows nothing of.
             let lives = entry.expires_ns > now_ns || tracked.is_fast && is_alive(&self.fast_path, &key);
             if lives && !is_another {
@@ -178,6 +192,9 @@ impl Edpi {
         if tracked.is_fast {
             remove(&self.fast_path, key);
         }
+        if tracked.steered_ns != 0 {
+            self.unwanted.push_back((*key, tracked.steered_ns));
+        }
         if let Some(mut flow) = tracked.inspected.take() {
             let found = self.detector.give_up(&mut flow, self.policy.guess);
             tracked.conclude(found, &self.policy, &mut self.statistics, &self.counters);
@@ -197,7 +214,7 @@ impl Edpi {
             let fin = if flags.fin() { 1 << u8::from(turned) } else { 0 };
             tracked.ends |= fin | if flags.rst() { RESET } else { 0 };
         }
-        let (is_over, idle_ns) = (tracked.has_ended(), tracked.idle_ns(&probe.key, &self.policy));
+        let is_closed = tracked.is_closed();
         if let Some(flow) = &mut tracked.inspected {
             let l3 = frame.get(probe.l3_offset.into()..probe.end.into()).unwrap_or_default();
             let mut found = self.detector.packet(flow, l3, now_ns / 1_000_000);
@@ -205,14 +222,17 @@ impl Edpi {
             self.counters.inspected.inc();
             // What is not to pass is not waited for.
             let is_clear = found.is_known() && (!found.may_refine || self.policy.decide(&found) != Decision::Pass);
-            if is_clear || is_over || tracked.shown >= self.policy.inspect_packets {
+            if is_clear || is_closed || tracked.shown >= self.policy.inspect_packets {
                 if !found.is_known() {
                     found = self.detector.give_up(flow, self.policy.guess);
                 }
                 tracked.conclude(found, &self.policy, &mut self.statistics, &self.counters);
             }
         }
-        entry.expires_ns = now_ns.saturating_add(if is_over { LINGER_NS } else { idle_ns });
+        // Who is steered is remembered until that ends, though no packet comes.
+        let idle_ns = if tracked.lingers() { LINGER_NS } else { tracked.idle_ns(&probe.key, &self.policy) };
+        let end_ns = now_ns.saturating_add(idle_ns);
+        entry.expires_ns = end_ns.max(entry.value.steered_ns);
         if entry.value.begun_turned != turned {
             self.flows.answered(slot);
         }
@@ -220,7 +240,8 @@ impl Edpi {
 
     /// Sets a packet's verdict, and sees to it that those after it take the fast path; the flow to steer, if it is to be.
     pub(super) fn judge(&mut self, slot: u32, packet: &mut Packet<'_>, now_ns: u64) -> Option<(FlowKey, SteerTarget)> {
-        let tracked = &mut self.flows.get_mut(slot)?.value;
+        let entry = self.flows.get_mut(slot)?;
+        let tracked = &mut entry.value;
         if tracked.inspected.is_some() {
             return None;
         }
@@ -229,10 +250,12 @@ impl Edpi {
             Decision::Drop => (Then::Drop(self.blocked.0), Verdict::Drop(self.blocked)),
             Decision::Output(output) => (Then::Output(output.0), Verdict::Output(output)),
             Decision::Steer(to) => {
-                let half_ns = u64::try_from(self.policy.steer.as_nanos()).unwrap_or(u64::MAX) / 2;
-                let is_due = tracked.left_ns == 0 || now_ns >= tracked.left_ns.saturating_add(half_ns);
+                let steer_ns = u64::try_from(self.policy.steer.as_nanos()).unwrap_or(u64::MAX);
+                let is_due = tracked.left_ns == 0 || now_ns >= tracked.left_ns.saturating_add(steer_ns / 2);
                 let flow = packet.flow_key().filter(|_| is_due && !tracked.has_ended())?;
-                tracked.left_ns = now_ns.max(1);
+                (tracked.left_ns, tracked.steered_ns) = (now_ns.max(1), now_ns.saturating_add(steer_ns));
+                entry.expires_ns = entry.expires_ns.max(tracked.steered_ns);
+                self.flows.answered(slot);
                 return Some((flow, to));
             }
         };

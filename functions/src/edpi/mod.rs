@@ -24,7 +24,8 @@
 //! `elephants` says; steered ones no longer come here at all. The packets by which a flow is recognised have passed by then.
 //!
 //! **Ageing.** FIN and RST of flows in the fast path come to the function, so that a connection is forgotten, here and there, when
-//! it ends: another one between the same ports is inspected anew. UDP and whatever falls silent is forgotten after
+//! it ends: another one between the same ports is inspected anew. An RST alone decides nothing, since its receiver may ignore it: what
+//! follows one is inspected, and blocked, as before. UDP and whatever falls silent is forgotten after
 //! `idle_s` or `tcp_idle_s`; of flows in the fast path, that is asked for there before they are forgotten here, also when a new flow
 //! needs the room. A tick asks about a limited number of them, and no flow that is in use there is forgotten for that: the
 //! others wait for the next one.
@@ -39,10 +40,13 @@
 //! answered.
 //!
 //! **Change of configuration.** Flows stay known while the signatures are the same, and are decided about anew; with others, all starts afresh.
+//! Steered flows that are to go elsewhere now are taken back, with other signatures all of them: as fast as the data plane hears of it,
+//! some hundred flows at a time.
 //! While the process is dead, and after it has been started again, flows in the fast path go on as they were decided about; but if the
-//! configuration or the signatures are others by then, all come to the function once more, and are inspected from where they are.
+//! configuration or the signatures are others by then, all come to the function once more, and are inspected from where they are. Those that it had
+//! steered stay so until their time is over.
 //!
-//! Counters: `inspected`, `classified`, `unclassified`, `elephants`, `blocked`, `diverted`, `steered`, `fragments`, `not-ip`,
+//! Counters: `inspected`, `classified`, `unclassified`, `elephants`, `blocked`, `diverted`, `steered`, `taken-back`, `fragments`, `not-ip`,
 //! `malformed`, `table-full`; gauge `flows`.
 //!
 //! Limits: fragments are not inspected and pass whatever they belong to; a flow first met in its middle is seldom recognised.
@@ -53,11 +57,14 @@ mod fast_tests;
 mod flow;
 mod statistics;
 #[cfg(test)]
+mod steered_tests;
+#[cfg(test)]
 mod tests;
+mod unwanted;
 
 pub use config::{Act, ActThen, Config, Elephants};
 
-use crate::flow_table::{Class, FlowTable, Probe};
+use crate::flow_table::{Class, FlowTable, Key, Probe};
 use config::Policy;
 use flow::Tracked;
 use middlenet_ndpi::Detector;
@@ -67,6 +74,7 @@ use middlenet_sdk::prelude::*;
 use middlenet_sdk::wire::FlowKey;
 use serde_json::{Value, json};
 use statistics::{PROTOCOLS, Statistics};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Entries of the fast path that a tick looks at.
@@ -83,6 +91,8 @@ pub struct Edpi {
     flows: FlowTable<Tracked>,
     /// The slot that was looked at last for room.
     room_at: u32,
+    /// Flows that are to be steered no longer, and until when they are at most.
+    unwanted: VecDeque<(Key, u64)>,
     statistics: Statistics,
     fast_path: FastPath,
     blocked: DropReason,
@@ -97,6 +107,7 @@ struct Counters {
     blocked: Counter,
     diverted: Counter,
     steered: Counter,
+    taken_back: Counter,
     fragments: Counter,
     not_ip: Counter,
     malformed: Counter,
@@ -114,6 +125,7 @@ impl Counters {
             blocked: init.counter("blocked", "packets dropped by an action, in the function itself"),
             diverted: init.counter("diverted", "packets sent to an output by an action, in the function itself"),
             steered: init.counter("steered", "flows steered by an action"),
+            taken_back: init.counter("taken-back", "steered flows that were not to be steered any more"),
             fragments: init.counter("fragments", "fragments, which pass without being inspected"),
             not_ip: init.counter("not-ip", "frames that carry no IP"),
             malformed: init.counter("malformed", "frames whose headers contradict themselves"),
@@ -147,6 +159,7 @@ impl NetworkFunction for Edpi {
             signatures,
             flows: FlowTable::new(config.flows),
             room_at: 0,
+            unwanted: VecDeque::new(),
             statistics: Statistics::new(),
             fast_path,
             blocked,
@@ -164,19 +177,24 @@ impl NetworkFunction for Edpi {
                 self.counters.steered.add(done.into());
             }
         }
+        self.take_back(burst, now_ns);
     }
 
     fn tick(&mut self, burst: &mut Burst<'_>) {
         let now_ns = nanoseconds(burst.now());
+        self.take_back(burst, now_ns);
         self.sweep(now_ns);
         self.fast_path.sweep(SWEPT, &mut |_: &Flow, _: &FlowState| {});
         self.counters.flows.set(self.flows.len() as u64);
     }
 
-    fn inherit(&mut self, previous: Self) {
+    fn inherit(&mut self, mut previous: Self) {
         // Actions and conditions may be others now: every flow comes to the function once more, and is decided about anew.
         self.fast_path.clear();
-        if self.signatures.is_none() || previous.signatures != self.signatures {
+        self.unwanted = std::mem::take(&mut previous.unwanted);
+        let is_afresh = self.signatures.is_none() || previous.signatures != self.signatures;
+        self.note_unwanted(&previous.flows, is_afresh);
+        if is_afresh {
             self.statistics.begin_anew(&self.fast_path);
             return;
         }
@@ -187,8 +205,11 @@ impl NetworkFunction for Edpi {
         for slot in 0..self.flows.capacity() as u32 {
             if let Some(entry) = self.flows.get_mut(slot) {
                 let tracked = &mut entry.value;
-                tracked.decision = self.policy.decide(&tracked.found);
+                let before = std::mem::replace(&mut tracked.decision, self.policy.decide(&tracked.found));
                 (tracked.is_fast, tracked.left_ns) = (false, 0);
+                if tracked.decision != before {
+                    tracked.steered_ns = 0;
+                }
             }
         }
     }

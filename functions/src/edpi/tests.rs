@@ -114,6 +114,31 @@ fn protocols_are_recognised_and_counted_with_what_came_before() {
 }
 
 #[test]
+fn a_reset_that_its_peer_may_ignore_hides_nothing() {
+    let actions = json!([{"protocols": ["bittorrent"], "then": "drop"}]);
+    for has_fast_path in [false, true] {
+        let mut kit = match has_fast_path {
+            false => Testkit::<Edpi>::new(json!({"actions": actions})),
+            true => Testkit::<Edpi>::with_fast_path(json!({"actions": actions}), Mode::Reactive).unwrap(),
+        };
+        let ports = (40_000, 51_413);
+        let (steps, reset) = (bittorrent(ports), tcp(Forward, ports, TcpFlags(0x14), b""));
+        play(&mut kit, &steps[..3]);
+        assert_eq!(verdicts(&mut kit, &[reset.clone(), steps[3].clone()])[0], Verdict::Next);
+        assert_eq!((kit.counter("classified"), kit.counter("blocked")), (1, 1), "inspected all the same");
+        // What is blocked stays so, through a silence after another one.
+        play(&mut kit, &[reset]);
+        kit.advance(Duration::from_secs(20));
+        kit.tick();
+        play(&mut kit, &steps[3..]);
+        assert_eq!(kit.counter("blocked"), 3);
+        // Another connection between the same ports is inspected anew.
+        assert!(verdicts(&mut kit, &steps[..3]).iter().all(|verdict| *verdict == Verdict::Next));
+        assert_eq!(kit.report()["inspecting"], 1);
+    }
+}
+
+#[test]
 fn a_flow_is_given_up_after_its_packets() {
     for (guess, name) in [(true, "SSH"), (false, "Unknown")] {
         let mut kit = Testkit::<Edpi>::new(json!({"packets": 4, "guess": guess}));
@@ -150,27 +175,6 @@ fn chosen_categories_are_diverted() {
     let seen = verdicts(&mut kit, &http((40_000, 80)));
     assert_eq!(seen.iter().filter(|verdict| **verdict == Verdict::Output(middlenet_sdk::Output(1))).count(), 2);
     assert_eq!(kit.counter("diverted"), 2);
-}
-
-#[test]
-fn chosen_protocols_are_steered_again_and_again() {
-    let act = json!({"protocols": ["HTTP"], "then": {"steer": "web"}});
-    let mut kit = Testkit::<Edpi>::with_steering(json!({"actions": [act], "steer_s": 10}), &["video", "web"]).unwrap();
-    play(&mut kit, &http((40_000, 80)));
-    let steered = kit.steered();
-    let ends: Vec<_> =
-        steered.iter().map(|flow| (flow.src.to_string(), flow.src_port, flow.to, flow.lifetime_ms)).collect();
-    assert_eq!(ends.len(), 2);
-    assert!(
-        ends.contains(&("10.1.0.2".into(), 40_000, Some(1), 10_000))
-            && ends.contains(&("10.2.0.2".into(), 80, Some(1), 10_000))
-    );
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    assert!(kit.steered().is_empty());
-    kit.advance(Duration::from_secs(10));
-    play(&mut kit, &[tcp(Forward, (40_000, 80), ACK, b"")]);
-    assert_eq!(kit.steered().len(), 2);
-    assert_eq!(kit.counter("steered"), 2);
 }
 
 #[test]

@@ -324,7 +324,7 @@ pub struct MessageHopStats {
     pub failed: Vec<(String, u64)>,
     /// Descriptors that the filter refused, by what was wrong.
     pub refused: Vec<(String, u64)>,
-    /// Its instances.
+    /// Its instances: by replica, or of an inline function by worker.
     pub instances: Vec<MessageInstanceStats>,
 }
 

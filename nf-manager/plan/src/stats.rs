@@ -94,7 +94,7 @@ pub struct HopStats {
     pub refused_descriptors: Vec<(String, u64)>,
     /// From hand-over to return, sampled.
     pub latency: Latency,
-    /// Its instances.
+    /// Its instances: by replica, or of an inline function by worker.
     pub instances: Vec<InstanceStats>,
     /// What its fast path did; nothing without one, and where it could not be loaded.
     #[serde(default)]

@@ -130,6 +130,7 @@ impl Supervisor {
         }
     }
 
+    /// A function's processes, each by itself, or an inline function as a whole.
     fn functions_of(&self, id: HopId) -> Vec<FunctionStatus> {
         let Some(hop) = self.plan.hop(id) else { return Vec::new() };
         let instances = self.instance_stats(id);
@@ -142,14 +143,14 @@ impl Supervisor {
             ..FunctionStatus::default()
         };
         if hop.inline {
-            let instance = instances.into_iter().next().unwrap_or_default();
+            let whole = Whole::of(instances);
             return vec![FunctionStatus {
                 placement: "inline".into(),
                 process: self.planes.get(id.plane).map(|data| data.status()).unwrap_or_default(),
                 cores: self.plan.workers(id.plane).to_vec(),
-                counters: instance.counters.iter().map(|(info, value)| counter(info, *value)).collect(),
-                report: instance.report,
-                held_pkts: instance.held,
+                counters: whole.counters,
+                report: whole.report,
+                held_pkts: whole.held,
                 ..base
             }];
         }
@@ -194,6 +195,39 @@ impl Supervisor {
     }
 }
 
+/// An inline function, of which every worker calls an instance.
+#[derive(Debug, Default, PartialEq)]
+struct Whole {
+    held: u64,
+    counters: Vec<CounterStatus>,
+    report: Value,
+}
+
+impl Whole {
+    /// Adds up what its instances say. While they are being replaced, some may have other counters than the rest: each has its place by its
+    /// name.
+    fn of(instances: Vec<MessageInstanceStats>) -> Self {
+        let mut whole = Self::default();
+        let mut reports = Vec::new();
+        for instance in instances {
+            whole.held += instance.held;
+            for (info, value) in &instance.counters {
+                match whole.counters.iter_mut().find(|sum| sum.name == info.name) {
+                    Some(sum) => sum.value = sum.value.wrapping_add(*value),
+                    None => whole.counters.push(counter(info, *value)),
+                }
+            }
+            reports.push(instance.report);
+        }
+        whole.report = match reports.len() {
+            1 => reports.remove(0),
+            _ if reports.iter().all(Value::is_null) => Value::Null,
+            _ => Value::Array(reports),
+        };
+        whole
+    }
+}
+
 fn counter(info: &middlenet_sdk::CounterInfo, value: u64) -> CounterStatus {
     CounterStatus { name: info.name.clone(), help: info.help.clone(), kind: info.kind, value }
 }
@@ -215,5 +249,50 @@ fn process_status(slot: &Slot) -> ProcessStatus {
         state: state.into(),
         restarts: slot.restarts,
         last_exit: slot.last_exit.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use middlenet_sdk::{CounterInfo, Kind};
+    use serde_json::json;
+
+    fn instance(held: u64, counters: &[(&str, Kind, u64)], report: Value) -> MessageInstanceStats {
+        let info = |name: &str, kind| CounterInfo { name: name.into(), help: format!("{name} of it"), kind };
+        let counters = counters.iter().map(|(name, kind, value)| (info(name, *kind), *value)).collect();
+        MessageInstanceStats { attached: true, held, counters, report }
+    }
+
+    fn values(whole: &Whole) -> Vec<(&str, Kind, u64)> {
+        whole.counters.iter().map(|counter| (counter.name.as_str(), counter.kind, counter.value)).collect()
+    }
+
+    #[test]
+    fn an_inline_function_on_one_worker_is_its_instance() {
+        let seen = [("seen", Kind::Counter, 4), ("flows", Kind::Gauge, 2)];
+        let whole = Whole::of(vec![instance(3, &seen, json!({ "top": [1] }))]);
+        assert_eq!((whole.held, values(&whole)), (3, seen.to_vec()));
+        assert_eq!(whole.report, json!({ "top": [1] }));
+        assert_eq!(whole.counters[0].help, "seen of it");
+        // The data plane is down.
+        assert_eq!(Whole::of(Vec::new()), Whole::default());
+    }
+
+    #[test]
+    fn an_inline_function_on_several_workers_is_all_of_its_instances() {
+        let first = [("seen", Kind::Counter, 4), ("flows", Kind::Gauge, 2)];
+        let second = [("seen", Kind::Counter, 30), ("flows", Kind::Gauge, 0)];
+        // It was replaced by one of another configuration a moment ago.
+        let third = [("flows", Kind::Gauge, 7), ("logged", Kind::Counter, 1)];
+        let reports = [json!({ "top": [1] }), Value::Null, json!({ "top": [] })];
+        let instances = [&first[..], &second, &third].into_iter().zip(reports.clone());
+        let whole = Whole::of(instances.map(|(counters, report)| instance(5, counters, report)).collect());
+        let sums = [("seen", Kind::Counter, 34), ("flows", Kind::Gauge, 9), ("logged", Kind::Counter, 1)];
+        assert_eq!((whole.held, values(&whole)), (15, sums.to_vec()));
+        assert_eq!(whole.report, json!(reports), "worker by worker");
+        // Nobody asked for reports.
+        let silent = Whole::of(vec![instance(0, &first, Value::Null), instance(0, &second, Value::Null)]);
+        assert_eq!((silent.report, silent.counters[0].value), (Value::Null, 34));
     }
 }

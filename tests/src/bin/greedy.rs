@@ -2,33 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use middlenet_sdk::fast_path::{FastPath, Mode, Shape};
-use middlenet_sdk::prelude::*;
+mod shaped;
 
-middlenet_sdk::config! {
-    /// Nothing.
-    struct Config {}
+use middlenet_sdk::fast_path::{Mode, Shape};
+use shaped::{Shaped, Wanted};
+
+struct Greedy;
+
+impl Wanted for Greedy {
+    const SHAPE: Shape = Shape::of(&[Mode::Reactive]).flows(u32::MAX);
 }
 
-struct Greedy {
-    fast_path: FastPath,
-    without: Counter,
-}
-
-impl NetworkFunction for Greedy {
-    type Config = Config;
-    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive]).flows(u32::MAX);
-
-    fn new(_: Config, init: &mut Init) -> Result<Self, ConfigError> {
-        let without = init.counter("without", "packets that came while there was no fast path");
-        Ok(Self { fast_path: init.fast_path(), without })
-    }
-
-    fn process(&mut self, burst: &mut Burst<'_>) {
-        if !self.fast_path.is_active() {
-            self.without.add(burst.len() as u64);
-        }
-    }
-}
-
-middlenet_sdk::main!(Greedy);
+middlenet_sdk::main!(Shaped<Greedy>);

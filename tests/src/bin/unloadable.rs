@@ -2,33 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use middlenet_sdk::fast_path::{FastPath, Mode, Shape};
-use middlenet_sdk::prelude::*;
+mod shaped;
 
-middlenet_sdk::config! {
-    /// Nothing.
-    struct Config {}
+use middlenet_sdk::fast_path::{Mode, Shape};
+use shaped::{Shaped, Wanted};
+
+struct Unloadable;
+
+impl Wanted for Unloadable {
+    const SHAPE: Shape = Shape::of(&[Mode::Reactive, Mode::Offloading]).services(4, 4).rules(4);
 }
 
-struct Unloadable {
-    fast_path: FastPath,
-    without: Counter,
-}
-
-impl NetworkFunction for Unloadable {
-    type Config = Config;
-    const FAST_PATH: Shape = Shape::of(&[Mode::Reactive, Mode::Offloading]).services(4, 4).rules(4);
-
-    fn new(_: Config, init: &mut Init) -> Result<Self, ConfigError> {
-        let without = init.counter("without", "packets that came while there was no fast path");
-        Ok(Self { fast_path: init.fast_path(), without })
-    }
-
-    fn process(&mut self, burst: &mut Burst<'_>) {
-        if !self.fast_path.is_active() {
-            self.without.add(burst.len() as u64);
-        }
-    }
-}
-
-middlenet_sdk::main!(Unloadable);
+middlenet_sdk::main!(Shaped<Unloadable>);

@@ -11,6 +11,9 @@ use crate::process;
 /// The package whose tests need the programs, and the host to themselves.
 const END_TO_END: &str = "middlenet-tests";
 
+/// From where the inputs of `proptest` are drawn, unless the caller says so: of the same code every run says the same.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// A part of the tests. Every test is in exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -53,6 +56,9 @@ impl Runner {
     pub(crate) fn watch(&mut self, command: &mut Command, sum: &mut Tally) -> Result<(), Error> {
         let _ = fs::remove_file(&self.skip_log);
         command.env("MIDDLENET_SKIP_LOG", &self.skip_log);
+        if std::env::var_os(SEED.0).is_none() {
+            command.env(SEED.0, SEED.1);
+        }
         let mut counts = Tally::default();
         let result = process::watch(command, |line| {
             if let Some(read) = Tally::read(line) {
@@ -117,6 +123,13 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command
+    }
+
+    #[test]
+    fn drawn_inputs_have_a_seed() {
+        let mut runner = Runner::new(true, &[]);
+        runner.skip_log.set_extension("seed");
+        runner.watch(&mut shell("test -n \"$PROPTEST_RNG_SEED\""), &mut Tally::default()).unwrap();
     }
 
     #[test]
