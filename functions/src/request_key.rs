@@ -3,12 +3,12 @@
 use crate::{cookies, field_name, host_name};
 use middlenet_sdk::middlebox::Request;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// A part of a request, in a manifest `client`, `path`, `host`, `header NAME` or `cookie NAME`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub enum RequestKey {
     /// The client's address.

@@ -74,6 +74,7 @@ pub fn plan(
         traffic,
         network: OnceCell::new(),
         problems: manifest.problems().to_vec(),
+        oddities: Vec::new(),
     };
     checker.run()
 }
@@ -87,6 +88,8 @@ struct Checker<'a> {
     /// The host's network devices, once somebody has asked for them.
     network: OnceCell<Option<Inventory>>,
     problems: Vec<Diagnostic>,
+    /// What is odd about functions, a sentence each.
+    oddities: Vec<String>,
 }
 
 /// A chain whose ports are known.
@@ -118,6 +121,7 @@ impl<'a> Checker<'a> {
             self.fast_paths(manager, &mut notes);
             placed = self.place_rules(manager, &vf_ports, &mut vfs, &mut notes);
         }
+        notes.append(&mut self.oddities);
         let processes = self.processes(processes, &cores, &mut notes);
         if let Some(manager) = &mut manager {
             manager.shares_core = cores.share_manager(&processes);

@@ -71,6 +71,8 @@ pub fn main(registration: &Registration) -> ExitCode {
     }
     match std::io::stdin().as_fd().try_clone_to_owned().map_err(HostError::from).and_then(|fd| run(registration, fd)) {
         Ok(()) | Err(HostError::Channel(ChannelError::Closed)) => ExitCode::SUCCESS,
+        // The runtime has been told, and tells.
+        Err(HostError::Refused(_)) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("{}: {e}", registration.name);
             ExitCode::FAILURE
@@ -81,8 +83,11 @@ pub fn main(registration: &Registration) -> ExitCode {
 /// Runs a function process over its control socket until it is told to stop or the runtime is gone.
 pub fn run(registration: &Registration, socket: OwnedFd) -> Result<(), HostError> {
     let channel = Channel::from_fd(socket);
-    let (ToFunction::Start(start), maps) = channel.receive()? else {
-        return Err(HostError::Protocol("another message before `start`"));
+    let (start, maps) = match channel.receive()? {
+        (ToFunction::Start(start), maps) => (start, maps),
+        // The run ends before it has begun, as where a port cannot be opened.
+        (ToFunction::Stop, _) => return Ok(()),
+        _ => return Err(HostError::Protocol("another message before `start`")),
     };
     let fast_path = instance::fast_path(registration, &start, maps)?;
     prepare_process(&start)?;

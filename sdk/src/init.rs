@@ -60,6 +60,7 @@ impl From<&str> for ConfigError {
 pub struct Init {
     ports: Vec<PortInfo>,
     outputs: Vec<String>,
+    outputs_asked: std::cell::RefCell<Vec<String>>,
     steering: Vec<String>,
     counters: Vec<(CounterInfo, Counter)>,
     drop_reasons: Vec<DropReasonInfo>,
@@ -187,7 +188,20 @@ impl Init {
 
     /// The named output, if the manifest connects it.
     pub fn output(&self, name: &str) -> Option<Output> {
+        self.outputs_asked.borrow_mut().push(name.into());
         self.outputs.iter().position(|o| o == name).and_then(|i| u8::try_from(i).ok()).map(Output)
+    }
+
+    /// The outputs that the manifest connects and the function has not asked for.
+    pub fn outputs_left(&self) -> Vec<&str> {
+        let asked = self.outputs_asked.borrow();
+        self.outputs.iter().filter(|output| !asked.contains(output)).map(String::as_str).collect()
+    }
+
+    /// The names of outputs that the function has asked for, and the manifest does not connect.
+    pub fn outputs_missed(&self) -> Vec<String> {
+        let asked = self.outputs_asked.borrow();
+        asked.iter().filter(|name| !self.outputs.contains(name)).cloned().collect()
     }
 
     /// Where the manifest lets this function steer flows under a name, for [`crate::Burst::steer`].

@@ -409,3 +409,11 @@ fn noise_on_the_socket_is_an_error_and_no_panic() {
     a.send(&ToFunction::Report, &[]).unwrap();
     assert!(thread.join().unwrap().is_err(), "a message before `start` breaks the protocol");
 }
+
+#[test]
+fn a_function_that_is_stopped_before_its_start_ends_in_peace() {
+    let (a, b) = Channel::pair().unwrap();
+    let thread = std::thread::spawn(move || host::run(&Registration::of::<Adder>(), b.into_fd()));
+    a.send(&ToFunction::Stop, &[]).unwrap();
+    thread.join().unwrap().unwrap();
+}

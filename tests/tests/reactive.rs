@@ -263,3 +263,52 @@ fn a_block_that_is_added_reaches_flows_that_are_in_the_kernel() -> Result<(), Er
     run.stop()?;
     Ok(())
 }
+
+/// A filter for requests before the firewall, and one for answers behind it.
+const AROUND_THE_FIREWALL: &str = "ports:
+  wan: { xdp: wan }
+  lan: { xdp: lan }
+chains:
+  transit:
+    ports: [wan, lan]
+    functions:
+      - requests:
+          use: efw
+          mode: proactive
+          outputs: { allowed: l3-router }
+          config: { rules: [{ dst_port: 7000, proto: tcp, allow: true }] }
+      - firewall: { default: drop, rules: [{ proto: icmp, direction: forward, allow: true }] }
+      - answers:
+          use: efw
+          mode: proactive
+          outputs: { allowed: wan }
+          config: { rules: [{ src_port: 7000, proto: tcp, allow: true }] }
+      - l3-router:
+          config: { addresses: [{ address: 10.1.0.1/24, port: wan }, { address: 10.2.0.1/24, port: lan }] }
+          mode: reactive
+";
+
+#[test]
+fn connections_pass_by_the_firewall_in_both_directions() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let hops = ["requests", "answers", "l3-router"];
+    let line = Line::new()?;
+    let_packets_leave_directly(&line)?;
+    let run = Runtime::start(&line.middle, AROUND_THE_FIREWALL)?;
+    line.client.wait_for_ping("10.2.0.2", SOON)?;
+    let seen = |status: &RunStatus| status.hop("firewall")["in_pkts"].as_u64().expect("a count");
+    let before = run.wait_for_rest()?;
+    let _outside = Echo::start(&line.server, "10.2.0.2:7000")?;
+    let text: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    Conversation::tcp(&line.client, "10.2.0.2:7000", SOON)?.say(&text, SOON)?;
+    let after = run.wait_for_rest()?;
+    // ARP alone still meets it.
+    assert!(seen(&after) - seen(&before) < 10, "{} packets met the firewall", seen(&after) - seen(&before));
+    for hop in ["answers", "l3-router"] {
+        let sent = Fast::of(&after, &[hop]).sent - Fast::of(&before, &[hop]).sent;
+        assert!(sent > 20, "{sent} packets left behind `{hop}`");
+    }
+    Fast::of(&after, &hops).assert_balanced();
+    run.stop()?;
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use middlenet_sdk::middlebox::Upstream;
 use middlenet_sdk::{ConfigError, Init};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The largest weight.
 const MAX_WEIGHT: u32 = 256;
@@ -34,7 +34,7 @@ const fn one() -> u32 {
 }
 
 /// How an upstream is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     /// In turn, as often as the weights say, and evenly interleaved. `weighted` is another word for it.

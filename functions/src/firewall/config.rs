@@ -5,7 +5,7 @@ use super::rule::{Action, Rule, TcpFlagTest};
 use middlenet_sdk::wire::{TcpFlags, icmpv4, icmpv6, protocol};
 use middlenet_sdk::{ConfigError, Init, OneOrMany, PortInfo, Term};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Rules at most: the classifier's memory grows with their square (about 70 MB per field at this number).
 pub(super) const MAX_RULES: usize = 8192;
@@ -50,7 +50,7 @@ pub struct Config {
 }
 
 /// What happens to packets that no rule matches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// They are dropped.
@@ -65,7 +65,7 @@ pub enum Policy {
 }
 
 /// Whether a kind of packet passes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permission {
     /// It passes.
@@ -77,7 +77,7 @@ pub enum Permission {
 }
 
 /// What happens to fragments after the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fragments {
     /// All pass.
@@ -215,8 +215,8 @@ impl RuleConfig {
         let mut rule = Rule {
             action: self.action(number)?,
             protocols: parse_protocols(&self.proto, &at("proto"))?,
-            src: list(&self.src, |text| AddressRange::parse(text, &at("src")))?,
-            dst: list(&self.dst, |text| AddressRange::parse(text, &at("dst")))?,
+            src: list(&self.src, |text| AddressRange::parse(text, &at("src")))?.concat(),
+            dst: list(&self.dst, |text| AddressRange::parse(text, &at("dst")))?.concat(),
             src_ports: list(&self.src_port, |term| parse_ports(term, &at("src_port")))?,
             dst_ports: list(&self.dst_port, |term| parse_ports(term, &at("dst_port")))?,
             ingress: list(&self.ingress, |name| init.port(name).map(|port| port.0))?,

@@ -15,7 +15,13 @@ pub(crate) struct AddressRange {
 
 impl AddressRange {
     /// Reads `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.1` or `192.0.2.1-192.0.2.9`. `what` names the value in the error.
-    pub(crate) fn parse(text: &str, what: &str) -> Result<Self, ConfigError> {
+    ///
+    /// IPv6 around the place of IPv4, as `::/0`, is two ranges: none of IPv6 holds an address of IPv4.
+    pub(crate) fn parse(text: &str, what: &str) -> Result<Vec<Self>, ConfigError> {
+        Self::parse_one(text, what).map(Self::without_ipv4)
+    }
+
+    fn parse_one(text: &str, what: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             ConfigError::new(format!("{what} `{text}` {why}")).with_hint(
                 "write an address, a prefix like 10.0.0.0/8 or 2001:db8::/32, or a range like 10.0.0.1-10.0.0.9",
@@ -51,6 +57,15 @@ impl AddressRange {
         Ok(Self { first, last: first | hosts })
     }
 
+    fn without_ipv4(self) -> Vec<Self> {
+        if is_mapped(self.first) && is_mapped(self.last) {
+            return vec![self];
+        }
+        let below = Self { first: self.first, last: self.last.min(MAPPED - 1) };
+        let above = Self { first: self.first.max(MAPPED + (1 << 32)), last: self.last };
+        [below, above].into_iter().filter(|range| range.first <= range.last).collect()
+    }
+
     /// Whether the range holds the address.
     #[inline]
     pub(crate) fn contains(&self, address: u128) -> bool {
@@ -82,4 +97,24 @@ pub(crate) fn address_of(number: u128) -> IpAddr {
 #[inline]
 pub(crate) fn is_mapped(number: u128) -> bool {
     number >> 32 == MAPPED >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_ipv6_hold_no_address_of_ipv4() {
+        let holds = |text: &str, address: &str| {
+            let ranges = AddressRange::parse(text, "`src`").unwrap();
+            ranges.iter().any(|range| range.contains(number(address.parse().unwrap())))
+        };
+        for all in ["::/0", "::/1", "::/64", "::-ffff::"] {
+            assert!(!holds(all, "0.0.0.0") && !holds(all, "192.0.2.1") && !holds(all, "255.255.255.255"), "{all}");
+            assert!(holds(all, "::1") && holds(all, "::fffe:ffff:ffff") && holds(all, "0:0:0:0:1::"), "{all}");
+        }
+        assert!(holds("::/0", "2001:db8::1") && holds("0.0.0.0/0", "192.0.2.1") && !holds("0.0.0.0/0", "::1"));
+        assert_eq!(AddressRange::parse("2001:db8::/32", "`src`").unwrap().len(), 1);
+        assert_eq!(AddressRange::parse("::ffff:192.0.2.0/120", "`src`").unwrap().len(), 1);
+    }
 }

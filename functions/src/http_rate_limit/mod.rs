@@ -79,7 +79,7 @@ pub struct Config {
 }
 
 /// A period.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
     /// A second.
@@ -173,13 +173,13 @@ impl MiddleboxFunction for HttpRateLimit {
             Keys::All(keys) if keys.is_empty() => return Err("`key` is an empty list".into()),
             Keys::All(keys) => keys,
         };
-        let allow = config.allow.iter().map(|text| AddressRange::parse(text, "`allow`"));
+        let allow: Result<Vec<_>, _> = config.allow.iter().map(|text| AddressRange::parse(text, "`allow`")).collect();
         Ok(Self {
             shape,
             rate: config.rate,
             keys,
             masks: (mask(96 + u32::from(config.prefix4)), mask(config.prefix6.into())),
-            allow: allow.collect::<Result<_, _>>()?,
+            allow: allow?.concat(),
             headers: config.headers,
             buckets: FlowTable::new(config.buckets),
             evicted_before: 0,

@@ -61,7 +61,7 @@ impl Destination {
             Self::File(path) => {
                 let file = open(path).map_err(|e| {
                     ConfigError::new(format!("the log {} cannot be opened: {e}", path.display()))
-                        .with_hint("the function's user needs the right to write there")
+                        .with_hint("its folder must be there, and the function's user needs the right to write in it")
                 })?;
                 Sink::File { path: path.clone(), file }
             }

@@ -1,10 +1,10 @@
 //! What a manifest says under `nat`.
 
-use crate::firewall::prefix::{AddressRange, number};
+use crate::firewall::prefix::{AddressRange, address_of, number};
 use middlenet_sdk::wire::protocol;
 use middlenet_sdk::{ConfigError, Init, Port};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Pool addresses at most: each has three port maps of 8 KiB.
@@ -19,8 +19,10 @@ pub struct Config {
     /// Outside addresses to translate to: addresses, prefixes or ranges of either IP version, 256 addresses at most. IPv6
     /// is translated only if there are IPv6 addresses here; else it passes untouched.
     pub pool: Names,
-    /// Inside addresses to translate. Default: the private IPv4 ranges (RFC 1918), shared address space (RFC 6598) and
-    /// unique local IPv6 addresses (RFC 4193).
+    /// Inside addresses to translate: addresses, prefixes or ranges. Packets between two of them are not translated, and those
+    /// from outside straight to one are dropped; so where hosts outside have private addresses as well, name the networks that are
+    /// inside. Default: the private IPv4 ranges (RFC 1918), shared address space (RFC 6598) and unique local IPv6 addresses
+    /// (RFC 4193).
     #[serde(default = "sources")]
     pub sources: Vec<String>,
     /// Outside TCP and UDP ports to use, as `first-last`.
@@ -75,7 +77,7 @@ impl Names {
 }
 
 /// Which packets from outside may use a mapping (RFC 4787 section 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filtering {
     /// Any: best for peer-to-peer programs.
@@ -86,7 +88,7 @@ pub enum Filtering {
 }
 
 /// What happens to packets to a pool address that no mapping wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Unsolicited {
     /// They are dropped.
@@ -191,6 +193,17 @@ impl Config {
                 .with_hint("leave them out for 2048 ports and 16384 sessions"));
         }
         let pool = pool(self.pool.as_slice())?;
+        let sources: Result<Vec<_>, _> = self.sources.iter().map(|s| AddressRange::parse(s, "`sources`")).collect();
+        let sources = sources?.concat();
+        if let Some(&address) = pool.iter().find(|&&address| sources.iter().any(|range| range.contains(address))) {
+            // What is a source is inside: whoever sits beside this address would get packets untranslated.
+            let sources = self.sources.join(", ");
+            return Err(ConfigError::new(format!(
+                "{} of `pool` is also one of `sources` ({sources}), which are inside",
+                address_of(address)
+            ))
+            .with_hint("name the networks that are inside: `sources: [192.168.1.0/24]`"));
+        }
         let forwards = self.forwards.iter().map(|forward| forward.parse(&pool)).collect::<Result<Vec<_>, _>>()?;
         for (i, forward) in forwards.iter().enumerate() {
             if forwards[..i].iter().any(|f| (f.0, f.1, f.2) == (forward.0, forward.1, forward.2)) {
@@ -205,7 +218,7 @@ impl Config {
         Ok(Scheme {
             inside,
             pool,
-            sources: self.sources.iter().map(|s| AddressRange::parse(s, "`sources`")).collect::<Result<_, _>>()?,
+            sources,
             ports: port_range(&self.ports)?,
             forwards,
             sessions: self.sessions,
@@ -218,12 +231,13 @@ impl Config {
 fn pool(texts: &[String]) -> Result<Vec<u128>, ConfigError> {
     let mut pool = Vec::new();
     for text in texts {
-        let range = AddressRange::parse(text, "`pool`")?;
-        if range.last - range.first >= MAX_POOL as u128 {
-            return Err(ConfigError::new(format!("`pool` {text} has more than {MAX_POOL} addresses"))
-                .with_hint("one address serves about 64000 ports per protocol: a few are enough"));
+        for range in AddressRange::parse(text, "`pool`")? {
+            if range.last - range.first >= MAX_POOL as u128 {
+                return Err(ConfigError::new(format!("`pool` {text} has more than {MAX_POOL} addresses"))
+                    .with_hint("one address serves about 64000 ports per protocol: a few are enough"));
+            }
+            pool.extend(range.first..=range.last);
         }
-        pool.extend(range.first..=range.last);
     }
     pool.sort_unstable();
     pool.dedup();

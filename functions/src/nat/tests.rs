@@ -411,6 +411,11 @@ fn configuration_errors_name_the_value_and_the_remedy() {
         (json!({"inside": ["left", "right"]}), "must leave a port outside", "inside: lan"),
         (json!({"pool": []}), "`pool` is empty", "203.0.113.1"),
         (json!({"pool": "10.0.0.0/8"}), "more than 256", "few are enough"),
+        (
+            json!({"pool": ["203.0.113.1", "192.168.7.1"]}),
+            "192.168.7.1 of `pool` is also one of `sources`",
+            "that are inside",
+        ),
         (json!({"ports": "9"}), "no range of ports", "1024-65535"),
         (json!({"ports": "0-9"}), "no range of ports", "1024-65535"),
         (forward("203.0.113.1", "10.0.0.1:80"), "no address with a port", "8080"),
@@ -486,7 +491,7 @@ proptest! {
         packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 1..70),
         ethertype in prop_oneof![Just([8u8, 0]), Just([0x86, 0xdd]), Just([0x81, 0]), Just([8, 6])],
     ) {
-        let mut kit = kit(json!({"sources": ["0.0.0.0/1", "::/1"], "pool": ["203.0.113.1", "2001:db8::1"], "proxy_arp": true, "sessions": 16}));
+        let mut kit = kit(json!({"sources": ["0.0.0.0/1", "::/3"], "pool": ["203.0.113.1", "2001:db8::1"], "proxy_arp": true, "sessions": 16}));
         let packets: Vec<_> = packets.into_iter().map(|mut packet| {
             if let Some(place) = packet.get_mut(12..14) { place.copy_from_slice(&ethertype); }
             if packet.len() > 14 && packet[0] & 1 == 0 { packet[14] = if ethertype[0] == 8 { 0x45 } else { 0x60 }; }

@@ -82,7 +82,7 @@ pub struct StickyConfig {
 }
 
 /// Which `Host` the upstream sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HostHeader {
     /// The client's.

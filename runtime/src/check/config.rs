@@ -71,6 +71,7 @@ impl Checker<'_> {
         let mut init = init();
         match registration.try_config(entry.config_json(), &mut init) {
             Ok(interests) => {
+                self.outputs_left(entry, &init);
                 let (upstreams, alike) = (init.upstreams().to_vec(), init.are_upstreams_alike());
                 Some((Declared { interests, upstreams, alike }, init.peer_addresses()))
             }
@@ -80,6 +81,18 @@ impl Checker<'_> {
                 self.problem(spot.unwrap_or_else(|| entry.name_span.clone()), message, error.hint);
                 None
             }
+        }
+    }
+
+    /// Tells of outputs that lead somewhere, but which the function never uses: a misspelt name, or one that is kept for later.
+    fn outputs_left(&mut self, entry: &FunctionEntry, init: &Init) {
+        let missed: Vec<_> = init.outputs_missed().iter().map(|name| format!("`{name}`")).collect();
+        let asks = if missed.is_empty() { String::new() } else { format!(", but {}", missed.join(", ")) };
+        for output in init.outputs_left() {
+            self.oddities.push(format!(
+                "`{}`, as it is configured, does not use its output `{output}`{asks}: no packets go that way",
+                entry.name
+            ));
         }
     }
 
@@ -105,12 +118,14 @@ impl Checker<'_> {
         let found = validate(config, None, schema);
         let fine = found.is_empty();
         for mut diagnostic in found {
-            let misplaced = entry.body.is_none()
-                && config.entries().iter().any(|e| e.key_span == diagnostic.span && OPTIONS.contains(&e.key.as_str()));
-            if misplaced {
+            let misplaced = config
+                .entries()
+                .iter()
+                .find(|e| entry.body.is_none() && e.key_span == diagnostic.span && OPTIONS.contains(&e.key.as_str()));
+            if let Some(option) = misplaced {
                 diagnostic = diagnostic.with_hint(format!(
-                    "options stand beside the configuration: `{}: {{ config: {{ ... }}, placement: inline }}`",
-                    entry.name
+                    "`{}` stands beside the configuration: `{}: {{ config: {{ ... }}, {}: ... }}`",
+                    option.key, entry.name, option.key
                 ));
             }
             if entry.config.is_none() {

@@ -187,7 +187,10 @@ fn unreached(plan: &ManagerPlan, chain: &ChainPlan) -> Vec<String> {
     for (entry, is_reverse) in [(chain.entry_forward, false)].into_iter().chain(reverse) {
         let way = way(plan, entry, is_reverse);
         let Some(first) = way.iter().position(|hop| hop.fast_path.is_none()) else { continue };
-        let behind: Vec<_> = way[first..].iter().filter(|hop| hop.fast_path.is_some()).collect();
+        let jumped = jumps(plan, &way[..first], is_reverse);
+        let misses =
+            |hop: &&&HopPlan| hop.fast_path.is_some() && !jumped.iter().any(|other| std::ptr::eq(*other, **hop));
+        let behind: Vec<_> = way[first..].iter().filter(misses).collect();
         if behind.is_empty() {
             continue;
         }
@@ -202,6 +205,24 @@ fn unreached(plan: &ManagerPlan, chain: &ChainPlan) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// The hops with fast paths to which outputs of the first ones lead, and where packets go from there.
+fn jumps<'p>(plan: &'p ManagerPlan, from: &[&'p HopPlan], is_reverse: bool) -> Vec<&'p HopPlan> {
+    let mut found: Vec<&HopPlan> = Vec::new();
+    let mut from = from.to_vec();
+    while let Some(hop) = from.pop() {
+        let next = if is_reverse { hop.next_reverse } else { hop.next_forward };
+        for target in hop.outputs.iter().map(|(_, target)| *target).chain([next]) {
+            let Target::Hop(id) = target else { continue };
+            let Some(hop) = plan.hops.get(usize::from(id)).filter(|hop| hop.fast_path.is_some()) else { continue };
+            if !found.iter().any(|other| std::ptr::eq(*other, hop)) {
+                found.push(hop);
+                from.push(hop);
+            }
+        }
+    }
+    found
 }
 
 /// The hops that packets pass on which no function has another say.

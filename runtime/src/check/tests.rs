@@ -136,6 +136,7 @@ fn registry() -> Vec<Registration> {
         Registration::named::<fast_paths::Hybrid>("hybrid", "has a fast path"),
         Registration::named::<fast_paths::Odd>("odd", "has services and no flows"),
         Registration::named::<fast_paths::Counting>("counting", "counts in many classes"),
+        Registration::named::<fast_paths::Forks>("forks", "has an output"),
         Registration::middlebox::<messages::Proxy>("reverse-proxy", "routes"),
         Registration::middlebox::<messages::Rewrite>("url-rewrite", "rewrites"),
     ]
@@ -273,7 +274,7 @@ cores: { manager: [7] }
         "5:10 unknown key `xdpp` in `lan`|did you mean `xdp`?",
         "7:3 the port `bak` does not say what it is|write `bak: { xdp: eth0 }`, or `dpdk`, `kernel` or `pcap`",
         "10:18 there is no port `lna`|did you mean `lan`?",
-        "12:9 unknown function `firewal`|built in are `gate`, `monitor`, `apart` or `hybrid`; for a binary of your own: `firewal: { run: ./path }`",
+        "12:9 unknown function `firewal`|built in are `gate`, `monitor`, `apart`, `hybrid` or `forks`; for a binary of your own: `firewal: { run: ./path }`",
         "13:17 `gate`: unknown key `prot`|did you mean `port`?",
         "13:35 `gate`: `limit`: expected a whole number, found `many`|",
         "15:9 `monitor` stands beside `gate`: an entry is one function|indent it further, below `gate:`, or start it with `- `",
@@ -305,7 +306,7 @@ fn a_function_that_refuses_its_configuration_is_quoted_at_the_place() {
         ("      - gate: { limit: 0 }\n", "9:9 `gate`: a limit of nothing lets nothing pass|"),
         (
             "      - gate: { placement: inline }\n",
-            "9:17 `gate`: unknown key `placement`|options stand beside the configuration: `gate: { config: { ... }, placement: inline }`",
+            "9:17 `gate`: unknown key `placement`|`placement` stands beside the configuration: `gate: { config: { ... }, placement: ... }`",
         ),
         ("      - gate: { use: gate, confg: {} }\n", "9:28 unknown key `confg` in `gate`|did you mean `config`?"),
     ];

@@ -10,7 +10,7 @@ use crate::diagnostic::did_you_mean;
 use crate::render::Table;
 
 /// Levels of configuration that are explained.
-const DEPTH: usize = 4;
+const DEPTH: usize = 6;
 
 pub(super) fn functions(name: Option<&str>, json: bool) -> Result<(), Failure> {
     let registry = middlenet_functions::registry();
@@ -123,12 +123,24 @@ fn explain_key(
     for line in description.or(own).unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
         let _ = writeln!(out, "{indent}    {}", line.trim());
     }
+    for (value, meaning) in values(resolved) {
+        let _ = writeln!(out, "{indent}    `{value}`: {meaning}");
+    }
     if depth < DEPTH {
         explain_keys(root, property, depth + 2, out);
         for inner in ["items", "additionalProperties"].iter().map(|k| &resolved[*k]).filter(|inner| inner.is_object()) {
             explain_keys(root, inner, depth + 2, out);
         }
     }
+}
+
+/// The words that a key may have as its value, with what each means.
+fn values(schema: &Value) -> impl Iterator<Item = (&str, String)> {
+    let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+    branches.iter().filter_map(|branch| {
+        let meaning = branch["description"].as_str()?;
+        Some((branch["const"].as_str()?, meaning.split_whitespace().collect::<Vec<_>>().join(" ")))
+    })
 }
 
 fn resolve<'s>(root: &'s Value, mut schema: &'s Value) -> &'s Value {
@@ -179,5 +191,15 @@ mod tests {
         assert!(text.contains("one of set, add, remove"), "{text}");
         assert!(text.contains("set (mapping)") && text.contains("remove (string)"), "{text}");
         assert!(text.contains("name (string, required)"), "{text}");
+    }
+
+    #[test]
+    fn words_have_their_meanings_and_the_default_is_told() {
+        let text = explain(middlenet_functions::registry().iter().find(|r| r.name == "nat").unwrap());
+        assert!(text.contains("unsolicited (drop or pass, default \"drop\")"), "{text}");
+        assert!(text.contains("filtering (endpoint-independent or address-and-port-dependent, default \""), "{text}");
+        let text = explain(middlenet_functions::registry().iter().find(|r| r.name == "firewall").unwrap());
+        assert!(text.contains("default (drop or allow or reject, default \"drop\")"), "{text}");
+        assert!(text.contains("      `reject`: They are dropped"), "{text}");
     }
 }

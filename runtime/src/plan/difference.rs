@@ -175,13 +175,21 @@ impl Difference {
             hops.filter_map(|id| plan.hop(id).map(|h| h.label())).collect::<Vec<_>>()
         };
         let (before, after) = (labels(old), labels(new));
-        let mut changes = Vec::new();
+        let (mut changes, mut other_files) = (Vec::new(), Vec::new());
         compare_lists("function", &before, &after, &mut self.structural, |o, n| {
             let processes = |plan: &Plan, id: usize| {
                 let of_hop = plan.runtime.processes.iter().filter(|p| p.hop == HopId::new(plane, id));
-                of_hop.map(|p| (p.program.clone(), p.cores.clone(), p.wait, p.files.clone())).collect::<Vec<_>>()
+                of_hop.map(|p| (p.program.clone(), p.cores.clone(), p.wait)).collect::<Vec<_>>()
+            };
+            let files = |plan: &Plan, id: usize| {
+                let of_hop = plan.runtime.processes.iter().filter(|p| p.hop == HopId::new(plane, id));
+                of_hop.map(|p| p.files.clone()).collect::<Vec<_>>()
             };
             let same = same(o, n) && processes(old, o) == processes(new, n);
+            if same && files(old, o) != files(new, n) {
+                other_files.push(format!("function `{}` would open other files", after[n]));
+                return true;
+            }
             let hop = HopId::new(plane, o);
             if let (Some(a), Some(b)) = (old.hop(hop), new.hop(HopId::new(plane, n)))
                 && same
@@ -193,6 +201,7 @@ impl Difference {
             same
         });
         self.changes.append(&mut changes);
+        self.structural.append(&mut other_files);
     }
 }
 

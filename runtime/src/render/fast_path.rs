@@ -75,7 +75,8 @@ pub(super) fn of_status(stats: &Stats) -> String {
     } else {
         format!(
             "no fast path sends by {}: the driver takes no packets from XDP programs of other interfaces (a veth does \
-             after `ethtool -K PEER gro on tx off`), or the kernel, before Linux 6.3, does not say whether it does\n",
+             after `ethtool -K PEER gro off` and `ethtool -K PEER gro on tx off`, both while PEER is up), or the kernel, before \
+             Linux 6.3, does not say whether it does\n",
             names.join(", ")
         )
     };

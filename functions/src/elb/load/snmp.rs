@@ -1,6 +1,6 @@
 //! CPU load by SNMP v2c: one datagram each way (RFC 3416).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use snmp2::{MessageType, Oid, Pdu, Value, asn1, snmp};
 
 /// A community is short in practice; a datagram has to hold it.
@@ -26,7 +26,7 @@ pub struct SnmpLoad {
 }
 
 /// A measure of CPU load.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// UCD-SNMP-MIB `ssCpuIdle.0`, 1.3.6.1.4.1.2021.11.11.0: percent of time that processors were idle, over the last minute.

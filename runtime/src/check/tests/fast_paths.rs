@@ -98,6 +98,11 @@ fn what_keeps_packets_from_a_fast_path_is_told() {
         "chain `transit`: packets from lan meet `monitor`, which has no fast path, before those of `a`: they take the slow path from there on",
     ];
     assert_eq!(found, expected);
+    let found = notes(&format!(
+        "      - a: {{ use: hybrid, mode: reactive, outputs: {{ past: b }} }}\n      - monitor\n      - b: {FAST}\n      - c: {FAST}\n"
+    ));
+    let expected = "chain `transit`: packets from lan meet `monitor`, which has no fast path, before those of `a`: they take the slow path from there on";
+    assert_eq!(found, [expected], "an output leads past it from wan");
     let source = format!(
         "name: edge\nports: {{ wan: {{ xdp: a }}, lan: {{ dpdk: net_null0 }} }}\nchains: {{ c: {{ ports: [wan, lan], functions: [a: {FAST}] }} }}\n"
     );
@@ -109,6 +114,33 @@ fn what_keeps_packets_from_a_fast_path_is_told() {
                 == "no packet of the port `lan` takes a fast path of the chain `c`: only `xdp` ports have fast paths"),
         "{notes:?}"
     );
+}
+
+/// A function that asks for an output of one name.
+pub(super) struct Forks;
+
+impl NetworkFunction for Forks {
+    type Config = Rules;
+
+    fn new(_: Rules, init: &mut Init) -> Result<Self, ConfigError> {
+        init.output("chosen");
+        Ok(Self)
+    }
+
+    fn process(&mut self, _: &mut Burst<'_>) {}
+}
+
+#[test]
+fn outputs_that_a_function_does_not_use_are_told() {
+    let told = |outputs: &str| {
+        let plan = planned(&chain_of(&format!("      - f: {{ use: forks, outputs: {{ {outputs} }} }}\n")));
+        plan.runtime.notes.into_iter().filter(|note| note.contains("output")).collect::<Vec<_>>()
+    };
+    assert_eq!(told("chosen: lan"), Vec::<String>::new());
+    let misspelt = "`f`, as it is configured, does not use its output `chosn`, but `chosen`: no packets go that way";
+    assert_eq!(told("chosn: lan"), [misspelt]);
+    let more = "`f`, as it is configured, does not use its output `other`: no packets go that way";
+    assert_eq!(told("chosen: lan, other: drop"), [more]);
 }
 
 #[test]
@@ -130,7 +162,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(
         refused("hybrid: { mode: reactive }"),
         [
-            "9:19 `hybrid`: unknown key `mode`|options stand beside the configuration: `hybrid: { config: { ... }, placement: inline }`"
+            "9:19 `hybrid`: unknown key `mode`|`mode` stands beside the configuration: `hybrid: { config: { ... }, mode: ... }`"
         ]
     );
     let offloading = |port: &str| {

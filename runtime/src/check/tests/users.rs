@@ -84,7 +84,7 @@ fn files_of_configurations_and_options_are_known_beforehand() {
     let moved = Difference::between(&file, &other);
     assert_eq!(
         (moved.changes, moved.structural),
-        (vec![], vec!["function `web/access-log` would be made differently".to_owned()])
+        (vec![], vec!["function `web/access-log` would open other files".to_owned()])
     );
 }
 
