@@ -129,7 +129,7 @@ impl From<io::Error> for DialError {
 #[derive(Debug)]
 pub enum Connected {
     /// It sends to the peer and receives from it. In a process, the supervisor carries the datagrams, so that they go to nobody else; when
-    /// the peer refuses, `recv` answers with nothing at all from then on.
+    /// the peer refuses, or the socket is shut for writing, `recv` answers with nothing at all from then on.
     Udp(UdpSocket),
     /// It may not be established yet: reading and writing say so, or why it never will be.
     Tcp(TcpStream),
