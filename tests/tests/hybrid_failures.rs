@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use middlenet_tests::{By, Error, Line, Marked, RunStatus, Runtime, Sent, require_root, wait_until};
+use middlenet_tests::{
+    By, Conversation, Echo, Error, Line, Marked, RunStatus, Runtime, Sent, require_root, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -214,6 +216,46 @@ fn a_manager_that_is_killed_takes_the_fast_path_with_it_and_makes_it_anew() -> R
     })?;
     let arrived = packets.send(&Sent::to_port(port), false).expect("the next packet");
     assert_eq!((arrived.marks[1], arrived.functions), (By::FastPath, 1));
+    run.stop()?;
+    Ok(())
+}
+
+/// The fast path of a new manager has no rules before the function has written them: nobody would filter what goes to the kernel.
+#[test]
+fn nothing_is_left_to_the_kernel_before_the_function_has_written_its_rules() -> Result<(), Error> {
+    require_root!(Ok(()));
+    let line = Line::new()?;
+    line.route_in_the_kernel()?;
+    let program = env!("CARGO_BIN_EXE_middlenet-test-marker");
+    let function = "a: { run: ./marker, config: { field: nothing, by: dst-port }, mode: offloading }";
+    let mut run = Runtime::prepare(&Line::manifest(&[function]))?;
+    let copy = run.folder().path().join("marker");
+    let put = || std::fs::copy(program, &copy).map(drop).map_err(|source| Error::File { path: copy.clone(), source });
+    put()?;
+    run.launch(&line.middle)?;
+    let _echo = Echo::start(&line.server, "10.2.0.2:7")?;
+    let speak = |patience| Conversation::udp(&line.client, "10.2.0.2:7")?.say(b"by the kernel", patience);
+    speak(SOON)?;
+    let manager = run.status()?.manager_pid().expect("a manager");
+    std::fs::remove_file(&copy).map_err(|source| Error::File { path: copy.clone(), source })?;
+    kill(Pid::from_raw(manager.cast_signed()), Signal::SIGKILL).expect("the manager is the test's own");
+    let waiting = |status: &RunStatus| {
+        let is_up = status.0["data_plane"].is_object();
+        if is_up { slow(status, "miss") } else { 0 }
+    };
+    // As long as there is no manager, there is no program on the interfaces.
+    run.wait_for("the next manager", SOON, |status| {
+        let _ = speak(Duration::from_millis(100));
+        status.manager_pid().is_some_and(|pid| pid != manager) && waiting(status) > 0
+    })?;
+    let before = waiting(&run.status()?);
+    for _ in 0..5 {
+        assert!(speak(Duration::from_millis(100)).is_err(), "nobody has filtered it");
+    }
+    assert!(waiting(&run.status()?) >= before + 5, "they are for the function");
+    put()?;
+    run.wait_for("the function's return", SOON, RunStatus::is_running)?;
+    wait_until("the kernel's turn", SOON, || speak(Duration::from_millis(100)).is_ok())?;
     run.stop()?;
     Ok(())
 }

@@ -8,7 +8,8 @@
 //! 2. **services**, by destination address, port and protocol: a slot is selected by a hash of the source, the slot names a
 //!    rule, and the connection is remembered among the flows, in both directions;
 //! 3. **prefixes** of source and destination, and **ports** of TCP and UDP: each names a rule; of those that match the lowest
-//!    number decides, so that rules are ordered.
+//!    number decides, so that rules are ordered. A packet that may have ports and does not show them, as a fragment, meets no
+//!    rule of a port; where one has a lower number than the rule of its prefixes, this decides only if it drops.
 //!
 //! The packet that nothing matches goes to the slow path: to the function itself, or to the kernel's own stack in
 //! [`Mode::Offloading`].

@@ -12,7 +12,8 @@ use super::difference::{self, MatcherKind, Step, Table};
 use super::store::{Store, read_all};
 
 /// Rules and what names them: all that [`FastPath::set_rules`](super::FastPath::set_rules) replaces. Numbers are places in
-/// `rules`; where several match a packet, the lowest decides.
+/// `rules`; where several match a packet, the lowest decides. About a packet that [hides its ports](middlenet_steer::Head::hides_ports), a
+/// rule with a higher number than one of a port decides only if it drops; else no rule matches.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleTable {
     /// What the rules do.
