@@ -415,7 +415,7 @@ impl Broker {
         let alike = made.first().is_some_and(|(_, init)| init.are_upstreams_alike());
         let servers = Servers { ids: self.upstreams_of(hop, &addresses)?, alike };
         for (worker, (function, init)) in self.workers.iter().zip(made) {
-            worker.ask(Command::Replace { hop, function, init, upstreams: servers.clone() });
+            worker.ask(Command::Replace { hop, function, init: Box::new(init), upstreams: servers.clone() });
         }
         if let Some(plan) = self.plan.hops.get_mut(hop) {
             plan.config = config.clone();

@@ -74,7 +74,7 @@ pub(crate) enum Command {
     /// A process gets no more messages; what it held is lost, unless it is given time to return it.
     Detach { hop: usize, replica: usize, drain: bool },
     /// An inline function is replaced.
-    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Init, upstreams: Servers },
+    Replace { hop: usize, function: Box<dyn DynMiddlebox>, init: Box<Init>, upstreams: Servers },
     /// The report of an inline function.
     Report { hop: usize, to: Sender<InlineReport> },
     /// All upstreams there are.
@@ -368,7 +368,7 @@ impl Worker {
                     self.attach(hop, replica, *instance, interests, upstreams);
                 }
                 Command::Detach { hop, replica, drain } => self.detach(hop, replica, drain),
-                Command::Replace { hop, function, init, upstreams } => self.replace(hop, function, init, upstreams),
+                Command::Replace { hop, function, init, upstreams } => self.replace(hop, function, *init, upstreams),
                 Command::Report { hop, to } => {
                     if let Some(Hop { place: Place::Inline(inline), .. }) = self.hops.get(hop) {
                         let counters = inline.init.counters().iter().map(|(info, c)| (info.clone(), c.get()));

@@ -22,7 +22,7 @@ pub(crate) enum Command {
     /// No more traffic to this replica.
     Detach { hop: u16, replica: u16, drain: bool, done: Sender<()> },
     /// Replace an inline function; the new one inherits the state of the old.
-    Reconfigure { hop: u16, made: Made, done: Sender<()> },
+    Reconfigure { hop: u16, made: Box<Made>, done: Sender<()> },
     /// The report of an inline function.
     Report { hop: u16, done: Sender<Value> },
     /// Steer the packets of a port by these rules from now on.

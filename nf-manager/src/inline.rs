@@ -68,7 +68,7 @@ impl Running {
         let mut made = made.into_iter();
         self.all(|_, done| {
             let made = made.next().ok_or_else(|| ManagerError::new("fewer instances than workers"))?;
-            Ok(Command::Reconfigure { hop, made, done })
+            Ok(Command::Reconfigure { hop, made: Box::new(made), done })
         })
     }
 

@@ -413,7 +413,7 @@ impl<'t> Worker<'t> {
                 }
                 Command::Detach { hop, replica, drain, done } => self.detach(hop, replica, drain, Some(done)),
                 Command::Reconfigure { hop, made, done } => {
-                    self.reconfigure(hop, made);
+                    self.reconfigure(hop, *made);
                     let _ = done.send(());
                 }
                 Command::Report { hop, done } => {

@@ -292,8 +292,7 @@ chains:
 fn connections_pass_by_the_firewall_in_both_directions() -> Result<(), Error> {
     require_root!(Ok(()));
     let hops = ["requests", "answers", "l3-router"];
-    let line = Line::new()?;
-    let_packets_leave_directly(&line)?;
+    let line = quiet_line()?;
     let run = Runtime::start(&line.middle, AROUND_THE_FIREWALL)?;
     line.client.wait_for_ping("10.2.0.2", SOON)?;
     let seen = |status: &RunStatus| status.hop("firewall")["in_pkts"].as_u64().expect("a count");
