@@ -50,7 +50,20 @@ fn problem(line: &[u8]) -> Option<&'static str> {
     if !parts.split(',').map(str::trim).all(is_known) {
         return Some("has a part that is none of `tcp:PORT`, `udp:PORT`, `ip:ADDRESS`, `host:\"NAME\"`");
     }
+    let of_ports = |part: &str| ["tcp:", "udp:"].iter().find_map(|kind| part.strip_prefix(kind)).map(names_ports);
+    if parts.split(',').map(str::trim).filter_map(of_ports).any(|is_well| !is_well) {
+        return Some("names a port that is none: write one from 1 to 65535, or `FIRST-LAST`");
+    }
     None
+}
+
+/// Whether this is a port, or two with all between them.
+fn names_ports(text: &str) -> bool {
+    let port = |text: &str| text.parse().ok().filter(|&port: &u16| port > 0 && !text.starts_with('+'));
+    match text.split_once('-') {
+        Some((first, last)) => port(first).zip(port(last)).is_some_and(|(first, last)| first <= last),
+        None => port(text).is_some(),
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +93,11 @@ mod tests {
         let long = format!("host:\"{}\"@Long", "x".repeat(510));
         for line in ["tcp:81", "tcp:81@", "81@HTTP", "tcp:@HTTP", "host:\"\"@X", "tcp:81@Mine=700", "sctp:1@X", &long] {
             assert!(problem(line.as_bytes()).is_some(), "{line}");
+        }
+        for ports in ["http", "0", "65536", "+81", "81-", "-81", "82-81", "81-82-83", "81 82"] {
+            for line in [format!("tcp:{ports}@X"), format!("udp:1,udp:{ports}@X")] {
+                assert!(problem(line.as_bytes()).is_some_and(|problem| problem.contains("port")), "{line}");
+            }
         }
         assert!(problem(b"tcp:81@\xff").is_some());
         assert!(problem(b"tcp:81\0@HTTP").is_some());

@@ -220,7 +220,10 @@ fn number(names: &[String], wanted: &str, what: &str) -> Result<u16, ConfigError
         let error = ConfigError::new(format!("nDPI knows no {what} `{wanted}`"));
         match near.as_slice() {
             [] if what == "protocol" => error.with_hint("`signatures` can add protocols of your own"),
-            [] => error.with_hint(format!("it knows: {}", names.join(", "))),
+            [] => {
+                let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+                error.with_hint(format!("it knows: {}", names.join(", ")))
+            }
             near => error.with_hint(format!("did you mean {}?", near.join(", "))),
         }
     })
