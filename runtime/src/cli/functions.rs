@@ -93,12 +93,13 @@ fn explain_keys(root: &Value, schema: &Value, depth: usize, out: &mut String) {
     }
 }
 
-/// The keys of which a mapping has exactly one, each with its branch; none where the schema says something else.
+/// The keys of which a mapping has exactly one, each with its branch; none where the schema says something else. It may be a word instead.
 fn alternatives(schema: &Value) -> Vec<(&str, &Value)> {
     let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
     let has_one_key = |branch: &Value| branch["properties"].as_object().is_some_and(|keys| keys.len() == 1);
-    let all = branches.iter().all(has_one_key);
-    branches.iter().filter(|_| all).filter_map(|branch| Some((branch["required"][0].as_str()?, branch))).collect()
+    let mappings = branches.iter().filter(|branch| !branch["const"].is_string());
+    let all = mappings.clone().all(has_one_key);
+    mappings.filter(|_| all).filter_map(|branch| Some((branch["required"][0].as_str()?, branch))).collect()
 }
 
 fn explain_key(
@@ -184,6 +185,7 @@ fn kind(root: &Value, schema: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn of_alternatives_none_is_required() {
@@ -201,5 +203,18 @@ mod tests {
         let text = explain(middlenet_functions::registry().iter().find(|r| r.name == "firewall").unwrap());
         assert!(text.contains("default (drop or allow or reject, default \"drop\")"), "{text}");
         assert!(text.contains("      `reject`: They are dropped"), "{text}");
+    }
+
+    #[test]
+    fn words_and_mappings_of_one_key_may_be_mixed() {
+        let schema = json!({ "properties": { "then": { "oneOf": [
+            { "const": "pass", "description": "They go on." },
+            { "type": "object", "properties": { "output": { "type": "string" } }, "required": ["output"] },
+            { "type": "object", "properties": { "steer": { "type": "string" } }, "required": ["steer"] },
+        ] } } });
+        let mut text = String::new();
+        explain_keys(&schema, &schema, 0, &mut text);
+        assert!(text.contains("then (pass or mapping)") && text.contains("one of output, steer:"), "{text}");
+        assert!(!text.contains("required"), "{text}");
     }
 }
