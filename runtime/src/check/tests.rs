@@ -274,7 +274,7 @@ cores: { manager: [7] }
         "5:10 unknown key `xdpp` in `lan`|did you mean `xdp`?",
         "7:3 the port `bak` does not say what it is|write `bak: { xdp: eth0 }`, or `dpdk`, `kernel` or `pcap`",
         "10:18 there is no port `lna`|did you mean `lan`?",
-        "12:9 unknown function `firewal`|built in are `gate`, `monitor`, `apart`, `hybrid` or `forks`; for a binary of your own: `firewal: { run: ./path }`",
+        "12:9 unknown function `firewal`|built in are `gate`, `monitor`, `apart`, `hybrid`, `odd`, `counting` or `forks`; for a binary of your own: `firewal: { run: ./path }`",
         "13:17 `gate`: unknown key `prot`|did you mean `port`?",
         "13:35 `gate`: `limit`: expected a whole number, found `many`|",
         "15:9 `monitor` stands beside `gate`: an entry is one function|indent it further, below `gate:`, or start it with `- `",

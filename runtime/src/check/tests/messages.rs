@@ -173,7 +173,7 @@ fn keys_of_the_other_layer_are_explained() {
     ));
     let expected = [
         "6:45 `reverse-proxy` is a function of layer l4l7|use it in a chain with `layer: l4l7`",
-        "6:60 unknown function `url-rewrit`|built in are `gate`, `monitor`, `apart`, `hybrid` or `forks`; for a binary of your own: `url-rewrit: { run: ./path }`",
+        "6:60 unknown function `url-rewrit`|built in are `gate`, `monitor`, `apart`, `hybrid`, `odd`, `counting` or `forks`; for a binary of your own: `url-rewrit: { run: ./path }`",
         "7:23 `web` is of layer l4l7, which has no ports|say where it listens: `listen: 10.1.0.1:80`; packets of a port go to chains of `layer: l2l3`",
         "7:72 `monitor` is a function of layer l2l3|use it in a chain with `layer: l2l3`",
         "7:95 `./ttl-clamp` is a function of layer l2l3|use it in a chain with `layer: l2l3`",
