@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use middlenet_tests::{Conversation, Echo, End, Error, Line, Netns, Runtime, Veth, require_root, wait_until_still};
+use middlenet_tests::{
+    Conversation, Echo, End, Error, Line, Netns, RunStatus, Runtime, Veth, require_root, wait_until_still,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -44,6 +46,9 @@ fn an_offloaded_filter_forwards_what_it_allows_and_leaves_the_rest_to_the_kernel
     let not_forwarded = || run.status().map(|status| status.left("efw", "kernel", "not-forwarded"));
     // Pings that were not waited for may be answered late.
     wait_until_still("the end of the first pings", SOON, sent)?;
+    // What came before there were rules, as words of neighbours, had to wait for the function.
+    let counters = |status: &RunStatus| ["unmatched", "denied", "allowed"].map(|name| status.counter("efw", name));
+    let first = counters(&run.wait_for_rest()?);
     // There and back, past the kernel's stack.
     for address in ["10.2.0.2", "fd02::2"] {
         let before = sent()?;
@@ -71,8 +76,7 @@ fn an_offloaded_filter_forwards_what_it_allows_and_leaves_the_rest_to_the_kernel
     ping(&line.client, &["-I", "10.1.0.8", "10.2.0.2"])?;
     let status = run.wait_for_rest()?;
     assert!(status.left("efw", "kernel", "miss") >= kept + 12, "{:#}", status.hop("efw"));
-    let counters = ["unmatched", "denied", "allowed"].map(|name| status.counter("efw", name));
-    assert_eq!(counters, [0; 3], "nothing comes to user space");
+    assert_eq!(counters(&status), first, "nothing comes to user space");
     status.assert_fast_paths_conserve();
     run.stop()?;
     Ok(())
@@ -105,6 +109,12 @@ fn the_port_of_another_chain_is_no_way_out() -> Result<(), Error> {
         Ok((of("efw"), of("other")))
     };
     wait_until_still("the end of the first pings", SOON, || Ok(counts()?.0.0))?;
+    let in_user_space = |status: &RunStatus| {
+        ["wan", "lan", "opt"]
+            .map(|port| (status.port_count(port, "received_pkts"), status.port_count(port, "sent_pkts")))
+    };
+    // What came before there were rules.
+    let first = in_user_space(&run.wait_for_rest()?);
     let (before, before_other) = counts()?;
     let said = ping(&line.client, &["10.3.0.2"])?;
     assert!(said.contains("ttl=63"), "{said}");
@@ -117,9 +127,7 @@ fn the_port_of_another_chain_is_no_way_out() -> Result<(), Error> {
         "{before:?} {after:?} {before_other:?} {after_other:?}"
     );
     let status = run.wait_for_rest()?;
-    let ports = ["wan", "lan", "opt"]
-        .map(|port| (status.port_count(port, "received_pkts"), status.port_count(port, "sent_pkts")));
-    assert_eq!(ports, [(0, 0); 3], "nothing came to user space");
+    assert_eq!(in_user_space(&status), first, "nothing came to user space");
     status.assert_fast_paths_conserve();
     run.stop()?;
     Ok(())
