@@ -107,7 +107,7 @@ use middlenet_fast_path::flow_key;
 use queue::{Op, Queue};
 pub use rules::RuleTable;
 use store::Memory;
-pub use survey::Survey;
+pub use survey::{Round, Survey};
 #[cfg(feature = "testkit")]
 pub use view::View;
 
@@ -228,11 +228,11 @@ impl FastPath {
     }
 
     /// For hosts: the instance works from now on, and what it asked for in `new` is done. The one that had the same maps and number in another
-    /// process has no say any more, unless this is called for it again.
+    /// process has no say any more.
     pub fn begin(&self) {
         let Some(handle) = &self.0 else { return };
         let before = handle.stage.swap(LIVE, Ordering::Relaxed);
-        lock(&handle.core).take_turn(before != DRAFT);
+        lock(&handle.core).take_turn();
         if before == DRAFT {
             let ops = std::mem::take(&mut lock(&handle.queue).ops);
             // Nobody who asked waits for an answer: the configuration has been taken.
@@ -269,6 +269,12 @@ impl FastPath {
         {
             handle.flush();
         }
+    }
+
+    /// Whether another instance has taken this one's place: what is in the fast path is for that one to tell of and to remove, and calls here do
+    /// nothing. To be asked when the function is dropped.
+    pub fn has_successor(&self) -> bool {
+        self.0.is_some() && self.usable().is_none()
     }
 
     /// How it works; nothing if there is no fast path here.

@@ -258,25 +258,13 @@ impl<F: NetworkFunction> Testkit<F> {
         Ok(())
     }
 
-    /// Starts the function anew, as after its process has died: the new instance knows nothing of the old, but finds its fast path.
-    /// Counters begin at 0.
+    /// Starts the function anew, as another process does after the first one has died, or in its place (`middlenet replace`): the new
+    /// instance knows nothing of the old, but finds its fast path, which is its own from now on. Counters begin at 0.
     pub fn restart(&mut self, config: Value) -> Result<(), ConfigError> {
-        self.succeed(config, true)
-    }
-
-    /// Replaces the function as `middlenet apply --replace` does: as [`restart`](Self::restart), but the old instance ends in peace.
-    pub fn replace(&mut self, config: Value) -> Result<(), ConfigError> {
-        self.succeed(config, false)
-    }
-
-    fn succeed(&mut self, config: Value, dies: bool) -> Result<(), ConfigError> {
         let mut init = self.init.restarted();
         let function = self.registration.create(config, &mut init)?;
-        if dies {
-            self.init.host_fast_path().end();
-        }
-        self.function = function;
         self.init.host_fast_path().end();
+        self.function = function;
         self.init = init;
         self.init.begin();
         self.advance(Duration::ZERO);

@@ -168,11 +168,12 @@ static __always_inline int to_socket(struct run *run)
 		run->seen->no_socket += 1;
 		return XDP_DROP;
 	case NO_ROOM:
-		/* From here on, packets of its port go to the workers at once; see `go_fast`. */
-		packet->unmarked[packet->ingress / 64 & 3] |= 1ULL << packet->ingress % 64;
 		/* Without a tag the packet enters its chain anew. */
 		if (run->is_first)
 			break;
+		/* From here on, packets of its port go to the workers at once; see `go_fast`. But what offloads has nobody else to do it. */
+		if (!misses_to_kernel)
+			packet->unmarked[packet->ingress / 64 & 3] |= 1ULL << packet->ingress % 64;
 		run->seen->untagged += 1;
 		return XDP_DROP;
 	}
@@ -302,14 +303,21 @@ static __always_inline int is_for_port(const struct ethernet *ethernet, const st
 	return ethernet->dst[0] == port->mac[0] && ethernet->dst[1] == port->mac[1] && ethernet->dst[2] == port->mac[2];
 }
 
+static __always_inline int is_zero(const __u8 *mac)
+{
+	return !(mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5]);
+}
+
 #define SOURCE_CHECK_STRICT 1
 
 /* Whether answers to a packet of IPv4 would go where it came from, as far as the kernel asks for that. `way` is the packet's. */
 static __always_inline int comes_rightly(struct xdp_md *ctx, const struct ipv4 *ip, const struct bpf_fib_lookup *way, __u8 check)
 {
-	struct bpf_fib_lookup back = {.family = FAMILY_IPV4, .ifindex = way->ifindex, .tos = way->tos};
+	struct bpf_fib_lookup back = {.family = FAMILY_IPV4, .ifindex = way->ifindex};
 	long found;
 
+	/* That of `way` is the metric of its route by now. */
+	back.tos = ip->service;
 	back.ipv4_src = ip->dst;
 	back.ipv4_dst = ip->src;
 	found = bpf_fib_lookup(ctx, &back, sizeof(back), 0);
@@ -383,7 +391,7 @@ static __always_inline int route(struct run *run)
 	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return to_kernel(run, KERNEL_NO_NEIGHBOUR);
 	/* Kernels before 6.3 also find neighbours that have not answered yet. */
-	if (found != BPF_FIB_LKUP_RET_SUCCESS || !(*(__u32 *)way.dmac | *(__u16 *)(way.dmac + 4)))
+	if (found != BPF_FIB_LKUP_RET_SUCCESS || is_zero(way.dmac))
 		goto pass;
 	index = way.ifindex;
 	number = bpf_map_lookup_elem(&interfaces, &index);

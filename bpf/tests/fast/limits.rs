@@ -62,6 +62,8 @@ fn without_room_for_marks_packets_take_the_slow_path() {
     // The second hop knows nothing, so it is for its function to go on.
     chain.maps[0].set_action(&flow(&known), writes(Rewrite { lower_ttl: true, ..Rewrite::default() }));
     let pass = |packet: &[u8]| chain.left.pass_without_room(packet).expect("it runs");
+    // What nobody has dealt with loses nothing without one.
+    assert_eq!(pass(&unknown).verdict, Verdict::Redirect);
     let outcome = pass(&known);
     assert_eq!((outcome.verdict, chain.counters(1).untagged_pkts), (Verdict::Drop, 1), "half of it is done");
     for packet in [&known, &unknown, &known] {
@@ -69,9 +71,27 @@ fn without_room_for_marks_packets_take_the_slow_path() {
         assert_eq!((outcome.verdict, outcome.mark), (Verdict::Redirect, None));
         assert_eq!(outcome.packet, *packet, "as it came");
     }
-    assert_eq!((chain.counters(0).entered_pkts, chain.counters(1).untagged_pkts), (1, 1));
+    assert_eq!((chain.counters(0).entered_pkts, chain.counters(1).untagged_pkts), (2, 1));
     // The other port has another driver.
     assert_eq!(chain.reverse(&unknown).mark.map(|mark| mark.tag), Some(hop_tag(1)));
+    chain.assert_conserved();
+}
+
+/// Nobody but the kernel does what is offloaded to it: its packets go there also when one before the function was ready had no room.
+#[test]
+fn what_is_offloaded_stays_so_without_room_for_marks() {
+    require_root!();
+    let chain = Chain::new(1, full_shape(), |_, plan| (plan.misses_to_kernel, plan.ends_by_kernel) = (true, true));
+    let packet = udp(1);
+    let pass = || chain.left.pass_without_room(&packet).expect("it runs").verdict;
+    chain.maps[0].set_ready(None, false);
+    assert_eq!(pass(), Verdict::Redirect);
+    chain.maps[0].set_ready(None, true);
+    assert_eq!(pass(), Verdict::Pass);
+    // A port that takes no packets itself: each one is lost, and the next one is none of the function's all the same.
+    chain.maps[0].set_action(&flow(&packet), then(Then::Port(RIGHT)));
+    assert_eq!([pass(), pass()], [Verdict::Drop; 2]);
+    assert_eq!(chain.counters(0).untagged_pkts, 2);
     chain.assert_conserved();
 }
 

@@ -187,6 +187,12 @@ fn packets_that_come_from_elsewhere_are_the_kernels_to_refuse() {
         host.middle.exec("sysctl", ["-qw", &format!("net.ipv4.conf.{device}.rp_filter=0")]).expect("sysctl");
     }
     host.middle.exec("sysctl", ["-qw", "net.ipv4.conf.all.rp_filter=2"]).expect("sysctl");
+    // The metric of the way there is nothing that the way back has to do with.
+    for command in
+        ["route del 10.79.0.0/24 dev eth1", "route add 10.79.0.0/24 dev eth1 metric 8", "rule add tos 8 blackhole"]
+    {
+        host.middle.exec("ip", command.split(' ')).expect(command);
+    }
     host.middle
         .enter(|| {
             let left = host.index("eth0");

@@ -82,9 +82,9 @@ impl Tracked {
         self.ends & RESET != 0 || self.is_closed()
     }
 
-    /// Whether it will be forgotten soon. What is blocked and reset stays blocked.
+    /// Whether it will be forgotten soon. What is blocked or goes elsewhere does so after a reset, too.
     fn lingers(&self) -> bool {
-        self.is_closed() || self.has_ended() && self.decision != Decision::Drop
+        self.is_closed() || self.has_ended() && self.decision == Decision::Pass
     }
 
     /// Nothing more is to be learned.
@@ -252,10 +252,9 @@ impl Edpi {
             Decision::Steer(to) => {
                 let steer_ns = u64::try_from(self.policy.steer.as_nanos()).unwrap_or(u64::MAX);
                 let is_due = tracked.left_ns == 0 || now_ns >= tracked.left_ns.saturating_add(steer_ns / 2);
-                let flow = packet.flow_key().filter(|_| is_due && !tracked.has_ended())?;
+                let flow = packet.flow_key().filter(|_| is_due && !tracked.is_closed())?;
                 (tracked.left_ns, tracked.steered_ns) = (now_ns.max(1), now_ns.saturating_add(steer_ns));
                 entry.expires_ns = entry.expires_ns.max(tracked.steered_ns);
-                self.flows.answered(slot);
                 return Some((flow, to));
             }
         };

@@ -139,6 +139,27 @@ fn a_reset_that_its_peer_may_ignore_hides_nothing() {
 }
 
 #[test]
+fn a_reset_keeps_no_flow_from_where_it_is_to_go() {
+    let actions = json!([{"protocols": ["bittorrent"], "then": {"output": "scrub"}}]);
+    let ports = Testkit::<Edpi>::two_ports();
+    let mut kit = Testkit::<Edpi>::with_outputs(json!({"actions": actions}), &ports, &["scrub"]).unwrap();
+    let ports = (40_000, 51_413);
+    let (steps, reset) = (bittorrent(ports), tcp(Forward, ports, TcpFlags(0x14), b""));
+    play(&mut kit, &steps[..3]);
+    let seen = verdicts(&mut kit, &[reset.clone(), steps[3].clone(), reset]);
+    kit.advance(Duration::from_secs(20));
+    kit.tick();
+    let later = verdicts(&mut kit, &[tcp(Forward, ports, ACK, b"")]);
+    assert_eq!([seen[1], later[0]], [Verdict::Output(Output(0)); 2]);
+
+    let act = json!({"protocols": ["bittorrent"], "then": {"steer": "scrub"}});
+    let mut kit = Testkit::<Edpi>::with_steering(json!({"actions": [act]}), &["scrub"]).unwrap();
+    play(&mut kit, &steps[..3]);
+    play(&mut kit, &[tcp(Forward, ports, TcpFlags(0x14), b""), steps[3].clone()]);
+    assert_eq!(kit.counter("steered"), 1);
+}
+
+#[test]
 fn a_flow_is_given_up_after_its_packets() {
     for (guess, name) in [(true, "SSH"), (false, "Unknown")] {
         let mut kit = Testkit::<Edpi>::new(json!({"packets": 4, "guess": guess}));

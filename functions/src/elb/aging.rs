@@ -8,7 +8,7 @@ use super::connections::Connections;
 use super::pool::Pool;
 use super::translating::endpoint;
 use crate::flow_table::Key;
-use middlenet_sdk::fast_path::{Action, Flow, FlowState};
+use middlenet_sdk::fast_path::{Action, Flow, FlowState, Round};
 
 /// Flows of the fast path that one tick looks at, for those that are over, and to count those that are not.
 const VISITS: usize = 2048;
@@ -59,13 +59,17 @@ impl Elb {
         // Those that the last tick left come first.
         if self.silent.is_empty() {
             let (pool, silent) = (&mut self.pool, &mut self.silent);
-            self.is_round_over = self.fast_path.survey(&mut self.survey, VISITS, &mut |flow, action, state| {
+            let round = self.fast_path.survey(&mut self.survey, VISITS, &mut |flow, action, state| {
                 if is_silent(flow, state) {
                     silent.push(*flow);
                 } else {
                     meet(pool, flow, action, state);
                 }
             });
+            self.is_round_over = round == Round::IsOver;
+            if round == Round::Broke {
+                self.pool.begin_round();
+            }
         }
         for flow in self.silent.split_off(self.silent.len().saturating_sub(QUERIES / 2)) {
             // It may have been removed with its other direction, or have gone on.

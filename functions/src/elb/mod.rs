@@ -39,7 +39,7 @@
 //!
 //! **A server that is to go** gets `drain: true`: no new connections, and those it has go on; the report says how many are left. One that
 //! is taken out of the configuration keeps its connections too, but is no longer reported. Connections are counted in rounds over all of
-//! them, a part in each tick: of a full table in the kernel it takes 13 s, here 1.6 s for each 65,536. `connections` of a server is null until a
+//! them, a part in each tick: of a full table in the kernel it takes 13 s, or up to 16 times that while most are silent; here 1.6 s for each 65,536. `connections` of a server is null until a
 //! round is over that began with it there. Where one direction passes in the kernel and the other comes here (a hop without a fast path lies before
 //! this one), neither sees both sides close: such a connection counts until it is silent for `timeouts`.
 //!

@@ -272,6 +272,11 @@ impl Pool {
         }
     }
 
+    /// Those met so far say nothing about all.
+    pub(super) fn begin_round(&mut self) {
+        self.services.iter_mut().flat_map(|state| &mut state.servers).for_each(|server| server.met = 0);
+    }
+
     /// A round has met all connections.
     pub(super) fn end_round(&mut self) {
         for server in self.services.iter_mut().flat_map(|state| &mut state.servers) {

@@ -67,6 +67,13 @@ impl Flow {
         self.seen = Counted { packets: state.packets, bytes: state.bytes };
     }
 
+    /// Leaves what the fast path's entry has counted to who has it now.
+    pub(super) fn disown(&mut self) {
+        self.fast.packets -= self.seen.packets.min(self.fast.packets);
+        self.fast.bytes -= self.seen.bytes.min(self.fast.bytes);
+        self.seen = Counted::default();
+    }
+
     /// What the entry has counted since it was last looked at.
     pub(super) fn unseen(&self, state: &FlowState) -> Counted {
         // An entry that has counted less than before is another one.

@@ -348,6 +348,8 @@ impl FlowStats {
         let key = fast_path::Flow::from(entry.key());
         if let Some(fast) = self.fast_path.entry(&key) {
             entry.value.fold(&fast.state, self.now);
+        } else if self.fast_path.has_successor() {
+            entry.value.disown();
         }
         self.fast_path.remove(&key);
     }
@@ -465,7 +467,7 @@ impl Drop for FlowStats {
         for slot in 0..self.table.high_water() as u32 {
             self.end(Some(slot), End::Stopped);
         }
-        // Nobody else does it now. What stayed would be counted once more by the next process.
+        // Nobody else does it now. What stayed would be told of once more by the next process.
         self.fast_path.flush();
     }
 }

@@ -201,24 +201,47 @@ mod with_a_fast_path {
         assert_eq!(line["packets"], 2);
     }
 
+    fn log_of(folder: &Folder) -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.file()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     #[test]
     fn a_function_that_stops_takes_its_flows_along() {
         let folder = Folder::new("stops");
+        let mut kit = kit(json!({"file": folder.file(), "idle_s": 5}));
+        kit.run("left", &[udp(1)]);
+        let path = kit.fast_path();
+        (0..3).for_each(|_| assert!(path.pass(&flow_of(&udp(1)), 100).is_some()));
+        drop(kit);
+        assert!(path.flows().is_empty());
+        let lines = log_of(&folder);
+        assert_eq!(
+            (lines.len(), &lines[0]["packets"], &lines[0]["end"]),
+            (1, &json!(4), &json!("stopped")),
+            "{lines:?}"
+        );
+    }
+
+    /// The one that is replaced has seen what the fast path counted, but the entry is its successor's by then.
+    #[test]
+    fn what_was_counted_before_a_replacement_is_logged_once() {
+        let folder = Folder::new("replaced");
         let config = json!({"file": folder.file(), "idle_s": 5});
         let mut kit = kit(config.clone());
-        let flow = flow_of(&udp(1));
         kit.run("left", &[udp(1)]);
-        for _ in 0..3 {
-            kit.fast_path().pass(&flow, 100);
-        }
-        kit.replace(config).unwrap();
-        assert!(kit.fast_path().flows().is_empty());
-        kit.advance(Duration::from_secs(6));
+        (0..3).for_each(|_| assert!(kit.fast_path().pass(&flow_of(&udp(1)), 100).is_some()));
         kit.tick();
+        assert_eq!(kit.report()["top_flows"][0]["packets"], 4);
+        kit.restart(config).unwrap();
+        assert_eq!(kit.fast_path().flows().len(), 1, "it goes on meanwhile");
+        for _ in 0..4 {
+            kit.advance(Duration::from_secs(6));
+            kit.tick();
+        }
         drop(kit);
-        let text = std::fs::read_to_string(folder.file()).unwrap();
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((lines.len(), &lines[0]["packets"], &lines[0]["end"]), (1, &json!(4), &json!("stopped")), "{text}");
+        let seen: Vec<_> = log_of(&folder).iter().map(|line| (line["packets"].clone(), line["end"].clone())).collect();
+        assert_eq!(seen, [(json!(1), json!("stopped")), (json!(3), json!("idle"))]);
     }
 
     #[test]

@@ -173,6 +173,8 @@ impl Neighbours {
         now: Duration,
     ) -> Option<(u16, Vec<Held>)> {
         let entry = self.entries.get_mut(&who)?;
+        // It was contradicted within its second: it is asked when that is over, whatever it says meanwhile.
+        let is_disputed = now < entry.settled && entry.due <= entry.settled;
         match entry.state {
             State::Fixed { .. } | State::Idle => return None,
             State::Ready { mac: old, .. } if old != mac && !overwrite => return None,
@@ -185,7 +187,8 @@ impl Neighbours {
             State::Ready { .. } => {}
             State::Asking { .. } | State::Failed => self.unanswered -= usize::from(entry.transient),
         }
-        (entry.state, entry.due) = (State::Ready { mac, sent: 0 }, now + self.refresh);
+        (entry.state, entry.due) =
+            (State::Ready { mac, sent: 0 }, if is_disputed { entry.due } else { now + self.refresh });
         self.next_due = self.next_due.min(entry.due);
         fib.ready(entry.hop, mac, interface);
         self.held -= entry.held.len();

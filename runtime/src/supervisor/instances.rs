@@ -22,6 +22,7 @@ const MESSAGES_PER_TURN: usize = 64;
 /// Why an instance is started anew that has done no wrong.
 const PORTS_CHANGED: &str = "has ports that changed";
 const FAST_PATH_CHANGED: &str = "has a fast path that was made anew";
+const FAST_PATH_TAKEN: &str = "had its fast path taken over by a successor that ended";
 
 /// How often heartbeats are looked at, at most and at least.
 const LOOK_INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -290,9 +291,10 @@ impl Supervisor {
             let has_fast_path = self.plan.fast_path(slot.plan.hop).is_some();
             let joining = stage == Some(Stage::Joining) || (has_fast_path && stage == Some(Stage::Attaching));
             let reason = successor.and_then(|i| i.end).unwrap_or_else(|| describe_exit(status));
-            log(format_args!("the successor of {} {reason}: the old instance stays", slot.plan.label));
+            let old = if joining && has_fast_path { "is started anew" } else { "stays" };
+            log(format_args!("the successor of {} {reason}: the old instance {old}", slot.plan.label));
             if joining {
-                self.rejoin(at);
+                self.rejoin(at, has_fast_path);
             }
             self.fail_change(&format!("the new instance {reason}"));
             return;
@@ -330,7 +332,7 @@ impl Supervisor {
         }
         let retry = match reason {
             // Not its fault.
-            PORTS_CHANGED | FAST_PATH_CHANGED => now,
+            PORTS_CHANGED | FAST_PATH_CHANGED | FAST_PATH_TAKEN => now,
             _ => slot.backoff.next(instance.process.started, now),
         };
         slot.retry = Some(retry);
@@ -344,13 +346,16 @@ impl Supervisor {
         self.change_taken(taker, Err((format!("the function {reason}"), None)));
     }
 
-    /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones; and with
-    /// them its fast path.
-    fn rejoin(&mut self, at: usize) {
+    /// A successor died after the data plane was told of it: its predecessor's rings may have been let go, so it gets new ones. One with a
+    /// fast path does not know what is in it now: another takes its place.
+    fn rejoin(&mut self, at: usize, has_fast_path: bool) {
         let slot = &mut self.slots[at];
         let hop = slot.plan.hop;
         let detach = Request::Detach { hop: hop.hop, replica: slot.plan.replica, drain: false };
         if let Some(current) = slot.current.as_mut().filter(|c| c.stage == Stage::Running) {
+            if has_fast_path {
+                return current.kill(FAST_PATH_TAKEN);
+            }
             current.enter(Stage::Ready);
             self.ask(hop.plane, &detach, &[], Expected::Detached);
         }

@@ -136,14 +136,10 @@ impl Core {
         (self.turn, self.is_superseded) = (None, false);
     }
 
-    /// This process works as its instance from now on, and no other. One that comes back because its successor has failed knows
-    /// nothing of what that has written.
-    pub(super) fn take_turn(&mut self, comes_back: bool) {
+    /// This process works as its instance from now on, and no other.
+    pub(super) fn take_turn(&mut self) {
         if self.turn.is_some() {
-            if !comes_back || !self.look_for_successor() {
-                return;
-            }
-            (self.generation, self.rules, self.is_superseded) = (None, None, false);
+            return;
         }
         let of = SettingsOf::Instance(self.owner);
         let turn = settings(&mut *self.store, of).map_or(0, |last| last.generation).wrapping_add(1);

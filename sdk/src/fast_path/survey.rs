@@ -10,29 +10,40 @@ use super::{FastPath, lock};
 #[derive(Debug, Default)]
 pub struct Survey(Page);
 
+/// How a round of [`FastPath::survey`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// There are more flows.
+    GoesOn,
+    /// That were all; the next call begins another.
+    IsOver,
+    /// The fast path cannot be read now: the next call begins anew, and what was told of says nothing about all.
+    Broke,
+}
+
 impl FastPath {
     /// Tells of up to `most` more flows (4096 at most) that count now, whoever has installed them: those too that the fast path made by
-    /// itself for connections to services. From `tick`. Returns whether that was the end of a round; the next call begins another.
+    /// itself for connections to services. From `tick`.
     ///
     /// A flow that comes or goes during a round may be missed, or told of twice: it is for statistics.
-    pub fn survey(&self, survey: &mut Survey, most: usize, flow: &mut dyn FnMut(&Flow, &Action, &FlowState)) -> bool {
-        let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return true };
+    pub fn survey(&self, survey: &mut Survey, most: usize, flow: &mut dyn FnMut(&Flow, &Action, &FlowState)) -> Round {
+        let Some(handle) = self.usable().filter(|handle| !handle.is_draft()) else { return Round::Broke };
         let page = &mut survey.0;
         page.keys.clear();
         page.values.clear();
         let (now_ns, generation) = {
             let mut core = lock(&handle.core);
             if core.shape.flows == 0 || most == 0 {
-                return true;
+                return Round::IsOver;
             }
             if core.store.read(MapKind::Flows, most.min(MOST), page).is_err() {
                 *page = Page::default();
-                return true;
+                return Round::Broke;
             }
             let generation = core.generation();
             handle.show(&core);
             if core.is_superseded() {
-                return true;
+                return Round::Broke;
             }
             (core.clock.now_ns(), generation)
         };
@@ -44,6 +55,6 @@ impl FastPath {
                 flow(&of, &action, &state);
             }
         }
-        std::mem::take(&mut page.is_last)
+        if std::mem::take(&mut page.is_last) { Round::IsOver } else { Round::GoesOn }
     }
 }

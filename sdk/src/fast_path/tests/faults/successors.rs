@@ -76,22 +76,3 @@ fn other_instances_go_on() {
     first.advance(A_MOMENT);
     assert!(is_there(&new, 3) && !is_there(&first, 3));
 }
-
-#[test]
-fn a_process_whose_successor_has_failed_comes_back() {
-    let old = Bench::new();
-    old.path.set_rules(&table(3)).unwrap();
-    let new = old.beside(0);
-    new.path.set_rules(&table(5)).unwrap();
-    new.path.begin();
-    old.advance(A_MOMENT);
-    old.install(1);
-    assert!(!is_there(&new, 1));
-    old.path.begin();
-    old.install(1);
-    assert!(is_there(&old, 1));
-    old.path.set_rules(&table(4)).unwrap();
-    assert_eq!([3, 4].map(|number| decide(&old.path, &flow(number))), [Some(3), None]);
-    new.path.set_rules(&table(5)).unwrap();
-    assert_eq!(decide(&old.path, &flow(4)), None);
-}
