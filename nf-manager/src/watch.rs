@@ -33,7 +33,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// what comes meanwhile.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// What a restart does to the link itself is no sign of trouble.
+/// What a restart does to the link itself is no sign of trouble: within this time after one, a sign counts only for a port that hears nothing until
+/// the time is over.
 const AFTER_RESTART: Duration = Duration::from_secs(5);
 
 /// What is known of one port.
@@ -74,14 +75,14 @@ impl Watch {
         mended
     }
 
-    /// Looks at the port; notes when it is to be restarted.
-    fn look(&mut self, port: &Port, now: Instant) {
+    /// Looks at the port, which has received so many packets; notes when it is to be restarted.
+    fn look(&mut self, port: &Port, received_pkts: u64, now: Instant) {
         let events = port.take_events();
         if events.removed {
             self.trouble = Some("the device was taken out of the host".into());
         }
         if events.reset {
-            self.suspect("its physical function was reset", now);
+            self.suspect("its physical function was reset", received_pkts, now);
         }
         if now < self.next_look {
             return;
@@ -92,12 +93,16 @@ impl Watch {
         let came_back = self.link_up == Some(false) && link.is_some_and(|link| link.up);
         self.link_up = link.map(|link| link.up);
         if came_back && port.capabilities().is_virtual_function {
-            self.suspect("its link came back", now);
+            self.suspect("its link came back", received_pkts, now);
         }
     }
 
-    fn suspect(&mut self, why: &str, now: Instant) {
-        if self.restarted.is_some_and(|restarted| now < restarted + AFTER_RESTART) {
+    fn suspect(&mut self, why: &str, received_pkts: u64, now: Instant) {
+        if let Some(over) = self.restarted.map(|restarted| restarted + AFTER_RESTART).filter(|&over| now < over) {
+            // It heard after the restart, so this may be another reset.
+            if self.due.is_none() {
+                (self.due, self.deaf_since) = (Some(over), Some(received_pkts));
+            }
             return;
         }
         self.trouble = Some(why.to_owned());
@@ -136,7 +141,7 @@ impl Running {
             if self.watches[id].hears(received_pkts) {
                 eprintln!("middlenet-nf-manager: port `{}` receives again", self.plan.ports[id].name);
             }
-            self.watches[id].look(port, now);
+            self.watches[id].look(port, received_pkts, now);
             if !self.watches[id].is_due(now) {
                 continue;
             }
@@ -270,8 +275,8 @@ mod tests {
     fn several_signs_are_one_restart() {
         let now = Instant::now();
         let mut watch = Watch::new();
-        watch.suspect("first", now);
-        watch.suspect("second", now + SETTLE / 2);
+        watch.suspect("first", 0, now);
+        watch.suspect("second", 0, now + SETTLE / 2);
         assert!(!watch.is_due(now) && watch.is_due(now + SETTLE));
         watch.tried(true, 7, now + SETTLE);
         assert!(!watch.is_due(now + SETTLE) && !watch.hears(7));
@@ -281,10 +286,30 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_soon_after_a_restart_counts_for_a_port_that_hears_no_more() {
+        let start = Instant::now();
+        for hears in [false, true] {
+            let mut watch = Watch::new();
+            watch.suspect("the wire", 0, start);
+            watch.tried(true, 7, start);
+            assert!(watch.hears(8) && watch.due.is_none());
+            watch.suspect("its own doing, or another reset", 9, start + AFTER_RESTART / 2);
+            assert!(!watch.is_due(start + AFTER_RESTART / 2) && !watch.hears(9));
+            assert!(!hears || watch.hears(10));
+            assert_eq!(watch.is_due(start + AFTER_RESTART), !hears);
+            // What the next restart does to the link is nothing as long as it has not heard.
+            watch.tried(true, 9, start + AFTER_RESTART);
+            let due = watch.due;
+            watch.suspect("its own doing", 9, start + AFTER_RESTART + SETTLE);
+            assert_eq!(watch.due, due);
+        }
+    }
+
+    #[test]
     fn a_port_that_stays_deaf_is_restarted_more_and_more_seldom() {
         let mut now = Instant::now();
         let mut watch = Watch::new();
-        watch.suspect("reset", now);
+        watch.suspect("reset", 0, now);
         let mut pauses = Vec::new();
         for attempt in 0..8 {
             let due = watch.due.unwrap();
@@ -300,16 +325,16 @@ mod tests {
         }
         assert_eq!(watch.due.unwrap() - now, PAUSE_MAX);
         // The restart took the link down for a moment; later, something else did.
-        watch.suspect("its own doing", now + SETTLE);
+        watch.suspect("its own doing", 0, now + SETTLE);
         assert_eq!(watch.due.unwrap() - now, PAUSE_MAX);
         now += AFTER_RESTART;
-        watch.suspect("again", now);
+        watch.suspect("again", 0, now);
         assert_eq!(watch.due.unwrap() - now, SETTLE);
         watch.tried(true, 0, now + SETTLE);
         assert_eq!(watch.due.unwrap() - now, SETTLE + PAUSE_MIN);
         assert!(watch.hears(1) && watch.due.is_none());
         now += SETTLE + AFTER_RESTART;
-        watch.suspect("again", now);
+        watch.suspect("again", 0, now);
         watch.tried(true, 1, now);
         assert_eq!(watch.due, Some(now + PAUSE_MIN));
     }
