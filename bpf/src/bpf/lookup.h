@@ -106,13 +106,16 @@ static __always_inline struct fast_action *the_rule(struct found *found, __u32 r
 	return action;
 }
 
+static __always_inline struct fast_settings *settings_of(__u32 place)
+{
+	return bpf_map_lookup_elem(&settings, &place);
+}
+
 static __always_inline struct fast_action *by_flow(struct found *found, const struct steer_head *head, void *start, void *end)
 {
-	struct fast_settings *current;
+	struct fast_settings *current = settings_of(FAST_OF_FLOWS);
 	struct fast_flow *flow;
-	__u32 zero = 0;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
 	if (!current)
 		return 0;
 	found->generation = current->generation;
@@ -211,11 +214,6 @@ static __always_inline void lower(__u32 *number, __u32 other)
 {
 	if (other < *number)
 		*number = other;
-}
-
-static __always_inline struct fast_settings *settings_of(__u32 place)
-{
-	return bpf_map_lookup_elem(&settings, &place);
 }
 
 /* Whether a packet without ports may have some of TCP or UDP all the same: a fragment, the first included, a packet that ends before
