@@ -452,7 +452,8 @@ fn flows_of_another_policy_are_void() {
         next.clear_unless(8);
         assert_eq!(next.query(&flow(1)), None);
         next.install_all(&[(flow(1), lasting(60))]);
-        again(0).clear_unless(8);
+        let next = again(0);
+        next.clear_unless(8);
         assert!(next.query(&flow(1)).is_some());
         let last = again(0);
         last.clear_unless(0);
