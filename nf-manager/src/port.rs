@@ -66,19 +66,19 @@ impl Queue {
         }
     }
 
-    /// Once per turn: system calls, completions, empty buffers. Returns whether something is still on its way out.
+    /// Once per turn: system calls, completions, empty buffers. Returns whether it has to be called again at once.
     #[inline]
     pub(crate) fn service(&mut self, token: &Worker, pool: &Pool, counters: &PortCounters) -> bool {
         match self {
             Self::Xdp(queues) => {
-                let mut under_way = false;
+                let mut is_due = false;
                 let mut held = 0;
                 for queue in queues {
-                    under_way |= queue.service(token, pool);
+                    is_due |= queue.service(token, pool);
                     held += queue.held();
                 }
                 counters.buffers.set(held as u64);
-                under_way
+                is_due
             }
             Self::Dpdk { .. } | Self::Capture(_) => false,
         }

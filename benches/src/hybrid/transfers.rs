@@ -13,6 +13,12 @@ use crate::tool::Tool;
 const IPERF: Tool = Tool { program: "iperf3", package: "iperf3" };
 /// What the servers listen on.
 pub(super) const PORTS: [u16; 4] = [5201, 5202, 5203, 5204];
+/// Of each flow: all four have no more packets under way than a ring of veth holds (256). Otherwise threads that take turns on a core
+/// overflow them, up to a sixth of the packets were lost, and what was measured was how TCP takes that.
+const WINDOW: &str = "80K";
+/// Whatever the host's default is: with a window like this there is nothing to control, but BBR takes the shortest time it saw for
+/// the path's, and where threads share a core a packet can wait for milliseconds after one that waited for none.
+const CONGESTION_CONTROL: &str = "cubic";
 const START_PATIENCE: Duration = Duration::from_secs(5);
 /// Beyond the time of a transfer.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -59,7 +65,10 @@ impl Transfers {
     /// # Errors
     /// When iperf3 cannot be started.
     pub(super) fn start(netns: &Netns, server: &str, seconds: u64) -> Result<Self, BenchError> {
-        let start = |port: &u16| spawn(netns, &["-c", server, "-p", &port.to_string(), "-t", &seconds.to_string()]);
+        let start = |port: &u16| {
+            let line = format!("-c {server} -p {port} -t {seconds} -C {CONGESTION_CONTROL} -w {WINDOW}");
+            spawn(netns, &line.split(' ').collect::<Vec<_>>())
+        };
         let clients = PORTS.iter().map(start).collect::<Result<_, _>>()?;
         Ok(Self { clients, time: Duration::from_secs(seconds) })
     }

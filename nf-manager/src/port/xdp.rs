@@ -30,12 +30,15 @@ impl XdpQueue {
         self.socket.send(burst)
     }
 
+    /// Posts empty buffers, lets the kernel send, takes back what was sent. Returns whether the next turn has to follow at once:
+    /// the kernel has not taken all, or only buffers that are on their way out can be posted. That buffers are out there is
+    /// no reason: who takes them may be waiting for this core, and nothing is lost when they come back with the next packets.
     #[inline]
     pub(crate) fn service(&mut self, token: &Worker, pool: &Pool) -> bool {
-        self.refill(token, pool);
+        let is_short = !self.refill(token, pool);
         if self.unsent || self.socket.outstanding() > 0 {
-            self.unsent = false;
             self.socket.kick();
+            self.unsent = self.socket.unsent() > 0;
             let mut done = [0; BURST];
             loop {
                 let n = self.socket.completed(&mut done);
@@ -45,7 +48,7 @@ impl XdpQueue {
                 }
             }
         }
-        self.socket.outstanding() > 0
+        self.unsent || (is_short && self.socket.outstanding() > 0)
     }
 
     /// Buffers it has: posted for receiving, or on their way out.
@@ -53,17 +56,18 @@ impl XdpQueue {
         self.socket.held()
     }
 
-    /// Posts empty buffers, so that the kernel always finds one.
-    fn refill(&mut self, token: &Worker, pool: &Pool) {
+    /// Posts empty buffers, so that the kernel always finds one; false: there are not enough.
+    fn refill(&mut self, token: &Worker, pool: &Pool) -> bool {
         let mut empty = [0; BURST];
         while self.socket.fill_room() >= BURST {
             let n = pool.allocate(token, &mut empty);
             let taken = self.socket.fill(&empty[..n]);
             pool.free(token, &empty[taken..n]);
             if n < BURST {
-                return;
+                return false;
             }
         }
+        true
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

@@ -9,11 +9,12 @@
 pub(crate) struct Held {
     words: Vec<u64>,
     buffers: u32,
+    noted: usize,
 }
 
 impl Held {
     pub(crate) fn new(buffers: u32) -> Self {
-        Self { words: vec![0; (buffers as usize).div_ceil(64)], buffers }
+        Self { words: vec![0; (buffers as usize).div_ceil(64)], buffers, noted: 0 }
     }
 
     /// Notes a buffer; false when there is no such buffer or it is noted already.
@@ -25,6 +26,7 @@ impl Held {
         let (word, bit) = (&mut self.words[index as usize / 64], 1 << (index % 64));
         let fresh = *word & bit == 0;
         *word |= bit;
+        self.noted += usize::from(fresh);
         fresh
     }
 
@@ -37,12 +39,14 @@ impl Held {
         let (word, bit) = (&mut self.words[index as usize / 64], 1 << (index % 64));
         let held = *word & bit != 0;
         *word &= !bit;
+        self.noted -= usize::from(held);
         held
     }
 
-    /// Buffers noted.
+    /// Buffers noted. A worker asks in each of its turns: nothing is counted here.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
+        self.noted
     }
 
     /// Strikes every buffer off and adds it to `out`.
@@ -53,6 +57,7 @@ impl Held {
                 *word &= *word - 1;
             }
         }
+        self.noted = 0;
     }
 }
 

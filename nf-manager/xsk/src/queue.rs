@@ -268,7 +268,7 @@ impl XskQueue {
 
     /// Makes the system calls that the kernel waits for: to send what [`send`](Self::send) gave it, and to look at the
     /// fill ring. Does nothing when it waits for none. Call it once per burst, and again while
-    /// [`outstanding`](Self::outstanding) is not zero.
+    /// [`unsent`](Self::unsent) is not zero.
     ///
     /// In copy mode the call itself sends the packets, so it is repeated until the ring is empty or the kernel takes no
     /// more for now.
@@ -294,6 +294,11 @@ impl XskQueue {
             }
             pending = left;
         }
+    }
+
+    /// Packets given to [`send`](Self::send) that the kernel has not taken.
+    pub fn unsent(&mut self) -> usize {
+        self.tx.pending() as usize
     }
 
     /// Packets sent whose buffers have not come back.
