@@ -84,9 +84,9 @@ impl Queue {
         }
     }
 
-    /// Whether a packet ends a sleep on [`Queue::events`].
-    pub(crate) fn wakes(&self) -> bool {
-        matches!(self, Self::Xdp(_))
+    /// Whether a packet can come that does not end a sleep on [`Queue::events`].
+    pub(crate) fn is_blind(&self) -> bool {
+        !matches!(self, Self::Xdp(_)) && !self.at_end()
     }
 
     /// What to sleep on.

@@ -237,7 +237,7 @@ impl<'t> Worker<'t> {
                 pace.busy();
             } else {
                 self.counters.idle_turns.add(1);
-                if pace.idle(now) {
+                if pace.idle(now, || self.queues.iter().flatten().any(Queue::is_blind)) {
                     self.sleep(next_tick.saturating_sub(now));
                 }
             }

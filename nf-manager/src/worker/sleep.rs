@@ -1,6 +1,7 @@
 //! What a worker does when there is nothing to do.
 
 use super::Worker;
+use crate::port::Queue;
 use middlenet_plan::Wait;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 /// How long `auto` looks for more before it sleeps.
 const SPIN_US: u64 = 50;
+/// How often `auto` yields a shared core before it sleeps, if all that it waits for ends a sleep. Who has something for us may be waiting for this core, and a yield gives up
+/// what is left of our time on it (Linux 6.18), while a sleeper that is woken has its turn soon.
+const YIELDS: u32 = 1;
 /// The longest sleep while a port that cannot wake its reader is polled: the price is its first packet's latency.
 const BLIND_SLEEP_MAX: Duration = Duration::from_millis(1);
 /// Less is not worth a system call.
@@ -20,25 +24,30 @@ pub(super) struct Idleness {
     shares_core: bool,
     spin_cycles: u64,
     since: Option<u64>,
+    yields: u32,
 }
 
 impl Idleness {
     pub(super) fn new(wait: Wait, shares_core: bool, tsc_hz: u64) -> Self {
-        Self { wait, shares_core, spin_cycles: tsc_hz / 1_000_000 * SPIN_US, since: None }
+        Self { wait, shares_core, spin_cycles: tsc_hz / 1_000_000 * SPIN_US, since: None, yields: 0 }
     }
 
     #[inline]
     pub(super) fn busy(&mut self) {
-        self.since = None;
+        (self.since, self.yields) = (None, 0);
     }
 
-    /// A turn without packets; true: sleep.
+    /// A turn without packets; true: sleep. `blind` says whether a port cannot end a sleep.
     #[inline]
-    pub(super) fn idle(&mut self, now: u64) -> bool {
+    pub(super) fn idle(&mut self, now: u64, blind: impl FnOnce() -> bool) -> bool {
         if self.wait == Wait::Event {
             return true;
         }
         if self.shares_core {
+            self.yields = self.yields.saturating_add(1);
+            if self.wait == Wait::Auto && self.yields > YIELDS && !blind() {
+                return true;
+            }
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();
@@ -61,7 +70,7 @@ impl Worker<'_> {
             let open = sources.iter().filter(|s| receiving && !s.is_full(in_flight, budget));
             open.filter_map(|source| queues[usize::from(source.port)].as_ref())
         };
-        let blind = waited_for().any(|queue| !queue.wakes() && !queue.at_end());
+        let blind = waited_for().any(Queue::is_blind);
         let limit = if blind { BLIND_SLEEP_MAX.min(to_tick) } else { to_tick }.max(SLEEP_MIN);
         let mut fds = vec![PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
         fds.extend(waited_for().flat_map(|queue| queue.events()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -79,5 +88,34 @@ impl Worker<'_> {
             lane.own_bell.retract();
         }
         middlenet_shm::drain_event(&self.event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The turns without packets, a microsecond each, until it sleeps; at most 1000.
+    fn turns(pace: &mut Idleness, blind: bool) -> u64 {
+        pace.busy();
+        (1..1000).find(|&turn| pace.idle(turn, || blind)).unwrap_or(1000)
+    }
+
+    #[test]
+    fn a_shared_core_is_left_at_once_unless_a_port_is_blind() {
+        let new = |wait, shares_core| Idleness::new(wait, shares_core, 1_000_000);
+        for (wait, shares_core, blind, expected) in [
+            (Wait::Auto, true, false, 2),
+            (Wait::Auto, true, true, SPIN_US + 2),
+            (Wait::Auto, false, false, SPIN_US + 2),
+            (Wait::Poll, true, false, 1000),
+            (Wait::Poll, false, true, 1000),
+            (Wait::Event, false, true, 1),
+        ] {
+            let mut pace = new(wait, shares_core);
+            let case = format!("{wait:?}, shared {shares_core}, blind {blind}");
+            assert_eq!(turns(&mut pace, blind), expected, "{case}");
+            assert_eq!(turns(&mut pace, blind), expected, "{case}, after packets");
+        }
     }
 }
