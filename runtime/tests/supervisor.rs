@@ -242,7 +242,7 @@ fn hostile_clients_harm_nobody() {
     }
     let start = Instant::now();
     let after = run.running();
-    assert!(start.elapsed() < Duration::from_secs(5), "others waited {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "others waited {:?}", start.elapsed());
     assert_eq!((pids(&after), after.functions[0].process.restarts), (pids(&before), 0));
     drop(idle);
 }

@@ -10,9 +10,6 @@ use std::time::Duration;
 
 /// How long `auto` looks for more before it sleeps.
 const SPIN_US: u64 = 50;
-/// How often `auto` yields a shared core before it sleeps, if all that it waits for ends a sleep. Who has something for us may be waiting for this core, and a yield gives up
-/// what is left of our time on it (Linux 6.18), while a sleeper that is woken has its turn soon.
-const YIELDS: u32 = 1;
 /// The longest sleep while a port that cannot wake its reader is polled: the price is its first packet's latency.
 const BLIND_SLEEP_MAX: Duration = Duration::from_millis(1);
 /// Less is not worth a system call.
@@ -24,28 +21,29 @@ pub(super) struct Idleness {
     shares_core: bool,
     spin_cycles: u64,
     since: Option<u64>,
-    yields: u32,
 }
 
 impl Idleness {
     pub(super) fn new(wait: Wait, shares_core: bool, tsc_hz: u64) -> Self {
-        Self { wait, shares_core, spin_cycles: tsc_hz / 1_000_000 * SPIN_US, since: None, yields: 0 }
+        Self { wait, shares_core, spin_cycles: tsc_hz / 1_000_000 * SPIN_US, since: None }
     }
 
     #[inline]
     pub(super) fn busy(&mut self) {
-        (self.since, self.yields) = (None, 0);
+        self.since = None;
     }
 
     /// A turn without packets; true: sleep. `blind` says whether a port cannot end a sleep.
+    ///
+    /// Where all can, `auto` yields a shared core once: who has something for us may be waiting for it. A yield gives up what is left
+    /// of our time on it (Linux 6.18), while a sleeper that is woken has its turn soon.
     #[inline]
     pub(super) fn idle(&mut self, now: u64, blind: impl FnOnce() -> bool) -> bool {
         if self.wait == Wait::Event {
             return true;
         }
         if self.shares_core {
-            self.yields = self.yields.saturating_add(1);
-            if self.wait == Wait::Auto && self.yields > YIELDS && !blind() {
+            if self.wait == Wait::Auto && self.since.is_some() && !blind() {
                 return true;
             }
             std::thread::yield_now();
